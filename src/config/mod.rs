@@ -1,0 +1,1 @@
+//! The settings, gathered from the folders that obey them.

@@ -1,0 +1,1 @@
+//! Which tasks run, and how they stop.

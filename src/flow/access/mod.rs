@@ -1,0 +1,1 @@
+//! Logging in, reading and changing mailboxes: what IMAP, POP3 and SASL ask, answered by the store.

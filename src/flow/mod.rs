@@ -1,0 +1,5 @@
+//! The journeys of a message, tying the folders above together: plain functions, nothing awaits.
+//!
+//! Replies are chosen here, because here both the protocol's words and the store's are known.
+
+pub mod access; // logging in, reading and changing mailboxes (IMAP, POP3)

@@ -1,0 +1,255 @@
+//! Flags, keywords and sets of uids (RFC 9051 section 2.3).
+//!
+//! A keyword is a bit: each mailbox keeps the [`Keywords`] table that names the bits, so a
+//! message's flags are twelve bytes wherever they are held.
+
+use serde::{Deserialize, Serialize};
+
+use super::mailbox::Uid;
+
+/// System flags (RFC 9051 section 2.3.2) as bits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SystemFlags(pub u8);
+
+impl SystemFlags {
+    /// `\Answered`
+    pub const ANSWERED: Self = Self(1);
+    /// `\Flagged`
+    pub const FLAGGED: Self = Self(2);
+    /// `\Deleted`
+    pub const DELETED: Self = Self(4);
+    /// `\Seen`
+    pub const SEEN: Self = Self(8);
+    /// `\Draft`
+    pub const DRAFT: Self = Self(16);
+
+    /// Tells whether every flag of `other` is set here.
+    #[must_use]
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Returns the flags set in either.
+    #[must_use]
+    pub fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Returns the flags set here and not in `other`.
+    #[must_use]
+    pub fn difference(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+}
+
+/// Most keywords a mailbox can name; a further one is refused with `LIMIT`.
+pub const KEYWORDS_MAX: usize = 64;
+
+/// Longest keyword in bytes.
+pub const KEYWORD_MAX: usize = 128;
+
+/// A keyword (RFC 9051 `flag-keyword`): a non-empty atom of at most [`KEYWORD_MAX`] bytes.
+/// Compares without regard to ASCII case; keeps the spelling it was first given.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Keyword(String);
+
+impl Keyword {
+    /// Returns the keyword, or `None` when `name` is no atom or too long.
+    #[must_use]
+    pub fn new(name: &str) -> Option<Self> {
+        let special = |byte: u8| matches!(byte, b'(' | b')' | b'{' | b'%' | b'*' | b'"' | b'\\' | b']');
+        let atom = !name.is_empty()
+            && name.len() <= KEYWORD_MAX
+            && name.bytes().all(|byte| byte.is_ascii_graphic() && !special(byte));
+        atom.then(|| Self(name.to_owned()))
+    }
+
+    /// The keyword as first spelled.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl PartialEq for Keyword {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.eq_ignore_ascii_case(&other.0)
+    }
+}
+
+impl Eq for Keyword {}
+
+/// The keywords a mailbox knows; the position is the bit in [`Flags::keywords`].
+/// At most [`KEYWORDS_MAX`].
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Keywords(pub Vec<Keyword>);
+
+impl Keywords {
+    /// Returns the bit of `keyword`, or `None` when the mailbox does not know it.
+    #[must_use]
+    pub fn bit(&self, keyword: &Keyword) -> Option<u64> {
+        self.0.iter().position(|known| known == keyword).map(|index| 1 << index)
+    }
+
+    /// Names the keywords of the set bits.
+    pub fn names(&self, bits: u64) -> impl Iterator<Item = &Keyword> {
+        self.0.iter().enumerate().filter(move |(index, _)| bits >> index & 1 == 1).map(|(_, name)| name)
+    }
+}
+
+/// The flags of one message: bits of the system flags, and of the mailbox's [`Keywords`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flags {
+    /// System flags; `\Recent` is no flag of a message but of a session's view.
+    pub system: SystemFlags,
+    /// Bits of the mailbox's [`Keywords`].
+    pub keywords: u64,
+}
+
+/// Flags by name, as a client gives them in STORE and APPEND.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FlagNames {
+    /// System flags.
+    pub system: SystemFlags,
+    /// Keywords.
+    pub keywords: Vec<Keyword>,
+}
+
+/// What STORE does with the flags it names (RFC 9051 section 6.4.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FlagMode {
+    /// `FLAGS`: exactly these.
+    Replace,
+    /// `+FLAGS`: these too.
+    Add,
+    /// `-FLAGS`: not these.
+    Remove,
+}
+
+/// A set of uids as ascending, disjoint, non-adjacent inclusive ranges.
+///
+/// Costs eight bytes a range whatever the number of messages: a mailbox of 100,000 messages
+/// nobody deleted from is one range.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UidSet(Vec<(Uid, Uid)>);
+
+impl UidSet {
+    /// The empty set.
+    #[must_use]
+    pub fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// The ranges, ascending; both ends belong to the set.
+    #[must_use]
+    pub fn ranges(&self) -> &[(Uid, Uid)] {
+        &self.0
+    }
+
+    /// Tells whether the set is empty.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// How many uids the set holds.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.0.iter().map(|(first, last)| last.get() - first.get() + 1).sum()
+    }
+
+    /// The first uid, if any.
+    #[must_use]
+    pub fn first(&self) -> Option<Uid> {
+        self.0.first().map(|range| range.0)
+    }
+
+    /// The last uid, if any.
+    #[must_use]
+    pub fn last(&self) -> Option<Uid> {
+        self.0.last().map(|range| range.1)
+    }
+
+    /// Tells whether `uid` is in the set.
+    #[must_use]
+    pub fn contains(&self, uid: Uid) -> bool {
+        let after = self.0.partition_point(|range| range.0 <= uid);
+        after.checked_sub(1).and_then(|index| self.0.get(index)).is_some_and(|range| uid <= range.1)
+    }
+
+    /// Adds one uid. Amortised constant when uids come in ascending order.
+    pub fn insert(&mut self, uid: Uid) {
+        self.insert_range(uid, uid);
+    }
+
+    /// Adds every uid from `first` to `last`; the ends may be given in either order.
+    pub fn insert_range(&mut self, first: Uid, last: Uid) {
+        let (first, last) = if first <= last { (first, last) } else { (last, first) };
+        // Ranges that touch or overlap [first, last] lie in [from, to).
+        let from = self.0.partition_point(|range| range.1.get() < first.get().saturating_sub(1));
+        let to = self.0.partition_point(|range| range.0.get() <= last.get().saturating_add(1));
+        let low = self.0.get(from).filter(|_| from < to).map_or(first, |range| range.0.min(first));
+        let high = to
+            .checked_sub(1)
+            .and_then(|index| self.0.get(index))
+            .filter(|_| from < to)
+            .map_or(last, |range| range.1.max(last));
+        self.0.splice(from..to.max(from), [(low, high)]);
+    }
+
+    /// Takes one uid out; tells whether it was there.
+    pub fn remove(&mut self, uid: Uid) -> bool {
+        let index = self.0.partition_point(|range| range.1 < uid);
+        let Some(&(first, last)) = self.0.get(index).filter(|range| range.0 <= uid) else { return false };
+        let before = Uid::new(uid.get() - 1).filter(|_| first < uid).map(|end| (first, end));
+        let after = uid.successor().filter(|_| uid < last).map(|start| (start, last));
+        self.0.splice(index..=index, before.into_iter().chain(after));
+        true
+    }
+
+    /// Every uid, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = Uid> + '_ {
+        self.0.iter().flat_map(|(first, last)| (first.get()..=last.get()).filter_map(Uid::new))
+    }
+}
+
+impl FromIterator<Uid> for UidSet {
+    fn from_iter<T: IntoIterator<Item = Uid>>(uids: T) -> Self {
+        let mut set = Self::new();
+        for uid in uids {
+            set.insert(uid);
+        }
+        set
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    proptest! {
+        #[test]
+        fn a_uid_set_is_the_set_of_what_was_put_in(steps in prop::collection::vec((any::<bool>(), 1_u32..40, 0_u32..6), 0..60)) {
+            let mut set = UidSet::new();
+            let mut model = BTreeSet::new();
+            for (insert, start, length) in steps {
+                if insert {
+                    set.insert_range(Uid::new(start).unwrap(), Uid::new(start + length).unwrap());
+                    model.extend(start..=start + length);
+                } else {
+                    prop_assert_eq!(set.remove(Uid::new(start).unwrap()), model.remove(&start));
+                }
+            }
+            prop_assert_eq!(set.iter().map(Uid::get).collect::<Vec<_>>(), model.iter().copied().collect::<Vec<_>>());
+            prop_assert_eq!(set.count() as usize, model.len());
+            for uid in 1..50 {
+                prop_assert_eq!(set.contains(Uid::new(uid).unwrap()), model.contains(&uid));
+            }
+            for pair in set.ranges().windows(2) {
+                prop_assert!(pair[0].1.get() + 1 < pair[1].0.get());
+            }
+        }
+    }
+}

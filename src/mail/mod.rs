@@ -1,0 +1,14 @@
+//! The words everyone shares. Names nothing else of ours and does no input or output.
+//!
+//! Types here are parsed once at the edge and trusted afterwards: their constructors keep the
+//! invariants their docs state.
+
+pub mod address; //   domains and addresses (RFC 5321 4.1.2)
+pub mod date; //      instants and their RFC 5322 and IMAP spellings
+pub mod envelope; //  who a message is from and for (RFC 5321 3.3, RFC 3461)
+pub mod mailbox; //   names and numbers of IMAP mailboxes (RFC 9051 2.3, 5.1)
+pub mod message; //   flags, keywords, sets of uids (RFC 9051 2.3)
+pub mod secret; //    passwords and SCRAM verifiers (RFC 5803, RFC 7677)
+pub mod structure; // the part walker: where everything is in a message (RFC 2045, RFC 9051 7.5.2)
+pub mod text; //      decoded text of parts and header fields, for searching (RFC 2047)
+pub mod trace; //     Received and Return-Path fields (RFC 5321 4.4)

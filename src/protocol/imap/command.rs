@@ -1,0 +1,165 @@
+//! The commands of IMAP4rev1 and IMAP4rev2 as types (RFC 3501 section 6, RFC 9051 section 6).
+
+use crate::mail::date::ZonedTime;
+use crate::mail::mailbox::{MailboxName, ModSeq, SpecialUse};
+use crate::mail::message::{FlagMode, FlagNames};
+use crate::mail::secret::Password;
+
+use super::fetch::FetchItem;
+use super::search::SearchProgram;
+use super::sequence::SequenceSet;
+
+/// A command with its tag.
+#[derive(Debug)]
+pub struct Tagged {
+    /// The client's tag.
+    pub tag: String,
+    /// What it wants.
+    pub command: Command,
+}
+
+/// A command. `uid` tells the UID variant.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the names are RFC 9051's; fields that need words have them")]
+pub enum Command {
+    // Any state (RFC 9051 section 6.1)
+    Capability,
+    Noop,
+    Logout,
+    /// RFC 2971; the client's fields are for the log, cut to 30 pairs by the parser.
+    Id(Vec<(String, Option<String>)>),
+    // Not authenticated (section 6.2)
+    StartTls,
+    Authenticate {
+        mechanism: String,
+        initial: Option<Vec<u8>>,
+    },
+    Login {
+        user: String,
+        password: Password,
+    },
+    // Authenticated (section 6.3)
+    Enable(Vec<String>),
+    Select {
+        mailbox: MailboxName,
+        read_only: bool,
+        condstore: bool,
+    },
+    Create {
+        mailbox: MailboxName,
+        special_use: Vec<SpecialUse>,
+    },
+    Delete(MailboxName),
+    Rename {
+        from: MailboxName,
+        to: MailboxName,
+    },
+    Subscribe(MailboxName),
+    Unsubscribe(MailboxName),
+    List(ListCommand),
+    Lsub {
+        reference: String,
+        pattern: String,
+    },
+    Namespace,
+    Status {
+        mailbox: MailboxName,
+        items: Vec<StatusItem>,
+    },
+    /// What stands before the message literal; the message itself streams past the parser.
+    Append(AppendHead),
+    Idle,
+    GetQuota(String),
+    GetQuotaRoot(MailboxName),
+    SetQuota(String),
+    // Selected (section 6.4)
+    Close,
+    Unselect,
+    Expunge {
+        uids: Option<SequenceSet>,
+    },
+    Check,
+    Search {
+        uid: bool,
+        program: SearchProgram,
+    },
+    Fetch {
+        uid: bool,
+        set: SequenceSet,
+        items: Vec<FetchItem>,
+        changed_since: Option<ModSeq>,
+    },
+    Store(StoreCommand),
+    Copy {
+        uid: bool,
+        set: SequenceSet,
+        mailbox: MailboxName,
+    },
+    Move {
+        uid: bool,
+        set: SequenceSet,
+        mailbox: MailboxName,
+    },
+}
+
+/// LIST in all its forms (RFC 9051 section 6.3.9, RFC 5258, RFC 5819, RFC 6154).
+#[derive(Debug, Default)]
+#[expect(missing_docs, reason = "the names are RFC 5258's")]
+pub struct ListCommand {
+    pub reference: String,
+    pub patterns: Vec<String>,
+    pub select_subscribed: bool,
+    pub select_remote: bool,
+    pub select_recursive_match: bool,
+    pub select_special_use: bool,
+    pub return_subscribed: bool,
+    pub return_children: bool,
+    pub return_special_use: bool,
+    pub return_status: Vec<StatusItem>,
+    /// Any selection or return option, or more than one pattern, was given.
+    pub extended: bool,
+}
+
+/// What STATUS tells (RFC 9051 section 6.3.11, RFC 7162, RFC 7889).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are RFC 9051's")]
+pub enum StatusItem {
+    Messages,
+    Recent,
+    UidNext,
+    UidValidity,
+    Unseen,
+    Deleted,
+    Size,
+    HighestModSeq,
+    AppendLimit,
+    DeletedStorage,
+    MailboxId,
+}
+
+/// APPEND up to its literal (RFC 9051 section 6.3.12).
+#[derive(Debug)]
+pub struct AppendHead {
+    /// Where to.
+    pub mailbox: MailboxName,
+    /// With which flags.
+    pub flags: FlagNames,
+    /// INTERNALDATE, if given.
+    pub date: Option<ZonedTime>,
+    /// The literal's size in bytes.
+    pub size: u64,
+    /// A synchronising literal: the client waits for `+`.
+    pub synchronizing: bool,
+}
+
+/// STORE (RFC 9051 section 6.4.6, RFC 7162 section 3.1.3).
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the names are RFC 9051's")]
+pub struct StoreCommand {
+    pub uid: bool,
+    pub set: SequenceSet,
+    pub mode: FlagMode,
+    pub silent: bool,
+    pub flags: FlagNames,
+    pub unchanged_since: Option<ModSeq>,
+}

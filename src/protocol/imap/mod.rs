@@ -1,0 +1,6 @@
+//! IMAP4rev1 and IMAP4rev2 on the server's side (RFC 3501, RFC 9051).
+
+pub mod command; //   the commands as types
+pub mod fetch; //     what FETCH asks for
+pub mod search; //    what SEARCH asks for, and whether a message is it
+pub mod sequence; //  sequence sets

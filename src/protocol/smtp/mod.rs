@@ -1,0 +1,1 @@
+//! SMTP receiving and submission (RFC 5321, RFC 6409).
