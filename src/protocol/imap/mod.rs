@@ -2,5 +2,8 @@
 
 pub mod command; //   the commands as types
 pub mod fetch; //     what FETCH asks for
+pub mod intake; //    bytes into whole commands
+pub mod response; //  the pieces of responses
 pub mod search; //    what SEARCH asks for, and whether a message is it
 pub mod sequence; //  sequence sets
+pub mod structure; // ENVELOPE and BODYSTRUCTURE
