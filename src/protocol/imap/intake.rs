@@ -383,6 +383,7 @@ impl LiteralWatch {
         }
     }
 
+    #[expect(clippy::match_same_arms, reason = "the order of the arms matters")]
     fn after(self, byte: u8) -> Self {
         match (self, byte) {
             (Self::Closed(header) | Self::Return(header), b'\n') => Self::Ended(Some(header)),
@@ -404,3 +405,6 @@ impl LiteralWatch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -188,7 +188,7 @@ mod tests {
         assert_eq!(encoded("~peter/mail/台北/日本語"), "~peter/mail/&U,BTFw-/&ZeVnLIqe-");
         assert_eq!(decode_utf7("~peter/mail/&U,BTFw-/&ZeVnLIqe-").unwrap(), "~peter/mail/台北/日本語");
         assert_eq!(encoded("Entwürfe & mehr"), "Entw&APw-rfe &- mehr");
-        assert_eq!(encoded("📬"), "&2D3crA-");
+        assert_eq!(encoded("📬"), "&2D3c7A-");
     }
 
     #[test]

@@ -305,7 +305,8 @@ mod tests {
                 let mut out = Vec::new();
                 write(&mut out, &text);
                 let mut cursor = Cursor::new(&out);
-                prop_assert_eq!(cursor.astring().unwrap().as_ref(), &text[..]);
+                let read = cursor.astring().unwrap().into_owned();
+                prop_assert_eq!(&read, &text);
                 prop_assert!(cursor.is_at_end());
             }
         }
