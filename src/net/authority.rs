@@ -26,7 +26,7 @@ use rcgen::{
 /// No clock is right that shows an earlier time: 2026-11-01 00:00 UTC.
 const CLOCK_FLOOR_SECS: u64 = 1_793_491_200;
 
-const DAY: Duration = Duration::from_secs(86_400);
+const DAY: Duration = Duration::from_hours(24);
 
 /// Life of the authority.
 const AUTHORITY_DAYS: u32 = 3_652;
@@ -223,8 +223,8 @@ fn server_params(
 /// Tells one box's authority from another's in a client's list.
 fn name_of(authority: &KeyPair) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, authority.public_key_raw());
-    let short: String = digest.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-    format!("Pillarbox authority {short}")
+    let short = digest.as_ref().iter().take(4).fold(0_u32, |short, byte| short << 8 | u32::from(*byte));
+    format!("Pillarbox authority {short:08x}")
 }
 
 /// What stands above a certificate in its file.

@@ -25,7 +25,7 @@ const GATHER_BYTES: usize = 16_384;
 const LINGER: Duration = Duration::from_millis(50);
 
 /// Stands for "never" where a session names a patience no clock can hold.
-const FOREVER: Duration = Duration::from_secs(30 * 365 * 86_400);
+const FOREVER: Duration = Duration::from_hours(30 * 365 * 24);
 
 /// The world behind a session: answers its requests and tells it when something changed.
 /// One value for each connection.
@@ -312,12 +312,12 @@ impl<S: Session, A: Answers<S>, P: Peer> Driver<S, A, P> {
             if wants_changes {
                 Box::pin(answers.changed()).await;
             } else {
-                pending().await
+                pending::<()>().await;
             }
         };
         let stopped = async {
             if told_to_stop {
-                pending().await
+                pending::<()>().await;
             } else {
                 stop.wait().await;
             }
@@ -469,7 +469,7 @@ mod tests {
 
         async fn changed(&mut self) {
             if self.changes == 0 {
-                pending().await
+                pending::<()>().await;
             }
             self.changes -= 1;
         }
@@ -499,7 +499,7 @@ mod tests {
 
         async fn readable(&mut self) -> io::Result<()> {
             if self.sends.is_empty() && self.stays {
-                pending().await
+                pending::<()>().await;
             }
             self.arrived = true;
             Ok(())
@@ -534,7 +534,7 @@ mod tests {
             let (trigger, handle) = Stop::new();
             let mut driver = Driver::new(Echo::default(), world, peer, handle);
             let stopper = async {
-                sleep(stop.unwrap_or(Duration::from_secs(86_400))).await;
+                sleep(stop.unwrap_or(Duration::from_hours(24))).await;
                 trigger.send(true).unwrap();
                 pending::<End>().await
             };

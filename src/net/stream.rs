@@ -25,7 +25,7 @@ use crate::protocol::TlsFacts;
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
 
 /// Longest time a peer may take nothing of what we send.
-pub const WRITE_PATIENCE: Duration = Duration::from_secs(300);
+pub const WRITE_PATIENCE: Duration = Duration::from_mins(5);
 
 /// Application data in one TLS record (RFC 8446 section 5.1).
 const RECORD_BYTES: usize = 16_384;

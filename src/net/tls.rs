@@ -1,7 +1,7 @@
 //! TLS settings, certificates and their renewal.
 //!
 //! One rustls configuration serves every port: TLS 1.2 and 1.3 on ring, one stateless ticket, and
-//! ChaCha20 first on machines whose processor has no AES (every Raspberry Pi before the fifth).
+//! `ChaCha20` first on machines whose processor has no AES (every Raspberry Pi before the fifth).
 //! Certificates are looked at again on SIGHUP and, at most every few seconds, when a connection
 //! comes in; nothing wakes to look at them.
 
@@ -255,7 +255,7 @@ fn load(files: &Files, provider: &CryptoProvider) -> Result<CertifiedKey, TlsErr
     })
 }
 
-/// ring, with ChaCha20 first where the processor has no AES.
+/// ring, with `ChaCha20` first where the processor has no AES.
 fn provider() -> CryptoProvider {
     let mut provider = rustls::crypto::ring::default_provider();
     if !has_aes() {
