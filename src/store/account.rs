@@ -56,8 +56,7 @@ pub(super) fn add(
     if tables.domain()?.get(domain)?.is_none() {
         ops.push(Op::PutDomain { name: domain.to_owned() });
     }
-    let record =
-        AccountRecord { address: address.clone(), verifier: verifier.clone(), quota, used: Usage::default() };
+    let record = AccountRecord { address: address.clone(), verifier: verifier.clone(), quota, used: Usage::default() };
     ops.push(Op::PutAccount { id, record });
     ops.push(Op::PutAddress { key: address.key(), record: AddressRecord::Account(id) });
     ops.extend(mailbox::standard(tables, id)?);

@@ -7,13 +7,14 @@
 //! Changes lie in journals that a newer Pillarbox may have to replay: variants and fields are only
 //! ever added, at the end, and a change of their meaning raises [`PAYLOAD_VERSION`].
 
+use redb::ReadableTable;
 use serde::{Deserialize, Serialize};
 
 use crate::mail::date::{Timestamp, ZonedTime};
 use crate::mail::mailbox::{MailboxName, SpecialUse};
-use crate::mail::message::{Flags, Keyword, SystemFlags, UidSet};
+use crate::mail::message::{BlobId, Flags, Keyword, Keywords, SystemFlags, UidSet};
 
-use super::blob::{self, BlobId, BlobRecord};
+use super::blob::{self, BlobRecord};
 use super::error::Trouble;
 use super::record::{AccountRecord, AddressRecord, Bytes, MailboxRecord, MessageRecord, Record, Tally, VanishRecord};
 use super::table::{SWEEP_BODY, SWEEP_MAILBOX, SWEEP_STAGED, Tables, load};
@@ -44,15 +45,7 @@ pub(super) enum Op {
     /// staged already.
     Body { id: u64, record: BlobRecord, structure: Bytes, stored: Option<Bytes> },
     /// A message comes into a mailbox. The body's references are counted in [`Op::Body`].
-    Place {
-        mailbox: u32,
-        uid: u32,
-        blob: u64,
-        size: u32,
-        internal_date: ZonedTime,
-        saved: Timestamp,
-        flags: Flags,
-    },
+    Place { mailbox: u32, uid: u32, blob: u64, size: u32, internal_date: ZonedTime, saved: Timestamp, flags: Flags },
     /// A mailbox learns keywords.
     Keywords { mailbox: u32, names: Vec<Keyword> },
     /// Flags of messages that are all there: `clear` goes, then `set` comes.
@@ -161,7 +154,7 @@ fn apply(tables: &mut Tables<'_>, seq: u64, op: &Op) -> Result<(), Trouble> {
                 deleted: 0,
                 size: 0,
                 deleted_size: 0,
-                keywords: crate::mail::message::Keywords::default(),
+                keywords: Keywords::default(),
                 recent_from: 1,
                 vanish_from: 0,
                 vanish_bytes: 0,
@@ -293,8 +286,7 @@ pub(super) fn space_of(record: &BlobRecord, structure: usize) -> u64 {
 /// Counts one reference to a body out. The last one removes it, or leaves that to the sweep when
 /// this transaction has removed enough.
 pub(super) fn release(tables: &mut Tables<'_>, id: u64) -> Result<(), Trouble> {
-    let mut record: BlobRecord =
-        load(tables.blob()?, id)?.ok_or_else(|| Trouble::damaged("message without a body"))?;
+    let mut record: BlobRecord = load(tables.blob()?, id)?.ok_or_else(|| Trouble::damaged("message without a body"))?;
     record.refs = record.refs.saturating_sub(1);
     let pieces = blob::piece_count(record.stored).max(1);
     match tables.pieces_left.checked_sub(pieces) {

@@ -21,9 +21,8 @@ impl Reader {
     /// The local domains, sorted.
     pub fn domains(&self) -> Result<Vec<Domain>, ReadError> {
         let read = || {
-            let rows = self.table(DOMAIN)?.iter()?.map(|row| {
-                Domain::parse(row?.0.value()).map_err(|_| Trouble::damaged("domain"))
-            });
+            let table = self.table(DOMAIN)?;
+            let rows = table.iter()?.map(|row| Domain::parse(row?.0.value()).map_err(|_| Trouble::damaged("domain")));
             rows.collect()
         };
         self.told(read())
@@ -32,7 +31,8 @@ impl Reader {
     /// All accounts, by number.
     pub fn accounts(&self) -> Result<Vec<Account>, ReadError> {
         let read = || {
-            let rows = self.table(ACCOUNT)?.iter()?.map(|row| {
+            let table = self.table(ACCOUNT)?;
+            let rows = table.iter()?.map(|row| {
                 let (id, value) = row?;
                 Ok(told_account(id.value(), AccountRecord::decode(value.value())?).0)
             });

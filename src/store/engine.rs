@@ -178,11 +178,10 @@ impl Engine {
             })?;
         let identity = upgrade::prepare(&index)?;
         let ring = shared.config.journal_bytes.into();
-        let mut journal =
-            Journal::open(shared.disks.journal.clone(), identity, ring).map_err(|error| match error {
-                JournalError::Foreign => OpenError::ForeignJournal(shared.folder.to_path_buf()),
-                other => Trouble::from(other).into(),
-            })?;
+        let mut journal = Journal::open(shared.disks.journal.clone(), identity, ring).map_err(|error| match error {
+            JournalError::Foreign => OpenError::ForeignJournal(shared.folder.to_path_buf()),
+            other => Trouble::from(other).into(),
+        })?;
 
         let transaction = index.begin_write().map_err(Trouble::from)?;
         let mut tables = Tables::open(&transaction, now())?;

@@ -111,12 +111,7 @@ pub(super) fn standard(tables: &mut Tables<'_>, account: u32) -> Result<Vec<Op>,
 }
 
 /// The ops that make the missing parents of `name`.
-fn parents(
-    tables: &mut Tables<'_>,
-    numbers: &mut Numbers,
-    account: u32,
-    name: &MailboxName,
-) -> Result<Vec<Op>, Fault> {
+fn parents(tables: &mut Tables<'_>, numbers: &mut Numbers, account: u32, name: &MailboxName) -> Result<Vec<Op>, Fault> {
     let mut missing = Vec::new();
     let mut next = name.parent();
     while let Some(name) = next {
@@ -171,12 +166,7 @@ pub(super) fn delete(tables: &mut Tables<'_>, account: AccountId, name: &Mailbox
 }
 
 /// RENAME (RFC 9051 section 6.3.6). Subscriptions stay as they are.
-pub(super) fn rename(
-    tables: &mut Tables<'_>,
-    account: AccountId,
-    from: &MailboxName,
-    to: &MailboxName,
-) -> Plan<()> {
+pub(super) fn rename(tables: &mut Tables<'_>, account: AccountId, from: &MailboxName, to: &MailboxName) -> Plan<()> {
     let account = account.0;
     let id = find(tables, account, from.as_str())?.ok_or(WriteError::NoSuchMailbox)?;
     if find(tables, account, to.as_str())?.is_some() {
@@ -221,12 +211,7 @@ fn rename_inbox(tables: &mut Tables<'_>, account: u32, inbox: u32, to: &MailboxN
 }
 
 /// SUBSCRIBE and UNSUBSCRIBE (RFC 9051 sections 6.3.7 and 6.3.8).
-pub(super) fn subscribe(
-    tables: &mut Tables<'_>,
-    account: AccountId,
-    name: &MailboxName,
-    subscribed: bool,
-) -> Plan<()> {
+pub(super) fn subscribe(tables: &mut Tables<'_>, account: AccountId, name: &MailboxName, subscribed: bool) -> Plan<()> {
     let account = account.0;
     tables.load_account(account)?.ok_or(WriteError::NoSuchAccount)?;
     let table = tables.subscription()?;

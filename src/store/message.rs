@@ -140,10 +140,8 @@ impl Placing {
 
 /// What is used with `more`, or `None` when the quota does not allow it.
 fn within(quota: Quota, used: Usage, more: Usage) -> Option<Usage> {
-    let sum = Usage {
-        bytes: used.bytes.saturating_add(more.bytes),
-        messages: used.messages.saturating_add(more.messages),
-    };
+    let sum =
+        Usage { bytes: used.bytes.saturating_add(more.bytes), messages: used.messages.saturating_add(more.messages) };
     let fits =
         quota.bytes.is_none_or(|bytes| sum.bytes <= bytes) && quota.messages.is_none_or(|most| sum.messages <= most);
     fits.then_some(sum)
@@ -225,7 +223,10 @@ pub(super) fn flag(
     let mut record = tables.load_mailbox(mailbox.0)?.ok_or(WriteError::NoSuchMailbox)?;
     let (keywords, new) = match mode {
         // A keyword nobody has is on no message.
-        FlagMode::Remove => (names.keywords.iter().filter_map(|name| record.keywords.bit(name)).fold(0, |bits, bit| bits | bit), Vec::new()),
+        FlagMode::Remove => (
+            names.keywords.iter().filter_map(|name| record.keywords.bit(name)).fold(0, |bits, bit| bits | bit),
+            Vec::new(),
+        ),
         FlagMode::Add | FlagMode::Replace => learn(&mut record.keywords, &names.keywords)?,
     };
     let named = Flags { system: names.system, keywords };

@@ -9,16 +9,15 @@ use std::sync::Arc;
 
 use redb::{Key, ReadOnlyTable, ReadTransaction, TableDefinition, Value};
 
-use crate::mail::mailbox::{AccountId, MailboxId, MailboxName, ModSeq, Uid, UidValidity};
-use crate::mail::message::UidSet;
+use crate::mail::mailbox::{AccountId, Mailbox, MailboxId, MailboxName, ModSeq, Uid, UidValidity};
+use crate::mail::message::{BlobId, Message, UidSet};
 use crate::mail::structure::Structure;
 
-use super::blob::{BlobId, BlobRecord, PieceSource};
+use super::blob::{BlobRecord, PieceSource};
 use super::engine::Shared;
 use super::error::{ReadError, Trouble};
 use super::record::{MailboxRecord, MessageRecord, Record, VanishRecord};
 use super::table::{BLOB, ENV, MBOX, MBOXNAME, MSG, NOTE, PIECE, SUBSCRIPTION, VANISH, load};
-use super::{Mailbox, Message};
 
 /// One read transaction: the store as it is now, for one command.
 pub struct Reader {
@@ -93,9 +92,8 @@ impl Reader {
     pub fn subscriptions(&self, account: AccountId) -> Result<Vec<MailboxName>, ReadError> {
         let read = || {
             let rows = self.table(SUBSCRIPTION)?.range((account.0, "")..(account.0.saturating_add(1), ""))?;
-            let names = rows.map(|row| {
-                MailboxName::new(row?.0.value().1).ok_or_else(|| Trouble::damaged("subscribed name"))
-            });
+            let names =
+                rows.map(|row| MailboxName::new(row?.0.value().1).ok_or_else(|| Trouble::damaged("subscribed name")));
             names.collect()
         };
         self.told(read())

@@ -3,7 +3,7 @@
 //! A store is born with a random identity, which its journal names too. A store with a higher
 //! number than ours is left alone: an older program would not keep what the newer one promised.
 
-use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableError};
+use redb::{Database, Durability, ReadableDatabase, TableError};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::error::{OpenError, Trouble};

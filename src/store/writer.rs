@@ -20,15 +20,16 @@ use redb::{Durability, WriteTransaction};
 use tokio::sync::oneshot;
 
 use crate::mail::mailbox::{AccountId, MailboxId, ModSeq, Uid};
+use crate::mail::message::BlobId;
 
-use super::blob::{BlobId, piece_count};
+use super::blob::piece_count;
 use super::change::{Change, PAYLOAD_VERSION};
 use super::engine::{Engine, Shared, now};
 use super::error::{Fault, Trouble, WriteError};
 use super::journal::JournalError;
 use super::message::{self, Incoming, Pieces, Plan};
 use super::table::{SWEEP_STAGED, Tables};
-use super::{Folder, Placed, Pending, sweep};
+use super::{Folder, Pending, Placed, sweep};
 
 /// Most commands of a group.
 const GROUP_MAX: usize = 64;
@@ -152,9 +153,7 @@ impl Keep {
         match (self.target, self.messages.as_slice()) {
             (Target::Deliver(to, sender), [message]) => conclude(message::deliver(tables, message, &to), sender),
             (Target::Deliver(_, sender), _) => conclude(Ok((Vec::new(), Vec::new())), sender),
-            (Target::Append(mailbox, sender), messages) => {
-                conclude(message::append(tables, mailbox, messages), sender)
-            }
+            (Target::Append(mailbox, sender), messages) => conclude(message::append(tables, mailbox, messages), sender),
         }
     }
 
@@ -274,10 +273,12 @@ impl Writer {
     fn group(&mut self, first: Command) -> Option<SyncSender<Result<(), WriteError>>> {
         let mut answers = Vec::new();
         let mut close = None;
-        let begun = self.reopened().and_then(|()| self.shared.begin_write().map_err(|trouble| {
-            self.restart(&trouble);
-            trouble.into()
-        }));
+        let begun = self.reopened().and_then(|()| {
+            self.shared.begin_write().map_err(|trouble| {
+                self.restart(&trouble);
+                trouble.into()
+            })
+        });
         let transaction = match begun {
             Ok(transaction) => transaction,
             // A broken store can be closed all the same.
@@ -323,7 +324,8 @@ impl Writer {
                 return Err(trouble);
             }
         };
-        let mut group = Group { payload: vec![PAYLOAD_VERSION], first: 0, last: engine.seq, durable: false, messages: 0 };
+        let mut group =
+            Group { payload: vec![PAYLOAD_VERSION], first: 0, last: engine.seq, durable: false, messages: 0 };
         let mut next = Some(first);
         let mut taken = 0;
         while let Some(command) = next.take() {
@@ -335,7 +337,7 @@ impl Writer {
                     }
                 }
                 Command::Keep(keep) => {
-                    if let Some(keep) = keep_now(&self.shared, *keep, &mut tables, &mut group, answers)? {
+                    if let Some(keep) = keep_now(&self.shared, keep, &mut tables, &mut group, answers)? {
                         self.staging.push_back(keep);
                     }
                 }
@@ -543,12 +545,7 @@ fn stage_step(tables: &mut Tables<'_>, message: &Incoming) -> Result<Pieces, Fau
 
 /// Makes a group durable: by the journal, or by a checkpoint when it refers to staged bodies or the
 /// journal has no room for it.
-fn commit(
-    shared: &Shared,
-    engine: &mut Engine,
-    transaction: WriteTransaction,
-    group: &Group,
-) -> Result<(), Trouble> {
+fn commit(shared: &Shared, engine: &mut Engine, transaction: WriteTransaction, group: &Group) -> Result<(), Trouble> {
     if group.is_empty() {
         return commit_soft(transaction);
     }
