@@ -12,10 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::{ReadError, WriteError};
-
-/// A body in the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-pub struct BlobId(pub u64);
+use crate::mail::message::BlobId;
 
 /// A body on its way in: compressed in 64 KiB blocks as it comes, in memory up to a bound and in
 /// an unlinked temporary file beyond it.

@@ -13,14 +13,17 @@ pub mod blob; //    bodies: spool, compressed blocks, packed pieces
 pub mod disk; //    a file as the store sees it, so that tests can fail it
 pub mod journal; // the ring file that makes a 250 durable
 
-pub use blob::{BlobId, Body, Spool, Spooled};
+pub use blob::{Body, Spool, Spooled};
+
+pub use crate::mail::mailbox::{Mailbox, Quota, Usage};
+pub use crate::mail::message::{BlobId, Flagged, Message, Placed};
 
 use tokio::sync::{oneshot, watch};
 
 use crate::mail::address::{Address, Domain};
 use crate::mail::date::ZonedTime;
-use crate::mail::mailbox::{AccountId, MailboxId, MailboxName, ModSeq, SpecialUse, Uid, UidValidity};
-use crate::mail::message::{FlagMode, FlagNames, Flags, Keywords, UidSet};
+use crate::mail::mailbox::{AccountId, MailboxId, MailboxName, ModSeq, SpecialUse, Uid};
+use crate::mail::message::{FlagMode, FlagNames, UidSet};
 use crate::mail::secret::ScramVerifier;
 use crate::mail::structure::Structure;
 
@@ -133,24 +136,6 @@ pub struct Account {
     pub used: Usage,
 }
 
-/// What an account may keep; `None` is no limit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Quota {
-    /// Bytes of messages.
-    pub bytes: Option<u64>,
-    /// Number of messages.
-    pub messages: Option<u64>,
-}
-
-/// What an account keeps, each copy counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct Usage {
-    /// Bytes of messages.
-    pub bytes: u64,
-    /// Number of messages.
-    pub messages: u64,
-}
-
 /// Where an address leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Route {
@@ -169,49 +154,6 @@ pub struct Alias {
     pub address: Address,
     /// The accounts' addresses.
     pub targets: Vec<Address>,
-}
-
-/// A mailbox with its counters.
-#[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "the names are RFC 9051's STATUS items")]
-pub struct Mailbox {
-    pub id: MailboxId,
-    pub account: AccountId,
-    pub name: MailboxName,
-    pub special_use: Option<SpecialUse>,
-    pub subscribed: bool,
-    pub uid_validity: UidValidity,
-    pub uid_next: Uid,
-    pub highest_modseq: ModSeq,
-    pub messages: u32,
-    pub unseen: u32,
-    pub deleted: u32,
-    /// Bytes of all messages.
-    pub size: u64,
-    /// Bytes of those marked `\Deleted`.
-    pub deleted_size: u64,
-    pub keywords: Keywords,
-    /// Messages from here on have been shown to no session yet (RFC 3501 `\Recent`).
-    pub recent_from: Uid,
-}
-
-/// One message of a mailbox: the small record, about 40 bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Message {
-    /// Its uid.
-    pub uid: Uid,
-    /// Its flags, by the mailbox's keywords.
-    pub flags: Flags,
-    /// When it last changed.
-    pub modseq: ModSeq,
-    /// INTERNALDATE
-    pub internal_date: ZonedTime,
-    /// When it came into this mailbox (RFC 8514 SAVEDATE), seconds.
-    pub saved: crate::mail::date::Timestamp,
-    /// RFC822.SIZE
-    pub size: u32,
-    /// Its body.
-    pub blob: BlobId,
 }
 
 /// A message to be kept.
@@ -241,28 +183,6 @@ pub enum Folder {
 /// One read transaction: the store as it is now, for one command.
 #[derive(Debug)]
 pub struct Reader {}
-
-/// Where messages were put by APPEND, COPY or MOVE (RFC 4315).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Placed {
-    /// The target mailbox's.
-    pub uid_validity: UidValidity,
-    /// Old uids, ascending (empty for APPEND).
-    pub from: UidSet,
-    /// New uids, ascending, in the order of the old ones.
-    pub to: UidSet,
-}
-
-/// What STORE did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Flagged {
-    /// The modification sequence of the change; that of the mailbox when nothing changed.
-    pub modseq: ModSeq,
-    /// Messages whose flags are other than before.
-    pub changed: UidSet,
-    /// Messages left alone because they changed after UNCHANGEDSINCE.
-    pub modified: UidSet,
-}
 
 /// Figures for `status`.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
