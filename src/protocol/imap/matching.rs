@@ -108,7 +108,7 @@ struct HeaderTest {
     /// In lower case.
     name: String,
     /// The field, where the part walker keeps it.
-    kept: Option<Field>,
+    known: Option<Field>,
     finder: Finder,
 }
 
@@ -138,7 +138,7 @@ struct Unknown {
 }
 
 impl Query {
-    /// Prepares a search. Sets in `key` that nobody resolved are empty.
+    /// Prepares a search. A sequence set that was not resolved counts as uids, `*` and `$` as none.
     #[must_use]
     pub fn new(key: &SearchKey, setting: Setting<'_>) -> Self {
         let mut query = Self { root: Node::Is(Test::Always(false)), headers: Vec::new(), texts: Vec::new() };
@@ -212,8 +212,8 @@ impl Query {
             SearchKey::Smaller(size) => Test::Smaller(*size),
             SearchKey::Header(name, needle) => {
                 let name = name.to_ascii_lowercase();
-                let kept = Field::named(&name);
-                self.headers.push(HeaderTest { name, kept, finder: Finder::new(needle) });
+                let known = Field::named(&name);
+                self.headers.push(HeaderTest { name, known, finder: Finder::new(needle) });
                 Test::Header(self.headers.len() - 1)
             }
             SearchKey::Body(needle) => self.text(needle, false),
@@ -251,8 +251,8 @@ impl Query {
         }
         for index in unknown.headers {
             let Some(test) = self.headers.get(index) else { continue };
-            let Some(kept) = test.kept else { continue };
-            let found = structure.field(kept).is_some_and(|text| {
+            let Some(known) = test.known else { continue };
+            let found = structure.field(known).is_some_and(|text| {
                 let mut finder = test.finder.clone();
                 finder.feed(&decode_words(text));
                 finder.found()
