@@ -145,3 +145,114 @@ impl Source for Letters<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::address::Address;
+    use crate::mail::date::ZonedTime;
+    use crate::mail::mailbox::{AccountId, MailboxName, Quota};
+    use crate::mail::message::{FlagNames, SystemFlags};
+    use crate::mail::secret::ScramVerifier;
+    use crate::mail::structure::Walker;
+    use crate::store::{NewMessage, StoreConfig};
+
+    /// A store with one account, whose INBOX holds these messages.
+    struct Filled {
+        store: Store,
+        inbox: MailboxId,
+        uids: UidSet,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Drop for Filled {
+        fn drop(&mut self) {
+            let _ = self.store.close();
+        }
+    }
+
+    fn message(store: &Store, letter: &str, seen: bool) -> NewMessage {
+        let (mut spool, mut walker) = (store.spool().unwrap(), Walker::new());
+        spool.write(letter.as_bytes()).unwrap();
+        walker.feed(letter.as_bytes());
+        let system = if seen { SystemFlags::SEEN } else { SystemFlags::default() };
+        NewMessage {
+            body: spool.finish().unwrap(),
+            structure: walker.finish(),
+            internal_date: ZonedTime::utc(Timestamp(1_000_000)),
+            flags: FlagNames { system, keywords: Vec::new() },
+        }
+    }
+
+    fn filled(letters: &[String]) -> Filled {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), &StoreConfig { reserve_bytes: 0, ..StoreConfig::default() }).unwrap();
+        let verifier = ScramVerifier { salt: [0; 16], iterations: 4096, stored_key: [0; 32], server_key: [0; 32] };
+        let address = Address::parse("ann@example.org").unwrap();
+        let account: AccountId = store.add_account(address, verifier, Quota::default()).wait().unwrap();
+        let inbox = store.reader().unwrap().mailbox_named(account, &MailboxName::inbox()).unwrap().unwrap().id;
+        for (index, letter) in letters.iter().enumerate() {
+            store.append(inbox, vec![message(&store, letter, index % 2 == 1)]).wait().unwrap();
+        }
+        let uids = store.reader().unwrap().uids(inbox).unwrap();
+        Filled { store, inbox, uids, _folder: folder }
+    }
+
+    fn letter(number: usize) -> String {
+        format!(
+            "Subject: letter {number}\r\nX-Number: n{number}\r\n\r\nThe body of {number}, {}.\r\n",
+            "z".repeat(3000)
+        )
+    }
+
+    /// Searches to the end in slices; the numbers of what was found and how many slices it took.
+    fn all(mail: &Filled, key: &SearchKey, budget: Budget) -> (Vec<u32>, u32) {
+        let (mut hits, mut slices, mut rest) = (Vec::new(), 0, mail.uids.clone());
+        loop {
+            let recent = UidSet::new();
+            let now = Timestamp(2_000_000);
+            let question = Question { mailbox: mail.inbox, uids: &rest, key, recent: &recent, now };
+            let slice = search(&mail.store, question, budget).unwrap();
+            assert_eq!(slice.unreadable, 0);
+            assert_eq!(slice.hits.is_empty(), slice.modseq == ModSeq(0));
+            hits.extend(slice.hits.iter().map(Uid::get));
+            slices += 1;
+            let Some(next) = slice.next else { return (hits, slices) };
+            rest = rest.iter().filter(|uid| *uid >= next).collect();
+        }
+    }
+
+    #[test]
+    fn messages_are_found_by_flags_fields_and_text() {
+        let mail = filled(&(1..=6).map(letter).collect::<Vec<_>>());
+        let budget = Budget::default();
+        let header = |name: &str, text: &str| SearchKey::Header(name.to_owned(), text.to_owned());
+        assert_eq!(all(&mail, &SearchKey::Flag(SystemFlags::SEEN), budget), (vec![2, 4, 6], 1));
+        assert_eq!(all(&mail, &header("subject", "LETTER 3"), budget).0, [3]);
+        assert_eq!(all(&mail, &header("x-number", "N5"), budget).0, [5]);
+        assert_eq!(all(&mail, &SearchKey::Body("body OF 4".to_owned()), budget).0, [4]);
+        assert_eq!(all(&mail, &SearchKey::Body("letter".to_owned()), budget).0, [0; 0]);
+        assert_eq!(all(&mail, &SearchKey::Text("n6".to_owned()), budget).0, [6]);
+        let some = [2, 3].into_iter().filter_map(Uid::new).collect();
+        assert_eq!(all(&mail, &SearchKey::Uids(some), budget).0, [2, 3]);
+    }
+
+    #[test]
+    fn a_search_in_slices_finds_the_same() {
+        let mail = filled(&(1..=7).map(letter).collect::<Vec<_>>());
+        let text = SearchKey::Text("the body".to_owned());
+        assert_eq!(all(&mail, &text, Budget::default()), ((1..=7).collect(), 1));
+        assert_eq!(all(&mail, &text, Budget { messages: 2, ..Budget::default() }), ((1..=7).collect(), 4));
+        let nowhere = SearchKey::Text("nowhere".to_owned());
+        assert_eq!(all(&mail, &nowhere, Budget { bytes: 5000, ..Budget::default() }), (Vec::new(), 4));
+    }
+
+    #[test]
+    fn a_mailbox_that_has_gone_has_no_messages() {
+        let mail = filled(&[letter(1)]);
+        let (key, recent) = (SearchKey::All, UidSet::new());
+        let question =
+            Question { mailbox: MailboxId(999), uids: &mail.uids, key: &key, recent: &recent, now: Timestamp(0) };
+        assert_eq!(search(&mail.store, question, Budget::default()), Ok(Slice::default()));
+    }
+}

@@ -182,8 +182,8 @@ impl Query {
     }
 
     fn node(&mut self, key: &SearchKey, setting: Setting<'_>) -> Node {
-        let day = |order, day: &i64| Test::Day(order, *day);
-        let sent = |order, day: &i64| Test::Sent(order, *day);
+        let by_arrival = |order, day: &i64| Test::Day(order, *day);
+        let by_date_field = |order, day: &i64| Test::Sent(order, *day);
         let before = |secs: &u32| Timestamp(setting.now.0.saturating_sub(i64::from(*secs)));
         Node::Is(match key {
             SearchKey::And(keys) => return Node::All(keys.iter().map(|key| self.node(key, setting)).collect()),
@@ -202,12 +202,12 @@ impl Query {
             SearchKey::Flag(flag) => Test::Flag(*flag),
             SearchKey::Recent => Test::Uids(setting.recent.clone()),
             SearchKey::Keyword(keyword) => setting.keywords.bit(keyword).map_or(Test::Always(false), Test::Keyword),
-            SearchKey::Before(bound) => day(Order::Before, bound),
-            SearchKey::On(bound) => day(Order::On, bound),
-            SearchKey::Since(bound) => day(Order::Since, bound),
-            SearchKey::SentBefore(bound) => sent(Order::Before, bound),
-            SearchKey::SentOn(bound) => sent(Order::On, bound),
-            SearchKey::SentSince(bound) => sent(Order::Since, bound),
+            SearchKey::Before(bound) => by_arrival(Order::Before, bound),
+            SearchKey::On(bound) => by_arrival(Order::On, bound),
+            SearchKey::Since(bound) => by_arrival(Order::Since, bound),
+            SearchKey::SentBefore(bound) => by_date_field(Order::Before, bound),
+            SearchKey::SentOn(bound) => by_date_field(Order::On, bound),
+            SearchKey::SentSince(bound) => by_date_field(Order::Since, bound),
             SearchKey::Larger(size) => Test::Larger(*size),
             SearchKey::Smaller(size) => Test::Smaller(*size),
             SearchKey::Header(name, needle) => {
