@@ -217,13 +217,13 @@ mod tests {
         let delays: Vec<_> =
             (0..11).map(|count| after_failures(count, "192.0.2.1", now).admit(client, "bob", now)).collect();
         let secs = |secs| Admission::After(Duration::from_secs(secs));
-        let locked = Admission::Locked(Duration::from_secs(900));
+        let locked = Admission::Locked(Duration::from_mins(15));
         let no = Admission::Now;
         assert_eq!(delays, [no, no, no, secs(1), secs(2), secs(4), secs(8), secs(8), secs(8), secs(8), locked]);
         let lockout = after_failures(10, "192.0.2.1", now);
         assert_eq!(lockout.admit(address("192.0.2.2"), "bob", now), Admission::Now, "others are not locked out");
-        assert_eq!(lockout.locked(client, now + Duration::from_secs(900)), None);
-        assert_eq!(lockout.admit(client, "bob", now + Duration::from_secs(900)), Admission::Now);
+        assert_eq!(lockout.locked(client, now + Duration::from_mins(15)), None);
+        assert_eq!(lockout.admit(client, "bob", now + Duration::from_mins(15)), Admission::Now);
     }
 
     #[test]

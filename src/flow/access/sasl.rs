@@ -66,12 +66,11 @@ impl Door {
     pub fn new(store: Store, config: LoginConfig, random: &[u8; DOOR_RANDOM]) -> Result<Self, DoorError> {
         let (fresh, proved_key) = random.split_at(32);
         let kept = store.reader().and_then(|reader| reader.note(SECRET_NOTE)).map_err(DoorError::Read)?;
-        let secret = match kept.and_then(|kept| <[u8; 32]>::try_from(kept).ok()) {
-            Some(secret) => secret,
-            None => {
-                store.put_note(SECRET_NOTE, fresh.to_vec()).wait().map_err(DoorError::Write)?;
-                fresh.try_into().unwrap_or_default()
-            }
+        let secret = if let Some(secret) = kept.and_then(|kept| <[u8; 32]>::try_from(kept).ok()) {
+            secret
+        } else {
+            store.put_note(SECRET_NOTE, fresh.to_vec()).wait().map_err(DoorError::Write)?;
+            fresh.try_into().unwrap_or_default()
         };
         Ok(Self {
             store,
@@ -105,25 +104,16 @@ impl Door {
         // Others may have failed from there while this one waited.
         self.refuse_locked(client, now)?;
         let found = self.store.reader().and_then(|reader| reader.login(login)).map_err(|error| unavailable(&error))?;
-        let made_up;
-        let verifier = match &found {
-            Some((_, verifier)) => verifier,
-            None => {
-                made_up = ScramVerifier::made_up(&self.secret, login, ITERATIONS_DEFAULT);
-                &made_up
-            }
-        };
-        let matches = verifier.matches(password);
-        match found {
-            Some((account, verifier)) if matches => {
-                self.remember(self.name_of(login, password, &verifier));
-                held(&self.lockout).succeeded(login);
-                Ok(Identity { account: account.id, address: account.address })
-            }
-            _ => {
-                held(&self.lockout).failed(client, login, Some(password.reveal()), now);
-                Err(Refusal::Credentials)
-            }
+        let keys = self.keys(login, found.as_ref().map(|(_, verifier)| verifier));
+        // Also for a user who does not exist: the time must not tell.
+        let matches = keys.matches(password);
+        if let Some((account, _)) = found.filter(|_| matches) {
+            self.remember(self.name_of(login, password, &keys));
+            held(&self.lockout).succeeded(login);
+            Ok(Identity { account: account.id, address: account.address })
+        } else {
+            held(&self.lockout).failed(client, login, Some(password.reveal()), now);
+            Err(Refusal::Credentials)
         }
     }
 
@@ -133,11 +123,7 @@ impl Door {
             return Answer::Login(Err(refusal));
         }
         match self.store.reader().and_then(|reader| reader.login(login)) {
-            Ok(Some((_, verifier))) => Answer::Verifier { verifier, nonce },
-            Ok(None) => {
-                let verifier = ScramVerifier::made_up(&self.secret, login, ITERATIONS_DEFAULT);
-                Answer::Verifier { verifier, nonce }
-            }
+            Ok(found) => Answer::Verifier { verifier: self.keys(login, found.as_ref().map(|(_, keys)| keys)), nonce },
             Err(error) => Answer::Login(Err(unavailable(&error))),
         }
     }
@@ -157,6 +143,11 @@ impl Door {
         let (account, _) = found.ok_or(Refusal::Credentials)?;
         held(&self.lockout).succeeded(login);
         Ok(Identity { account: account.id, address: account.address })
+    }
+
+    /// The keys that were found, or made-up ones.
+    fn keys(&self, login: &str, found: Option<&ScramVerifier>) -> ScramVerifier {
+        found.cloned().unwrap_or_else(|| ScramVerifier::made_up(&self.secret, login, ITERATIONS_DEFAULT))
     }
 
     fn refuse_locked(&self, client: IpAddr, now: Instant) -> Result<(), Refusal> {
