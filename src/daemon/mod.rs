@@ -1,1 +1,4 @@
 //! Which tasks run, and how they stop.
+
+pub mod login; //      the door as connections use it: delays, password checks
+pub mod serve_pop3; // POP3 connections
