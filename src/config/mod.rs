@@ -11,8 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::daemon::listen::ListenConfig;
 use crate::daemon::log::{self, LogConfig};
+use crate::flow::access::lockout::LoginConfig;
 use crate::net::budget::NetConfig;
 use crate::net::tls::TlsConfig;
+use crate::protocol::pop3::Pop3Config;
 use crate::store::StoreConfig;
 
 mod explain;
@@ -43,6 +45,10 @@ pub struct Settings {
     pub net: NetConfig,
     /// The log.
     pub log: LogConfig,
+    /// POP3.
+    pub pop3: Pop3Config,
+    /// Logins.
+    pub login: LoginConfig,
     /// The mail store.
     pub store: StoreConfig,
 }
@@ -59,6 +65,8 @@ impl Default for Settings {
             tls: TlsConfig::default(),
             net: NetConfig::default(),
             log: LogConfig::default(),
+            pop3: Pop3Config::default(),
+            login: LoginConfig::default(),
             store: StoreConfig::default(),
         }
     }

@@ -248,14 +248,14 @@ pub async fn accept(context: Rc<Context>, service: Service, listener: tokio::net
 /// Starts the connection's task.
 fn welcome(context: &Rc<Context>, service: Service, socket: TcpStream, peer: SocketAddr, permit: Permit) {
     let stream = Stream::new(socket, context.tls.config());
-    let id = context.next_id();
-    let span = tracing::info_span!("session", id = %id, service = service.name(), peer = %peer.ip());
-    let context = Rc::clone(context);
-    // The driver is a box inside: what the task itself holds is small.
+    let entry = context.roll.enter(service);
+    let span = tracing::info_span!("session", id = entry.id(), service = service.name(), peer = %peer.ip());
+    let conversation = super::conversation(context, service, stream, peer);
+    // The conversation is a box: what the task itself holds is small.
     tokio::task::spawn_local(
         async move {
-            super::converse(&context, service, stream, peer).await;
-            drop(permit);
+            conversation.await;
+            drop((entry, permit));
         }
         .instrument(span),
     );

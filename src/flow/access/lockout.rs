@@ -27,7 +27,7 @@ const FREE_FAILURES: u32 = 2;
 const USER_DELAY_MAX: Duration = Duration::from_secs(2);
 
 /// How failed logins are answered; the same for SMTP, IMAP and POP3.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, serde::Serialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct LoginConfig {
     /// Failures after which an address is locked out. A device that repeats one wrong password
