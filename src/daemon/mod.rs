@@ -266,7 +266,9 @@ fn reload(context: &Context, path: &std::path::Path, log: Option<&LogHandle>) {
                 tracing::error!(%error, "the log level stays");
             }
             context.budget.set_limits(settings.net);
-            tracing::info!("settings read again: log level, limits of connections and certificates; others need a restart");
+            tracing::info!(
+                "settings read again: log level, limits of connections and certificates; others need a restart"
+            );
         }
         Err(error) => tracing::error!(%error, "the settings stay as they were"),
     }
@@ -287,12 +289,8 @@ fn conversation(
         }
         Service::Pop3 | Service::Pop3s => {
             let session = pop3::Session::new(Arc::clone(&context.pop3), &context.hostname, clear_login);
-            let answers = serve_pop3::Pop3Answers::new(
-                context.store.clone(),
-                context.locks.clone(),
-                &context.doorway,
-                peer.ip(),
-            );
+            let answers =
+                serve_pop3::Pop3Answers::new(context.store.clone(), context.locks.clone(), &context.doorway, peer.ip());
             converse(context, service, session, answers, stream)
         }
     }
