@@ -63,8 +63,9 @@ fn a_misspelled_key_is_one_sentence() {
     let file = config(folder.path(), "[net]\nsesions-max = 3\n");
     for command in ["check", "serve"] {
         let (code, text) = complaint(&[command, "--config", &file]);
-        let expected =
-            format!("pillarbox: {file} line 2: `sesions-max` is not a setting of [net]; did you mean `sessions-max`?\n");
+        let expected = format!(
+            "pillarbox: {file} line 2: `sesions-max` is not a setting of [net]; did you mean `sessions-max`?\n"
+        );
         assert_eq!((code, text), (Some(1), expected));
     }
 }

@@ -29,6 +29,7 @@ use crate::protocol::{Session, pop3};
 use crate::store::Store;
 
 pub mod context; //    what every connection's task shares
+pub mod control; //    the socket on which commands speak to a running server
 pub mod health; //     memory and threads, for `status`
 pub mod listen; //     the seven services: accepting and turning away
 pub mod log; //        the log
@@ -37,6 +38,7 @@ pub mod rights; //     giving up root's rights
 pub mod serve_pop3; // POP3 connections
 
 use context::{Context, Roll};
+use control::{Control, ListenerStatus, Status, StatusSource};
 use listen::{Bound, OpenError, Service};
 use log::LogHandle;
 use login::Doorway;
@@ -149,7 +151,9 @@ pub fn rehearse(settings: &Settings) -> Result<(), DaemonError> {
     if settings.tls.key.is_some() {
         TlsServer::new(&settings.tls, &settings.tls_folder()).map_err(DaemonError::Tls)?;
     }
-    listen::open(&settings.listen, Vec::new()).map_err(DaemonError::Open)?;
+    if !control::answers(&settings.data) {
+        listen::open(&settings.listen, Vec::new()).map_err(DaemonError::Open)?;
+    }
     Ok(())
 }
 
@@ -171,7 +175,7 @@ pub fn run<T>(
     let store = Store::open(&settings.data, &settings.store).map_err(|error| DaemonError::Store(error.to_string()))?;
     let furniture = furnish(&store)?;
     let doorway = Doorway::new(store.clone(), settings.login.clone())
-        .map_err(|error| DaemonError::Store(format!("logins cannot be set up: {error:?}")))?;
+        .map_err(|error| DaemonError::Store(format!("logins cannot be set up: {error}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -192,20 +196,23 @@ pub fn run<T>(
         budget: Budget::new(settings.net.clone()),
         stop,
         listeners: bound.iter().map(|bound| (bound.service, bound.address)).collect(),
-        roll: Rc::new(Roll::default()),
+        roll: Arc::new(Roll::default()),
     });
     let served = LocalSet::new().block_on(&runtime, async {
-        serve(Rc::clone(&context), bound, on_hangup, log, |now| ready(now, furniture), &stop_all).await
+        let control = Control::bind(&settings.data, store.clone(), status_source(&context))
+            .map_err(|error| DaemonError::System("the control socket cannot be set up", error))?;
+        serve(Rc::clone(&context), bound, control, on_hangup, log, |now| ready(now, furniture), &stop_all).await
     });
     // Whatever still blocks may finish its read; writes are in the store's hands already.
     runtime.shutdown_timeout(Duration::from_secs(1));
-    let closed = store.close().map_err(|error| DaemonError::Store(format!("the store did not close well: {error:?}")));
+    let closed = store.close().map_err(|error| DaemonError::Store(format!("the store did not close well: {error}")));
     served.and(closed)
 }
 
 async fn serve(
     context: Rc<Context>,
     bound: Vec<Bound>,
+    control: Control,
     on_hangup: &OnHangup,
     log: Option<&LogHandle>,
     ready: impl FnOnce(&Ready) -> Result<(), DaemonError>,
@@ -223,6 +230,7 @@ async fn serve(
         tracing::info!(service = service.name(), %address, "listening");
         acceptors.push(tokio::task::spawn_local(listen::accept(Rc::clone(&context), service, listener)));
     }
+    acceptors.push(tokio::task::spawn_local(control.serve()));
     ready(&Ready { listeners: context.listeners.clone(), ca: context.tls.ca() })?;
     tell_systemd(Moment::Ready);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
@@ -255,6 +263,30 @@ async fn serve(
         _ = interrupt.recv() => {}
     }
     Ok(())
+}
+
+/// Gathers what `status` shows, when somebody asks.
+fn status_source(context: &Context) -> StatusSource {
+    let (store, budget, roll) = (context.store.clone(), context.budget.clone(), Arc::clone(&context.roll));
+    let listeners = context.listeners.clone();
+    Arc::new(move || {
+        let memory = health::memory();
+        let shown = |(service, address): &(Service, SocketAddr)| ListenerStatus {
+            name: service.name().to_owned(),
+            address: address.to_string(),
+            sessions: roll.open(*service),
+        };
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_secs: roll.uptime_secs(),
+            listeners: listeners.iter().map(shown).collect(),
+            sessions: budget.open(),
+            memory_bytes: memory.pss,
+            memory_peak_bytes: memory.peak_rss,
+            store: store.figures(),
+        }
+    })
 }
 
 /// Takes from the config file what can change while running: log level, limits of connections,

@@ -171,7 +171,7 @@ pub enum Folder {
 }
 
 /// Figures for `status`.
-#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Figures {
     /// Size of `mail.redb` and the journal on disk, allocated bytes.
     pub store_bytes: u64,
