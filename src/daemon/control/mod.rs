@@ -160,6 +160,11 @@ impl Desk {
     }
 }
 
+/// Tells whether a server runs on this data folder.
+pub fn answers(folder: &Path) -> bool {
+    SocketPath::of(folder).is_ok_and(|address| BlockingStream::connect(address.as_path()).is_ok())
+}
+
 /// The path under which the kernel takes the socket: a deep data folder would make it too long, so
 /// it is then named by way of the open folder.
 #[derive(Debug)]
