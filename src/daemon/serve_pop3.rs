@@ -46,7 +46,7 @@ impl Answers<pop3::Session> for Pop3Answers {
 
     async fn changed(&mut self) {
         // POP3 has no way to tell.
-        pending().await
+        pending::<()>().await;
     }
 }
 

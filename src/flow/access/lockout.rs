@@ -12,7 +12,7 @@ use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Addresses whose failures are remembered; about 64 bytes each.
 pub const SOURCES_MAX: usize = 1024;
@@ -27,7 +27,7 @@ const FREE_FAILURES: u32 = 2;
 const USER_DELAY_MAX: Duration = Duration::from_secs(2);
 
 /// How failed logins are answered; the same for SMTP, IMAP and POP3.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct LoginConfig {
     /// Failures after which an address is locked out. A device that repeats one wrong password
@@ -217,13 +217,13 @@ mod tests {
         let delays: Vec<_> =
             (0..11).map(|count| after_failures(count, "192.0.2.1", now).admit(client, "bob", now)).collect();
         let secs = |secs| Admission::After(Duration::from_secs(secs));
-        let locked = Admission::Locked(Duration::from_secs(900));
+        let locked = Admission::Locked(Duration::from_mins(15));
         let no = Admission::Now;
         assert_eq!(delays, [no, no, no, secs(1), secs(2), secs(4), secs(8), secs(8), secs(8), secs(8), locked]);
         let lockout = after_failures(10, "192.0.2.1", now);
         assert_eq!(lockout.admit(address("192.0.2.2"), "bob", now), Admission::Now, "others are not locked out");
-        assert_eq!(lockout.locked(client, now + Duration::from_secs(900)), None);
-        assert_eq!(lockout.admit(client, "bob", now + Duration::from_secs(900)), Admission::Now);
+        assert_eq!(lockout.locked(client, now + Duration::from_mins(15)), None);
+        assert_eq!(lockout.admit(client, "bob", now + Duration::from_mins(15)), Admission::Now);
     }
 
     #[test]
