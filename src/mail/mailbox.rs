@@ -4,6 +4,8 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
+use super::message::Keywords;
+
 /// An account's number in this store. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AccountId(pub u32);
@@ -147,6 +149,48 @@ impl MailboxName {
     pub fn is_below(&self, other: &Self) -> bool {
         self.0.strip_prefix(&other.0).is_some_and(|rest| rest.starts_with('/'))
     }
+}
+
+/// A mailbox with its counters.
+#[derive(Clone, Debug)]
+#[expect(missing_docs, reason = "the names are RFC 9051's STATUS items")]
+pub struct Mailbox {
+    pub id: MailboxId,
+    pub account: AccountId,
+    pub name: MailboxName,
+    pub special_use: Option<SpecialUse>,
+    pub subscribed: bool,
+    pub uid_validity: UidValidity,
+    pub uid_next: Uid,
+    pub highest_modseq: ModSeq,
+    pub messages: u32,
+    pub unseen: u32,
+    pub deleted: u32,
+    /// Bytes of all messages.
+    pub size: u64,
+    /// Bytes of those marked `\Deleted`.
+    pub deleted_size: u64,
+    pub keywords: Keywords,
+    /// Messages from here on have been shown to no session yet (RFC 3501 `\Recent`).
+    pub recent_from: Uid,
+}
+
+/// What an account may keep; `None` is no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Quota {
+    /// Bytes of messages.
+    pub bytes: Option<u64>,
+    /// Number of messages.
+    pub messages: Option<u64>,
+}
+
+/// What an account keeps, each copy counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Bytes of messages.
+    pub bytes: u64,
+    /// Number of messages.
+    pub messages: u64,
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::mailbox::Uid;
+use super::date::{Timestamp, ZonedTime};
+use super::mailbox::{ModSeq, Uid, UidValidity};
 
 /// System flags (RFC 9051 section 2.3.2) as bits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -221,6 +222,52 @@ impl FromIterator<Uid> for UidSet {
         }
         set
     }
+}
+
+/// A body in the store. Copies of a message share it, so it is also the message's `EMAILID`
+/// (RFC 8474).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct BlobId(pub u64);
+
+/// One message of a mailbox: the small record, about 40 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Its uid.
+    pub uid: Uid,
+    /// Its flags, by the mailbox's keywords.
+    pub flags: Flags,
+    /// When it last changed.
+    pub modseq: ModSeq,
+    /// INTERNALDATE
+    pub internal_date: ZonedTime,
+    /// When it came into this mailbox (RFC 8514 SAVEDATE), seconds.
+    pub saved: Timestamp,
+    /// RFC822.SIZE
+    pub size: u32,
+    /// Its body.
+    pub blob: BlobId,
+}
+
+/// Where messages were put by APPEND, COPY or MOVE (RFC 4315).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// The target mailbox's.
+    pub uid_validity: UidValidity,
+    /// Old uids, ascending (empty for APPEND).
+    pub from: UidSet,
+    /// New uids, ascending, in the order of the old ones.
+    pub to: UidSet,
+}
+
+/// What STORE did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Flagged {
+    /// The modification sequence of the change; that of the mailbox when nothing changed.
+    pub modseq: ModSeq,
+    /// Messages whose flags are other than before.
+    pub changed: UidSet,
+    /// Messages left alone because they changed after UNCHANGEDSINCE.
+    pub modified: UidSet,
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use super::block::Window;
 use super::piece::{extents_at, piece_payload};
-use super::{BlobId, BlobRecord, PieceSource};
+use super::{BlobRecord, PieceSource};
+use crate::mail::message::BlobId;
 use crate::store::ReadError;
 
 /// A body, open for reading; holds no transaction and no memory but a block's.

@@ -9,6 +9,7 @@
 use std::fmt::Debug;
 
 use super::ReadError;
+use crate::mail::message::BlobId;
 
 mod block; // a block and its compressed form
 mod body; //  reading a body from its pieces
@@ -19,10 +20,6 @@ pub use block::BLOCK_MAX;
 pub use body::Body;
 pub use piece::{PIECE_HEADER, TakePiece, cut, piece_count, piece_payload};
 pub use spool::{SPOOL_MEMORY_MAX, Spool, Spooled, SpooledReader};
-
-/// A body in the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-pub struct BlobId(pub u64);
 
 /// What the store keeps of a body beside its pieces (the BLOB table's value).
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -4,7 +4,7 @@
 //! all that and the payload (4). Sizes are 64 bytes below a power of two, header included: an exact
 //! power of two would take twice the page (STORAGE section 2).
 
-use super::BlobId;
+use crate::mail::message::BlobId;
 use crate::store::{ReadError, WriteError};
 
 const MAGIC: [u8; 4] = *b"pbxP";

@@ -7,9 +7,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::BlobRecord;
 use super::block::{BLOCK_MAX, Window, pack};
 use super::piece::{TakePiece, cut_from};
-use super::{BlobId, BlobRecord};
+use crate::mail::message::BlobId;
 use crate::store::{ReadError, WriteError};
 
 /// Most bytes of a compressed stream that are held in memory: what a single durable commit of
