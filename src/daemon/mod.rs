@@ -120,18 +120,18 @@ pub struct Ready {
     pub ca: Option<PathBuf>,
 }
 
-/// Makes the data folder, opens the ports, becomes the user of the settings, and loads or makes the
+/// Opens the ports, makes the data folder, becomes the user of the settings, and loads or makes the
 /// certificate. Call it before any thread starts.
 ///
 /// # Errors
 /// See [`DaemonError`].
 pub fn prepare(settings: Settings) -> Result<Prepared, DaemonError> {
     let user = rights::user_to_become(settings.user.as_deref(), settings.allow_root).map_err(DaemonError::Rights)?;
-    rights::prepare_folder(&settings.data, user.as_ref())
-        .map_err(|error| DaemonError::Folder(settings.data.clone(), error))?;
     let activated =
         listener::activated().map_err(|error| DaemonError::Open(OpenError::Activated(error.to_string())))?;
     let bound = listen::open(&settings.listen, activated).map_err(DaemonError::Open)?;
+    rights::prepare_folder(&settings.data, user.as_ref())
+        .map_err(|error| DaemonError::Folder(settings.data.clone(), error))?;
     let load = || TlsServer::new(&settings.tls, &settings.tls_folder()).map_err(DaemonError::Tls);
     // A key of somebody else's making may be root's alone; our own belongs to the user.
     let early = settings.tls.key.is_some().then(load).transpose()?;
