@@ -15,6 +15,7 @@ use crate::flow::access::lockout::LoginConfig;
 use crate::net::budget::NetConfig;
 use crate::net::tls::TlsConfig;
 use crate::protocol::pop3::Pop3Config;
+use crate::protocol::smtp::SmtpConfig;
 use crate::store::StoreConfig;
 
 mod explain;
@@ -45,6 +46,8 @@ pub struct Settings {
     pub net: NetConfig,
     /// The log.
     pub log: LogConfig,
+    /// SMTP receiving and submission.
+    pub smtp: SmtpConfig,
     /// POP3.
     pub pop3: Pop3Config,
     /// Logins.
@@ -65,6 +68,7 @@ impl Default for Settings {
             tls: TlsConfig::default(),
             net: NetConfig::default(),
             log: LogConfig::default(),
+            smtp: SmtpConfig::default(),
             pop3: Pop3Config::default(),
             login: LoginConfig::default(),
             store: StoreConfig::default(),
