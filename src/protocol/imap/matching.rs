@@ -5,15 +5,13 @@
 //! and only then its text: at each step it stops as soon as the answer is certain, whatever is not
 //! known yet. So a search by flags and dates opens no message, and one by sender opens no body.
 
-mod fields;
-
 use crate::mail::date::{Timestamp, ZonedTime};
+use crate::mail::header::FieldReader;
 use crate::mail::mailbox::ModSeq;
 use crate::mail::message::{Keywords, Message, SystemFlags, UidSet};
 use crate::mail::structure::{Extent, Field, Section, Structure, TextPart};
-use crate::mail::text::{CharsetDecoder, Finder, TransferDecoder};
+use crate::mail::text::{CharsetDecoder, Finder, TransferDecoder, decode_words};
 
-use self::fields::{FieldReader, FieldTaker};
 use super::search::SearchKey;
 
 /// Bytes of a body that are decoded at a time.
@@ -203,9 +201,7 @@ impl Query {
             SearchKey::All => Test::Always(true),
             SearchKey::Flag(flag) => Test::Flag(*flag),
             SearchKey::Recent => Test::Uids(setting.recent.clone()),
-            SearchKey::Keyword(keyword) => {
-                setting.keywords.bit(keyword).map_or(Test::Always(false), Test::Keyword)
-            }
+            SearchKey::Keyword(keyword) => setting.keywords.bit(keyword).map_or(Test::Always(false), Test::Keyword),
             SearchKey::Before(bound) => day(Order::Before, bound),
             SearchKey::On(bound) => day(Order::On, bound),
             SearchKey::Since(bound) => day(Order::Since, bound),
@@ -258,7 +254,7 @@ impl Query {
             let Some(kept) = test.kept else { continue };
             let found = structure.field(kept).is_some_and(|text| {
                 let mut finder = test.finder.clone();
-                finder.feed(&crate::mail::text::decode_words(text));
+                finder.feed(&decode_words(text));
                 finder.found()
             });
             // What was left out of the record may hold what the record does not.
@@ -280,15 +276,20 @@ impl Query {
             return Ok(());
         }
         let tests = unknown.headers.iter().filter_map(|index| Some((*index, self.headers.get(*index)?)));
-        let looks = tests.map(|(index, test)| HeaderLook::new(index, test)).collect();
-        let mut search = HeaderSearch { looks, date: unknown.sent.then(String::new), in_date: false, dates: 0 };
+        let looks = tests.map(|(index, test)| HeaderLook {
+            index,
+            name: &test.name,
+            finder: test.finder.clone(),
+            found: false,
+        });
+        let mut search = HeaderSearch { looks: looks.collect(), wants_date: unknown.sent, date: None };
         if let Some(extent) = structure.extent(&[], Section::Header) {
             let mut reader = FieldReader::new();
             source.read(facts.message, extent, &mut |bytes| {
-                reader.feed(bytes, &mut search);
+                reader.feed(bytes, |name, body| search.take(name, body));
                 !search.is_done()
             })?;
-            reader.finish(&mut search);
+            reader.finish(|name, body| search.take(name, body));
         }
         for look in &search.looks {
             if let Some(fact) = facts.headers.get_mut(look.index) {
@@ -311,16 +312,16 @@ impl Query {
         let unknown = self.unknown(facts);
         let tests = unknown.texts.iter().filter_map(|index| Some((*index, self.texts.get(*index)?)));
         let looks = tests.map(|(index, test)| TextLook { index, headers: test.headers, finder: test.finder.clone() });
-        let mut search = TextSearch { looks: looks.collect(), root: &self.root, facts };
+        let mut search = TextSearch { looks: looks.collect(), root: &self.root, facts, certain: false };
         let message = search.facts.message;
         if search.looks.iter().any(|look| look.headers) {
             for extent in structure.headers() {
                 let mut reader = FieldReader::new();
                 source.read(message, extent, &mut |bytes| {
-                    reader.feed(bytes, &mut search);
+                    reader.feed(bytes, |name, body| search.take_field(name, body));
                     !search.is_certain()
                 })?;
-                reader.finish(&mut search);
+                reader.finish(|name, body| search.take_field(name, body));
                 if search.is_certain() {
                     return Ok(());
                 }
@@ -417,63 +418,41 @@ fn sent_day(date: Option<&str>, message: &Message) -> i64 {
 /// One text looked for in the fields of one name.
 struct HeaderLook<'t> {
     index: usize,
-    test: &'t HeaderTest,
+    name: &'t str,
     finder: Finder,
-    /// The present field is of that name.
-    here: bool,
     found: bool,
-}
-
-impl<'t> HeaderLook<'t> {
-    fn new(index: usize, test: &'t HeaderTest) -> Self {
-        Self { index, test, finder: test.finder.clone(), here: false, found: false }
-    }
 }
 
 /// Looks at a header's fields.
 struct HeaderSearch<'t> {
     looks: Vec<HeaderLook<'t>>,
-    /// The Date field, if it is wanted.
+    wants_date: bool,
+    /// The first Date field.
     date: Option<String>,
-    in_date: bool,
-    dates: u32,
 }
-
-/// Longest Date field that is read, in bytes.
-const DATE_MAX: usize = 256;
 
 impl HeaderSearch<'_> {
     fn is_done(&self) -> bool {
-        self.looks.iter().all(|look| look.found) && (self.date.is_none() || (self.dates > 0 && !self.in_date))
-    }
-}
-
-impl FieldTaker for HeaderSearch<'_> {
-    fn begin(&mut self, name: &str) -> bool {
-        self.in_date = self.date.is_some() && self.dates == 0 && name.eq_ignore_ascii_case("date");
-        self.dates += u32::from(self.in_date);
-        for look in &mut self.looks {
-            look.here = !look.found && name.eq_ignore_ascii_case(&look.test.name);
-        }
-        self.in_date || self.looks.iter().any(|look| look.here)
+        self.looks.iter().all(|look| look.found) && (self.date.is_some() || !self.wants_date)
     }
 
-    fn text(&mut self, text: &str) {
-        if let Some(date) = self.date.as_mut().filter(|date| self.in_date && date.len() + text.len() <= DATE_MAX) {
-            date.push_str(text);
+    fn take(&mut self, name: &[u8], body: &[u8]) {
+        if self.wants_date && self.date.is_none() && name.eq_ignore_ascii_case(b"date") {
+            self.date = Some(String::from_utf8_lossy(body).into_owned());
         }
-        for look in self.looks.iter_mut().filter(|look| look.here) {
-            look.finder.feed(text);
-        }
-    }
-
-    fn end(&mut self) {
-        self.in_date = false;
-        for look in self.looks.iter_mut().filter(|look| look.here) {
+        let is_it = |look: &&mut HeaderLook<'_>| !look.found && name.eq_ignore_ascii_case(look.name.as_bytes());
+        let mut decoded = None;
+        for look in self.looks.iter_mut().filter(is_it) {
+            look.finder.feed(decoded.get_or_insert_with(|| decode_field(body)));
             look.found = look.finder.found();
             look.finder.end();
         }
     }
+}
+
+/// A field's body as its reader sees it.
+fn decode_field(body: &[u8]) -> String {
+    decode_words(&CharsetDecoder::decode_all(None, body))
 }
 
 /// One text looked for in a whole message.
@@ -488,6 +467,8 @@ struct TextSearch<'q, 'f, 'm> {
     looks: Vec<TextLook>,
     root: &'q Node,
     facts: &'f mut Facts<'m>,
+    /// What has been found decides the search.
+    certain: bool,
 }
 
 impl TextSearch<'_, '_, '_> {
@@ -504,6 +485,17 @@ impl TextSearch<'_, '_, '_> {
         }
     }
 
+    /// Looks into a header field, its name included.
+    fn take_field(&mut self, name: &[u8], body: &[u8]) {
+        let (name, body) = (String::from_utf8_lossy(name), decode_field(body));
+        for look in self.looks.iter_mut().filter(|look| look.headers) {
+            look.finder.feed(&name);
+            look.finder.feed(": ");
+            look.finder.feed(&body);
+            look.finder.end();
+        }
+    }
+
     /// Drops what has been found, and tells whether that decides the search.
     fn is_certain(&mut self) -> bool {
         let facts = &mut *self.facts;
@@ -515,7 +507,8 @@ impl TextSearch<'_, '_, '_> {
             }
             !found
         });
-        self.looks.is_empty() || (self.looks.len() < before && self.root.holds(facts).is_some())
+        self.certain |= self.looks.len() < before && self.root.holds(facts).is_some();
+        self.certain
     }
 
     /// The message has been read: what was not found is not there.
@@ -525,26 +518,6 @@ impl TextSearch<'_, '_, '_> {
                 *fact = Some(false);
             }
         }
-    }
-}
-
-impl FieldTaker for TextSearch<'_, '_, '_> {
-    fn begin(&mut self, name: &str) -> bool {
-        for look in self.looks.iter_mut().filter(|look| look.headers) {
-            look.finder.feed(name);
-            look.finder.feed(":");
-        }
-        true
-    }
-
-    fn text(&mut self, text: &str) {
-        for look in self.looks.iter_mut().filter(|look| look.headers) {
-            look.finder.feed(text);
-        }
-    }
-
-    fn end(&mut self) {
-        self.end_text();
     }
 }
 
