@@ -154,7 +154,8 @@ fn furnish(store: &Store, file: &Path) -> Result<Vec<TryAccount>, DaemonError> {
     let mut ids = Vec::new();
     for account in &accounts {
         let address = Address::parse(&account.address).map_err(|error| failed(error.to_string()))?;
-        let password = Password::new(account.password.clone()).ok_or_else(|| failed("a password is empty".to_owned()))?;
+        let password =
+            Password::new(account.password.clone()).ok_or_else(|| failed("a password is empty".to_owned()))?;
         let reader = store.reader().map_err(|error| failed(error.to_string()))?;
         let known = reader.login(&account.address).map_err(|error| failed(error.to_string()))?;
         drop(reader);

@@ -212,7 +212,10 @@ mod tests {
             "pillarbox.toml line 2: `format` in [log]: found `xml`, expected `human` or `json`"
         );
         let place = problem("[listen]\nsmtp = [\"*:25\",\n  \"here\"]\n");
-        assert!(place.starts_with("pillarbox.toml line 3: `smtp` in [listen]: `here` is no place to listen"), "{place}");
+        assert!(
+            place.starts_with("pillarbox.toml line 3: `smtp` in [listen]: `here` is no place to listen"),
+            "{place}"
+        );
     }
 
     #[test]

@@ -65,13 +65,7 @@ impl Default for Roll {
     fn default() -> Self {
         // Ids go on from one run to the next, unless there were more connections than seconds.
         let first_id = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        Self {
-            open: Default::default(),
-            served: Cell::new(0),
-            first_id,
-            started: Instant::now(),
-            left: Notify::new(),
-        }
+        Self { open: Default::default(), served: Cell::new(0), first_id, started: Instant::now(), left: Notify::new() }
     }
 }
 

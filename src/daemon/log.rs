@@ -51,7 +51,9 @@ pub struct LogHandle(reload::Handle<Targets, Registry>);
 /// A sentence that says what a level looks like.
 pub fn parse_level(text: &str) -> Result<Targets, String> {
     let wrong = || {
-        format!("`{text}` is no log level; write `error`, `warn`, `info`, `debug`, `trace`, `off`, or parts such as `info,pillarbox::net=debug`")
+        format!(
+            "`{text}` is no log level; write `error`, `warn`, `info`, `debug`, `trace`, `off`, or parts such as `info,pillarbox::net=debug`"
+        )
     };
     // A single word could also be read as the name of a part; we do not want that.
     if !text.contains(['=', ',']) {

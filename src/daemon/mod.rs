@@ -34,6 +34,7 @@ pub mod listen; //     the seven services: accepting and turning away
 pub mod log; //        the log
 pub mod login; //      the door as connections use it: delays, password checks
 pub mod rights; //     giving up root's rights
+pub mod serve_imap; // IMAP connections
 pub mod serve_pop3; // POP3 connections
 
 use context::{Context, Roll};
@@ -266,7 +267,9 @@ fn reload(context: &Context, path: &std::path::Path, log: Option<&LogHandle>) {
                 tracing::error!(%error, "the log level stays");
             }
             context.budget.set_limits(settings.net);
-            tracing::info!("settings read again: log level, limits of connections and certificates; others need a restart");
+            tracing::info!(
+                "settings read again: log level, limits of connections and certificates; others need a restart"
+            );
         }
         Err(error) => tracing::error!(%error, "the settings stay as they were"),
     }
@@ -287,12 +290,8 @@ fn conversation(
         }
         Service::Pop3 | Service::Pop3s => {
             let session = pop3::Session::new(Arc::clone(&context.pop3), &context.hostname, clear_login);
-            let answers = serve_pop3::Pop3Answers::new(
-                context.store.clone(),
-                context.locks.clone(),
-                &context.doorway,
-                peer.ip(),
-            );
+            let answers =
+                serve_pop3::Pop3Answers::new(context.store.clone(), context.locks.clone(), &context.doorway, peer.ip());
             converse(context, service, session, answers, stream)
         }
     }

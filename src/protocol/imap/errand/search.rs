@@ -37,12 +37,7 @@ pub(crate) struct Searching {
 }
 
 impl Searching {
-    pub(crate) fn begin(
-        desk: &mut Desk,
-        tag: &str,
-        uid: bool,
-        program: SearchProgram,
-    ) -> Result<Begun, NoSuchMessage> {
+    pub(crate) fn begin(desk: &mut Desk, tag: &str, uid: bool, program: SearchProgram) -> Result<Begun, NoSuchMessage> {
         let tells_modseq = names_modseq(&program.key);
         if tells_modseq {
             desk.enable_condstore();
@@ -92,11 +87,7 @@ impl Searching {
         if self.batch.is_empty() {
             self.batch = self.rest.split_first(SEARCH_BATCH);
         }
-        Turn::Ask(Request::Search {
-            mailbox: self.mailbox,
-            uids: self.batch.clone(),
-            search: Arc::clone(&self.search),
-        })
+        Turn::Ask(Request::Search { mailbox: self.mailbox, uids: self.batch.clone(), search: Arc::clone(&self.search) })
     }
 
     /// All is found: saves it and begins the answer.

@@ -44,7 +44,10 @@ pub(crate) struct Section {
 #[derive(Clone, Debug)]
 enum Recipe {
     AsIs,
-    Fields { names: Vec<String>, except: bool },
+    Fields {
+        names: Vec<String>,
+        except: bool,
+    },
     Decoded(TransferEncoding),
     /// Only the decoded length is told.
     DecodedSize(TransferEncoding),
@@ -54,11 +57,22 @@ enum Recipe {
 enum Phase {
     Begin,
     /// So many bytes are to be sent as they lie; the first of them make the promise.
-    Copy { left: u64, promised: bool },
+    Copy {
+        left: u64,
+        promised: bool,
+    },
     /// Making it to see how long it is. What was made is kept while it is short.
-    Gather { maker: Maker, kept: Option<Vec<u8>>, length: u64 },
+    Gather {
+        maker: Maker,
+        kept: Option<Vec<u8>>,
+        length: u64,
+    },
     /// Making it again while it is sent.
-    Emit { maker: Maker, skip: u64, left: u64 },
+    Emit {
+        maker: Maker,
+        skip: u64,
+        left: u64,
+    },
 }
 
 #[derive(Debug)]

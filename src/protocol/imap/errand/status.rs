@@ -72,7 +72,9 @@ pub(crate) fn write_items(desk: &mut Desk, mailbox: &Mailbox, items: &[StatusIte
             StatusItem::Size => desk.put(format_args!("SIZE {}", mailbox.size)),
             StatusItem::HighestModSeq => desk.put(format_args!("HIGHESTMODSEQ {}", mailbox.highest_modseq.0.max(1))),
             StatusItem::AppendLimit => desk.put(format_args!("APPENDLIMIT {append_max}")),
-            StatusItem::DeletedStorage => desk.put(format_args!("DELETED-STORAGE {}", mailbox.deleted_size.div_ceil(1024))),
+            StatusItem::DeletedStorage => {
+                desk.put(format_args!("DELETED-STORAGE {}", mailbox.deleted_size.div_ceil(1024)))
+            }
             StatusItem::MailboxId => desk.put(format_args!("MAILBOXID (F{})", mailbox.id.0)),
         }
     }
