@@ -36,6 +36,7 @@ pub mod log; //        the log
 pub mod login; //      the door as connections use it: delays, password checks
 pub mod receive; //    SMTP connections
 pub mod rights; //     giving up root's rights
+pub mod serve_imap; // IMAP connections
 pub mod serve_pop3; // POP3 connections
 
 use context::{Context, Roll};
