@@ -14,6 +14,7 @@ use crate::daemon::log::{self, LogConfig};
 use crate::flow::access::lockout::LoginConfig;
 use crate::net::budget::NetConfig;
 use crate::net::tls::TlsConfig;
+use crate::protocol::imap::ImapConfig;
 use crate::protocol::pop3::Pop3Config;
 use crate::protocol::smtp::SmtpConfig;
 use crate::store::StoreConfig;
@@ -48,6 +49,8 @@ pub struct Settings {
     pub log: LogConfig,
     /// SMTP receiving and submission.
     pub smtp: SmtpConfig,
+    /// IMAP.
+    pub imap: ImapConfig,
     /// POP3.
     pub pop3: Pop3Config,
     /// Logins.
@@ -69,6 +72,7 @@ impl Default for Settings {
             net: NetConfig::default(),
             log: LogConfig::default(),
             smtp: SmtpConfig::default(),
+            imap: ImapConfig::default(),
             pop3: Pop3Config::default(),
             login: LoginConfig::default(),
             store: StoreConfig::default(),

@@ -14,6 +14,7 @@ use crate::flow::access::pop3::Locks;
 use crate::net::budget::Budget;
 use crate::net::drive::Stop;
 use crate::net::tls::TlsServer;
+use crate::protocol::imap::ImapConfig;
 use crate::protocol::pop3::Pop3Config;
 use crate::protocol::smtp::SmtpConfig;
 use crate::store::Store;
@@ -33,6 +34,8 @@ pub struct Context {
     pub office: Office,
     /// How SMTP sessions behave.
     pub smtp: Arc<SmtpConfig>,
+    /// How IMAP sessions behave.
+    pub imap: Arc<ImapConfig>,
     /// Which maildrops are open.
     pub locks: Locks,
     /// How POP3 sessions behave.

@@ -25,7 +25,7 @@ use crate::net::drive::{Answers, Driver, Stop};
 use crate::net::listener;
 use crate::net::stream::Stream;
 use crate::net::tls::{TlsError, TlsServer};
-use crate::protocol::{Session, pop3, smtp};
+use crate::protocol::{Session, imap, pop3, smtp};
 use crate::store::Store;
 
 pub mod context; //    what every connection's task shares
@@ -192,6 +192,7 @@ pub fn run<T>(
     let context = Rc::new(Context {
         office: Office::new(store.clone(), doorway.clone(), Arc::clone(&hostname), &settings.smtp),
         smtp: Arc::new(settings.smtp.clone()),
+        imap: Arc::new(settings.imap.clone()),
         hostname,
         clear_login_on_loopback: settings.auth_in_clear_on_loopback,
         store: store.clone(),
@@ -333,7 +334,13 @@ fn conversation(
             });
             converse(context, service, session, context.office.reception(peer.ip()), stream)
         }
-        Service::Imap | Service::Imaps => Box::pin(async {}),
+        Service::Imap | Service::Imaps => {
+            let site =
+                imap::Site { host: Arc::clone(&context.hostname), starttls: !service.has_implicit_tls(), clear_login };
+            let session = imap::Session::new(Arc::clone(&context.imap), site);
+            let answers = serve_imap::ImapAnswers::new(context.store.clone(), &context.doorway, peer.ip());
+            converse(context, service, session, answers, stream)
+        }
         Service::Pop3 | Service::Pop3s => {
             let session = pop3::Session::new(Arc::clone(&context.pop3), &context.hostname, clear_login);
             let answers =
