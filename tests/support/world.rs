@@ -1,5 +1,6 @@
 //! The world of a transcript: a real store in a temporary folder, and facts about it.
 
+use std::path::Path;
 use std::rc::Rc;
 
 use pillarbox::daemon::login::Doorway;
@@ -29,30 +30,32 @@ pub(crate) struct World {
     /// Where sessions' questions are answered.
     pub(crate) runtime: Rc<Runtime>,
     /// The store's folder.
-    pub(crate) folder: TempDir,
+    folder: TempDir,
 }
 
 impl World {
     /// Makes the world every transcript begins with.
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let config = StoreConfig { journal_bytes: 1 << 20, reserve_bytes: 0, ..StoreConfig::default() };
-        let store = Store::open(folder.path(), &config).expect("a new store");
-        let login = LoginConfig { delay_max_secs: 0, ..LoginConfig::default() };
-        let doorway = Doorway::new(store.clone(), login).expect("a door");
+        let (store, doorway) = open(folder.path(), 0);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let world = Self { store, doorway, runtime: Rc::new(runtime), folder };
         for name in ["ann", "bob"] {
             let password = format!("{name}-secret");
             let account = Action::Account { name: format!("{name}@pillarbox.test"), password };
-            world.set_up(&account).expect("an account");
+            world.step(&account).expect("an account");
         }
         world
     }
 
-    /// Does what an `@` line says.
-    pub(crate) fn set_up(&self, action: &Action) -> Result<(), String> {
-        self.step(action)
+    /// Does what an `@` line in the head says.
+    pub(crate) fn set_up(&mut self, action: &Action) -> Result<(), String> {
+        if !matches!(action, Action::DiskFull) {
+            return self.step(action);
+        }
+        done(self.store.close())?;
+        (self.store, self.doorway) = open(self.folder.path(), u64::MAX);
+        Ok(())
     }
 
     /// Does what an `@` line says, or checks what a `=` line says.
@@ -77,7 +80,7 @@ impl World {
             }
             Action::Message { times, name, mailbox, flags, lines } => {
                 let mailbox = self.mailbox(name, mailbox)?;
-                let text: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+                let text: String = lines.iter().flat_map(|line| [line, "\r\n"]).collect();
                 for _ in 0..*times {
                     done(self.store.append(mailbox.id, vec![self.new_message(text.as_bytes(), flags)?]).wait())?;
                 }
@@ -98,7 +101,8 @@ impl World {
     }
 
     fn account(&self, name: &str) -> Result<AccountId, String> {
-        let accounts = self.store.reader().and_then(|reader| reader.accounts()).map_err(|error| format!("{error:?}"))?;
+        let accounts =
+            self.store.reader().and_then(|reader| reader.accounts()).map_err(|error| format!("{error:?}"))?;
         let account = accounts.into_iter().find(|account| account.address.to_string() == name);
         account.map(|account| account.id).ok_or_else(|| format!("there is no account {name}"))
     }
@@ -108,7 +112,9 @@ impl World {
         let found = self
             .store
             .reader()
-            .and_then(|reader| reader.mailbox_named(account, &mailbox_name(mailbox).unwrap_or_else(|_| MailboxName::inbox())))
+            .and_then(|reader| {
+                reader.mailbox_named(account, &mailbox_name(mailbox).unwrap_or_else(|_| MailboxName::inbox()))
+            })
             .map_err(|error| format!("{error:?}"))?;
         found.ok_or_else(|| format!("{name} has no mailbox {mailbox}"))
     }
@@ -166,8 +172,11 @@ impl World {
         let message = reader.message(mailbox.id, uid).map_err(|error| format!("{error:?}"))?;
         let message = message.ok_or_else(|| format!("there is no message {}", uid.get()))?;
         let wanted = flag_names(flags)?;
-        let mut keywords: Vec<_> =
-            mailbox.keywords.names(message.flags.keywords).map(|keyword| keyword.as_str().to_ascii_lowercase()).collect();
+        let mut keywords: Vec<_> = mailbox
+            .keywords
+            .names(message.flags.keywords)
+            .map(|keyword| keyword.as_str().to_ascii_lowercase())
+            .collect();
         let mut wanted_keywords: Vec<_> =
             wanted.keywords.iter().map(|keyword| keyword.as_str().to_ascii_lowercase()).collect();
         keywords.sort();
@@ -177,6 +186,15 @@ impl World {
         }
         Err(format!("it has {:?} and {keywords:?}", message.flags.system))
     }
+}
+
+/// Opens a store that keeps `reserve_bytes` of the disk free, and the door to it.
+fn open(folder: &Path, reserve_bytes: u64) -> (Store, Doorway) {
+    let config = StoreConfig { journal_bytes: 1 << 20, reserve_bytes, ..StoreConfig::default() };
+    let store = Store::open(folder, &config).expect("a store");
+    let login = LoginConfig { delay_max_secs: 0, ..LoginConfig::default() };
+    let doorway = Doorway::new(store.clone(), login).expect("a door");
+    (store, doorway)
 }
 
 fn done<T, E: std::fmt::Debug>(result: Result<T, E>) -> Result<(), String> {
@@ -190,7 +208,6 @@ fn address(text: &str) -> Result<Address, String> {
 fn mailbox_name(text: &str) -> Result<MailboxName, String> {
     MailboxName::new(text).ok_or_else(|| format!("{text:?} is no mailbox name"))
 }
-
 
 fn flag_names(flags: &[String]) -> Result<FlagNames, String> {
     let mut names = FlagNames::default();
