@@ -45,6 +45,8 @@ pub(crate) enum Action {
     Patience { seconds: u64, connection: usize },
     /// `@ account`
     Account { name: String, password: String },
+    /// `@ disk-full`
+    DiskFull,
     /// `@ domain`
     Domain(String),
     /// `@ alias`
@@ -180,6 +182,7 @@ impl Script {
                 return Ok(());
             }
             ["account", name, password] => Action::Account { name: full(name), password: (*password).to_owned() },
+            ["disk-full"] => Action::DiskFull,
             ["domain", name] => Action::Domain((*name).to_owned()),
             ["alias", address, targets @ ..] if !targets.is_empty() => {
                 Action::Alias { address: full(address), targets: targets.iter().map(|name| full(name)).collect() }
