@@ -4,9 +4,9 @@
 //! with its facts, `wire` drives one session without a socket, and [`play`] ties them together. It
 //! knows no protocol: a caller says how a connection is opened.
 
-pub(crate) mod pop3;
 #![allow(clippy::indexing_slicing, clippy::expect_used, reason = "a player that panics is a test that fails")]
 
+pub(crate) mod pop3;
 pub(crate) mod script;
 pub(crate) mod wire;
 pub(crate) mod words;
