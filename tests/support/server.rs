@@ -11,7 +11,7 @@ use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
 
 /// A server that ends when it is dropped.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
     data: PathBuf,
     said: serde_json::Value,
@@ -20,7 +20,7 @@ pub struct Server {
 
 impl Server {
     /// Starts a server on an empty folder.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut server = Self::start_in(&folder.path().join("data"), free_base(), &[]);
         server._own_folder = Some(folder);
@@ -28,7 +28,7 @@ impl Server {
     }
 
     /// Starts a server on `data` with ports counted from `base`, and waits for its first line.
-    pub fn start_in(data: &Path, base: u16, more: &[&str]) -> Self {
+    pub(crate) fn start_in(data: &Path, base: u16, more: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_pillarbox"))
             .args(["try", "--json", "--data"])
             .arg(data)
@@ -47,49 +47,49 @@ impl Server {
     }
 
     /// `127.0.0.1:PORT` of a listener.
-    pub fn listener(&self, name: &str) -> &str {
+    pub(crate) fn listener(&self, name: &str) -> &str {
         self.said["listeners"][name].as_str().unwrap_or_else(|| panic!("no listener {name} in {}", self.said))
     }
 
     /// The port of a listener.
-    pub fn port(&self, name: &str) -> &str {
+    pub(crate) fn port(&self, name: &str) -> &str {
         self.listener(name).rsplit_once(':').unwrap().1
     }
 
     /// Address and password of account 0 or 1.
-    pub fn account(&self, index: usize) -> (&str, &str) {
+    pub(crate) fn account(&self, index: usize) -> (&str, &str) {
         let account = &self.said["accounts"][index];
         (account["address"].as_str().unwrap(), account["password"].as_str().unwrap())
     }
 
     /// The certificate authority's certificate.
-    pub fn ca(&self) -> &str {
+    pub(crate) fn ca(&self) -> &str {
         self.said["ca"].as_str().unwrap()
     }
 
     /// The data folder.
-    pub fn data(&self) -> &Path {
+    pub(crate) fn data(&self) -> &Path {
         &self.data
     }
 
     /// The process id.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// What the server logged so far.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.data.with_extension("log")).unwrap_or_default()
     }
 
     /// Pulls the plug: SIGKILL.
-    pub fn kill(mut self) {
+    pub(crate) fn kill(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
     /// Asks the server to stop and tells whether it ended well.
-    pub fn stop(mut self) -> bool {
+    pub(crate) fn stop(mut self) -> bool {
         self.signal("-TERM");
         self.child.wait().unwrap().success()
     }
@@ -112,7 +112,7 @@ impl Drop for Server {
 }
 
 /// A port base whose seven `try` ports are free now.
-pub fn free_base() -> u16 {
+pub(crate) fn free_base() -> u16 {
     let seed = std::process::id() as usize * 7919 + std::ptr::from_ref(&()).addr();
     (0..400)
         .map(|step| 11_000 + u16::try_from((seed + step * 1009) % 40 * 1200).unwrap())
@@ -125,7 +125,7 @@ pub fn free_base() -> u16 {
 
 /// Tells whether every program is installed; says in one visible line what is skipped when not,
 /// and fails where `PILLARBOX_REQUIRE_CLIENTS` is set.
-pub fn installed(programs: &[&str], what: &str) -> bool {
+pub(crate) fn installed(programs: &[&str], what: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let is_there = |program: &&&str| std::env::split_paths(&path).any(|folder| folder.join(program).is_file());
     let missing: Vec<_> = programs.iter().filter(|program| !is_there(program)).collect();
@@ -139,7 +139,7 @@ pub fn installed(programs: &[&str], what: &str) -> bool {
 }
 
 /// Runs a program with `input` and returns what it said.
-pub fn run(command: &mut Command, input: &[u8]) -> Output {
+pub(crate) fn run(command: &mut Command, input: &[u8]) -> Output {
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().unwrap();
     let input = input.to_owned();
@@ -150,7 +150,7 @@ pub fn run(command: &mut Command, input: &[u8]) -> Output {
 }
 
 /// Runs a program that has to end well and returns its standard output.
-pub fn succeed(command: &mut Command, input: &[u8]) -> String {
+pub(crate) fn succeed(command: &mut Command, input: &[u8]) -> String {
     let output = run(command, input);
     let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(
@@ -164,7 +164,7 @@ pub fn succeed(command: &mut Command, input: &[u8]) -> String {
 }
 
 /// Runs a program that has to fail and returns all it said.
-pub fn fail(command: &mut Command, input: &[u8]) -> String {
+pub(crate) fn fail(command: &mut Command, input: &[u8]) -> String {
     let output = run(command, input);
     let all = [output.stdout, output.stderr].concat();
     let all = String::from_utf8_lossy(&all).into_owned();
