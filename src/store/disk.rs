@@ -1,9 +1,15 @@
 //! A file as the store sees it, so that tests can cut its power, fill it and count its writes.
+//!
+//! [`FileDisk`] is the real one, [`Counted`] counts what goes through another disk, and
+//! [`MemoryDisk`] keeps apart what was synced and what was not, so that a test can pull the plug.
 
 use std::fmt::Debug;
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// A file with positioned reads and writes. `sync` is `fdatasync`: what was written before it
 /// returns survives a power cut, what was not may be there in any part or not at all.
@@ -22,6 +28,11 @@ pub trait Disk: Debug + Send + Sync + 'static {
     fn try_lock(&self) -> io::Result<bool>;
     /// Lets it go.
     fn unlock(&self) -> io::Result<()>;
+
+    /// Tells whether the file has no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        self.len().map(|len| len == 0)
+    }
 }
 
 /// What went through a disk since start.
@@ -42,4 +53,320 @@ pub struct Disks {
     pub index: Arc<dyn Disk>,
     /// `mail.journal`
     pub journal: Arc<dyn Disk>,
+}
+
+/// A file of the file system, readable by its owner alone.
+#[derive(Debug)]
+pub struct FileDisk(File);
+
+impl FileDisk {
+    /// Opens the file at `path`, or makes an empty one with mode 0600 whose name is durable when
+    /// this returns.
+    ///
+    /// # Errors
+    /// As the file system gives them.
+    pub fn open(path: &Path) -> io::Result<Self> {
+        match OpenOptions::new().read(true).write(true).open(path) {
+            Ok(file) => Ok(Self(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::create(path),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes an empty file at `path` with mode 0600. Its name is durable when this returns.
+    ///
+    /// # Errors
+    /// `AlreadyExists` when there is a file; others as the file system gives them.
+    pub fn create(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        file.sync_all()?;
+        // A synced file in an unsynced folder may have lost its name after a power cut.
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder)?.sync_all()?;
+        Ok(Self(file))
+    }
+}
+
+impl Disk for FileDisk {
+    fn len(&self) -> io::Result<u64> {
+        self.0.metadata().map(|facts| facts.len())
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.0.read_exact_at(buffer, offset)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_all_at(bytes, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        match self.0.try_lock() {
+            Ok(()) => Ok(true),
+            Err(TryLockError::WouldBlock) => Ok(false),
+            Err(TryLockError::Error(error)) => Err(error),
+        }
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        self.0.unlock()
+    }
+}
+
+/// A disk that counts what goes through it.
+#[derive(Debug)]
+pub struct Counted {
+    disk: Arc<dyn Disk>,
+    counters: Arc<Counters>,
+}
+
+impl Counted {
+    /// Counts what goes through `disk` into `counters`; several disks may share them.
+    pub fn new(disk: Arc<dyn Disk>, counters: Arc<Counters>) -> Self {
+        Self { disk, counters }
+    }
+}
+
+impl Disk for Counted {
+    fn len(&self) -> io::Result<u64> {
+        self.disk.len()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.disk.set_len(len)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.disk.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.counters.writes.fetch_add(1, Ordering::Relaxed);
+        self.counters.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.disk.write_at(offset, bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        self.disk.sync()
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        self.disk.try_lock()
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        self.disk.unlock()
+    }
+}
+
+/// Bytes a device writes as a whole or not at all.
+pub const SECTOR: usize = 512;
+
+/// A disk in memory, for tests: it remembers which writes no sync has followed yet, so that
+/// [`MemoryDisk::power_cut`] can lose any part of them. Clones share the disk.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryDisk(Arc<Mutex<Memory>>);
+
+#[derive(Debug, Default)]
+struct Memory {
+    /// What reads see.
+    live: Vec<u8>,
+    /// What the last sync left.
+    synced: Vec<u8>,
+    /// What came after it, in order.
+    unsynced: Vec<Change>,
+    locked: bool,
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Write { offset: usize, bytes: Vec<u8> },
+    Length(usize),
+}
+
+impl Change {
+    /// Makes the change on `image`; of a write only the sectors that `keep` picks.
+    fn apply(&self, image: &mut Vec<u8>, keep: &mut dyn FnMut() -> bool) {
+        match self {
+            Self::Length(len) if keep() => image.resize(*len, 0),
+            Self::Length(_) => {}
+            Self::Write { offset, bytes } => {
+                for (index, sector) in bytes.chunks(SECTOR).enumerate() {
+                    let at = offset + index * SECTOR;
+                    if keep() {
+                        image.resize(image.len().max(at + sector.len()), 0);
+                        if let Some(target) = image.get_mut(at..at + sector.len()) {
+                            target.copy_from_slice(sector);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl MemoryDisk {
+    /// A disk that holds `bytes`, all of them synced.
+    pub fn holding(bytes: Vec<u8>) -> Self {
+        Self(Arc::new(Mutex::new(Memory { live: bytes.clone(), synced: bytes, ..Memory::default() })))
+    }
+
+    /// The disk as it may be found after a power cut now: everything synced, and of each later
+    /// write those 512-byte sectors for which `keep` says so.
+    #[must_use]
+    pub fn power_cut(&self, keep: &mut dyn FnMut() -> bool) -> Self {
+        let memory = self.memory();
+        let mut image = memory.synced.clone();
+        for change in &memory.unsynced {
+            change.apply(&mut image, keep);
+        }
+        Self::holding(image)
+    }
+
+    /// A disk of its own in the same state, synced and unsynced.
+    #[must_use]
+    pub fn fork(&self) -> Self {
+        let memory = self.memory();
+        let (live, synced, unsynced) = (memory.live.clone(), memory.synced.clone(), memory.unsynced.clone());
+        Self(Arc::new(Mutex::new(Memory { live, synced, unsynced, locked: false })))
+    }
+
+    /// Everything on the disk as a reader sees it now.
+    pub fn bytes(&self) -> Vec<u8> {
+        self.memory().live.clone()
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: Change) {
+        let mut memory = self.memory();
+        change.apply(&mut memory.live, &mut || true);
+        memory.unsynced.push(change);
+    }
+}
+
+/// An offset as an index, or the error of a file that has no such place.
+fn index(offset: u64) -> io::Result<usize> {
+    usize::try_from(offset).map_err(|_| io::ErrorKind::FileTooLarge.into())
+}
+
+impl Disk for MemoryDisk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.memory().live.len() as u64)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.change(Change::Length(index(len)?));
+        Ok(())
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let (memory, start) = (self.memory(), index(offset)?);
+        let found = start.checked_add(buffer.len()).and_then(|end| memory.live.get(start..end));
+        buffer.copy_from_slice(found.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.change(Change::Write { offset: index(offset)?, bytes: bytes.to_vec() });
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut memory = self.memory();
+        let changes = std::mem::take(&mut memory.unsynced);
+        for change in &changes {
+            change.apply(&mut memory.synced, &mut || true);
+        }
+        Ok(())
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        let mut memory = self.memory();
+        Ok(!std::mem::replace(&mut memory.locked, true))
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        self.memory().locked = false;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn is_a_disk(disk: &dyn Disk) {
+        assert!(disk.is_empty().unwrap());
+        disk.write_at(3, b"letter").unwrap();
+        disk.sync().unwrap();
+        assert_eq!(disk.len().unwrap(), 9);
+        let mut buffer = [9; 5];
+        disk.read_at(1, &mut buffer).unwrap();
+        assert_eq!(&buffer, b"\0\0let");
+        disk.set_len(5).unwrap();
+        assert_eq!(disk.read_at(3, &mut buffer).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        disk.set_len(6).unwrap();
+        disk.read_at(1, &mut buffer).unwrap();
+        assert_eq!(&buffer, b"\0\0le\0");
+    }
+
+    #[test]
+    fn a_file_is_a_disk_that_its_owner_alone_may_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mail.journal");
+        let disk = FileDisk::open(&path).unwrap();
+        is_a_disk(&disk);
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(FileDisk::open(&path).unwrap().len().unwrap(), 6);
+        assert_eq!(FileDisk::create(&path).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    }
+
+    #[test]
+    fn a_locked_file_is_refused_to_others_until_it_is_let_go() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("mail.redb");
+        let (one, two) = (FileDisk::open(&path).unwrap(), FileDisk::open(&path).unwrap());
+        assert!(one.try_lock().unwrap());
+        assert!(!two.try_lock().unwrap());
+        one.unlock().unwrap();
+        assert!(two.try_lock().unwrap());
+    }
+
+    #[test]
+    fn what_goes_through_is_counted() {
+        let counters = Arc::new(Counters::default());
+        is_a_disk(&Counted::new(Arc::new(MemoryDisk::default()), counters.clone()));
+        let figures = [&counters.written, &counters.writes, &counters.syncs].map(|count| count.load(Ordering::Relaxed));
+        assert_eq!(figures, [6, 1, 1]);
+    }
+
+    #[test]
+    fn a_power_cut_loses_what_was_not_synced_by_sectors() {
+        let disk = MemoryDisk::default();
+        is_a_disk(&disk);
+        disk.sync().unwrap();
+        disk.write_at(0, &[7; 1024]).unwrap();
+        assert_eq!(disk.power_cut(&mut || false).bytes(), b"\0\0\0le\0");
+        let mut turn = false;
+        let half = disk.power_cut(&mut || {
+            turn = !turn;
+            turn
+        });
+        assert_eq!(half.bytes(), [7; 512]);
+        disk.sync().unwrap();
+        assert_eq!(disk.power_cut(&mut || false).bytes(), [7; 1024]);
+    }
 }

@@ -1,12 +1,39 @@
 //! The ring file that makes a 250 durable (DESIGN section 4, STORAGE section 6).
 //!
-//! A group is a header {magic, generation, first seq, last seq, length, crc32c} and a payload, padded
-//! to 4 KiB so that an acknowledged block is never rewritten before its reuse. The file is written
-//! with zeros once and never truncated: only blocks already written cost no file-system journal.
+//! Two header blocks of 4 KiB stand at the front and are written in turn; each says whose ring it
+//! is, how large, and where the first group above the last checkpoint begins. Groups follow: a
+//! header {magic, crc32c, store, number, crc of the group before, length, first seq, last seq} and
+//! the payload, padded to 4 KiB so that an acknowledged block is never rewritten before its reuse.
+//! The file is written with zeros once and never truncated: only blocks already written cost no
+//! file-system journal.
+//!
+//! A group that does not fit at the end starts again at the first data block. A reader needs no
+//! mark for that: group n + 1 is the one that names n's checksum, after it or at the first data
+//! block. So neither a group of an earlier lap nor one that was lost and written anew is ever
+//! taken for it; and as every group names its store's secret number, no mail can pose as a group.
 
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use super::disk::Disk;
+
+/// Unit of the ring in bytes: a flash page and a file-system block.
+const BLOCK: u64 = 4096;
+const BLOCK_LEN: usize = 4096;
+/// Where the groups begin: after the two header blocks.
+const DATA: u64 = 2 * BLOCK;
+/// The smallest ring.
+const RING_MIN: u64 = 16 * BLOCK;
+/// How many zeros are written at a time.
+const STEP: usize = 1 << 20;
+
+const HEADER_MAGIC: [u8; 8] = *b"pboxring";
+const GROUP_MAGIC: [u8; 4] = *b"pbxG";
+const VERSION: u32 = 1;
+/// Bytes of a group's header.
+const GROUP_HEADER: usize = 56;
 
 /// Why the journal could not do something.
 #[derive(Debug)]
@@ -20,50 +47,429 @@ pub enum JournalError {
     /// The file is no journal of ours; the text says what is wrong.
     Damaged(&'static str),
     /// The disk failed.
-    Disk(std::io::Error),
+    Disk(io::Error),
 }
 
-/// The ring.
-#[derive(Debug)]
-pub struct Journal {}
+impl fmt::Display for JournalError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full => out.write_str("the journal is full until the next checkpoint"),
+            Self::TooLarge => out.write_str("the change is larger than the journal takes"),
+            Self::Foreign => out.write_str("the journal belongs to another store"),
+            Self::Damaged(what) => write!(out, "the journal is damaged: {what}"),
+            Self::Disk(error) => write!(out, "the journal's disk failed: {error}"),
+        }
+    }
+}
 
-#[expect(clippy::todo, reason = "the facade comes first")]
-#[allow(unused_variables)]
+impl std::error::Error for JournalError {}
+
+impl From<io::Error> for JournalError {
+    fn from(error: io::Error) -> Self {
+        Self::Disk(error)
+    }
+}
+
+/// Takes a group in a replay: its first and last sequence number, and its payload.
+pub type TakeGroup<'t> = dyn FnMut(u64, u64, &[u8]) -> Result<(), JournalError> + 't;
+
+/// The place of a group in the ring and in the chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Mark {
+    /// Where it begins, or, while it is not written yet, where the group before it ends.
+    offset: u64,
+    /// Counts groups since the ring was made; never reused for two groups that both came to be.
+    number: u64,
+    /// Checksum of the group before it.
+    previous: u32,
+}
+
+/// A header block: the newest one that is whole tells where to begin reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Header {
+    store: [u8; 16],
+    /// Counts header blocks written; even ones are at block 0, odd ones at block 1.
+    generation: u64,
+    /// Length of the file in bytes.
+    ring: u64,
+    /// The first group above the checkpoint.
+    tail: Mark,
+    /// What the checkpoint held: no index older than this can follow from here.
+    checkpoint: u64,
+}
+
+/// A group above the last checkpoint.
+#[derive(Clone, Copy, Debug)]
+struct Group {
+    mark: Mark,
+    last_seq: u64,
+    /// With header and padding.
+    bytes: u64,
+}
+
+/// The ring. One thread writes it.
+#[derive(Debug)]
+pub struct Journal {
+    disk: Arc<dyn Disk>,
+    /// The newest header block on the disk. Groups from its tail on are never overwritten.
+    header: Header,
+    /// The group to be written next.
+    head: Mark,
+    /// The highest sequence number in the ring or below it.
+    last_seq: u64,
+    /// Everything up to here is durable in the index.
+    checkpoint: u64,
+    /// Groups above the checkpoint, oldest first: at most one a block.
+    waiting: VecDeque<Group>,
+    volume: u64,
+    state: State,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Where the last group ends is not known before the replay.
+    Opened,
+    Ready,
+    /// A write or sync failed: nobody knows what is on the disk until it is read again.
+    Failed,
+}
+
 impl Journal {
     /// Opens the ring of the store with this identity, or writes a new one of `bytes` when the file
-    /// is empty (zeros, then a header block, each synced).
+    /// is empty (zeros, then a header block, each synced). `bytes` is rounded down to 4 KiB and is
+    /// at least 64 KiB; an existing ring keeps its size. The identity must be random and stay
+    /// within the store: it is what mail cannot guess.
     pub fn open(disk: Arc<dyn Disk>, store: [u8; 16], bytes: u64) -> Result<Self, JournalError> {
-        todo!()
+        let len = disk.len()?;
+        let mut newest: Option<Header> = None;
+        if len >= DATA {
+            for slot in 0..2 {
+                let mut block = [0; BLOCK_LEN];
+                disk.read_at(slot * BLOCK, &mut block)?;
+                let header = Header::parse(&block)?;
+                newest = newest.into_iter().chain(header).max_by_key(|header| header.generation);
+            }
+        }
+        let header = match newest {
+            Some(header) if header.store != store => return Err(JournalError::Foreign),
+            Some(header) if header.ring > len => return Err(JournalError::Damaged("it was cut short")),
+            Some(header) => header,
+            // A power cut while the ring was made leaves zeros and nothing else.
+            None if is_zeros(&*disk, len)? => create(&*disk, store, bytes)?,
+            None => return Err(JournalError::Damaged("both its header blocks are unreadable")),
+        };
+        Ok(Self {
+            disk,
+            header,
+            head: header.tail,
+            last_seq: header.checkpoint,
+            checkpoint: header.checkpoint,
+            waiting: VecDeque::new(),
+            volume: 0,
+            state: State::Opened,
+        })
     }
 
     /// Hands every group with a `last_seq` above `applied` to `take`, in order, and stands ready to
     /// append after the last. Stops at the first group that is torn, foreign or out of order.
-    /// Call once, before the first append.
-    pub fn replay(
-        &mut self,
-        applied: u64,
-        take: &mut dyn FnMut(u64, u64, &[u8]) -> Result<(), JournalError>,
-    ) -> Result<(), JournalError> {
-        todo!()
+    /// Call once, before the first append. `applied` is what is durable in the index.
+    pub fn replay(&mut self, applied: u64, take: &mut TakeGroup<'_>) -> Result<(), JournalError> {
+        if self.state != State::Opened {
+            return Err(JournalError::Damaged("it was read a second time"));
+        }
+        if applied < self.header.checkpoint {
+            return Err(JournalError::Damaged("the index is older than the journal's last checkpoint"));
+        }
+        self.checkpoint = applied;
+        let mut payload = Vec::new();
+        while let Some((group, first_seq, crc)) = self.next_group(&mut payload)? {
+            if group.last_seq > applied {
+                take(first_seq, group.last_seq, &payload)?;
+                self.waiting.push_back(group);
+                self.volume += group.bytes;
+            }
+            if group.mark.number == self.header.tail.number {
+                self.header.tail = group.mark;
+            }
+            self.step_past(group, crc);
+        }
+        self.last_seq = self.last_seq.max(applied);
+        // What was read may still be on its way to the disk, if only our process was killed.
+        if !self.waiting.is_empty() {
+            self.disk.sync()?;
+        }
+        self.state = State::Ready;
+        Ok(())
     }
 
-    /// Writes one group and syncs. On return it is durable.
+    /// Writes one group and syncs. On return it is durable. After a failure of the disk it refuses
+    /// everything until the ring is opened and read again.
     pub fn append(&mut self, first_seq: u64, last_seq: u64, payload: &[u8]) -> Result<(), JournalError> {
-        todo!()
+        match self.state {
+            State::Ready => {}
+            State::Opened => return Err(JournalError::Damaged("it was not read before it was written")),
+            State::Failed => return Err(JournalError::Disk(io::Error::other("it failed before"))),
+        }
+        if first_seq <= self.last_seq || last_seq < first_seq {
+            return Err(JournalError::Damaged("sequence numbers must rise"));
+        }
+        let length = u32::try_from(payload.len()).map_err(|_| JournalError::TooLarge)?;
+        if u64::from(length) > self.payload_max() {
+            return Err(JournalError::TooLarge);
+        }
+        let bytes = padded(length);
+        let tail = self.waiting.front().map_or(self.head, |group| group.mark);
+        let offset = self.place(tail, bytes).ok_or(JournalError::Full)?;
+        let mark = Mark { offset, ..self.head };
+        let tail = if self.waiting.is_empty() { mark } else { tail };
+
+        let group = Group { mark, last_seq, bytes };
+        let crc = self.write(group, first_seq, tail, payload).inspect_err(|_| self.state = State::Failed)?;
+        self.waiting.push_back(group);
+        self.volume += bytes;
+        self.step_past(group, crc);
+        Ok(())
     }
 
     /// Everything up to `seq` is durable in the index: its groups may be overwritten.
     pub fn checkpointed(&mut self, seq: u64) {
-        todo!()
+        self.checkpoint = self.checkpoint.max(seq);
+        while let Some(group) = self.waiting.pop_front_if(|group| group.last_seq <= seq) {
+            self.volume -= group.bytes;
+        }
     }
 
     /// Bytes of groups above the last checkpoint, padding included.
     pub fn volume(&self) -> u64 {
-        todo!()
+        self.volume
     }
 
     /// Largest payload [`Journal::append`] takes, in bytes.
     pub fn payload_max(&self) -> u64 {
-        todo!()
+        (self.header.ring - DATA) / 2 / BLOCK * BLOCK - GROUP_HEADER as u64
+    }
+
+    /// Where a group of `bytes` can go without touching what lies from `tail` to the head.
+    fn place(&self, tail: Mark, bytes: u64) -> Option<u64> {
+        let head = self.head.offset;
+        let fits_ahead = head + bytes <= self.header.ring;
+        if tail.number == self.head.number {
+            // Nothing is kept. A group of at most half the ring fits at one of both places.
+            return Some(if fits_ahead { head } else { DATA });
+        }
+        if head <= tail.offset {
+            return (head + bytes <= tail.offset).then_some(head);
+        }
+        if fits_ahead {
+            return Some(head);
+        }
+        (DATA + bytes <= tail.offset).then_some(DATA)
+    }
+
+    /// Writes and syncs a group, and the header when a checkpoint has moved the tail.
+    fn write(&mut self, group: Group, first_seq: u64, tail: Mark, payload: &[u8]) -> Result<u32, JournalError> {
+        let old = self.header.tail;
+        let next = Header { generation: self.header.generation + 1, tail, checkpoint: self.checkpoint, ..self.header };
+        if old != tail {
+            self.disk.write_at(next.slot(), &next.block())?;
+            // Normally the group's sync takes the header along: until then the other header block is
+            // the newest, and what it points at is untouched. If it would not be, the new header
+            // must be durable first.
+            if self.place(old, group.bytes) != Some(group.mark.offset) {
+                self.disk.sync()?;
+            }
+        }
+
+        let mut first = [0; BLOCK_LEN];
+        let (head, rest) = payload.split_at_checked(BLOCK_LEN - GROUP_HEADER).unwrap_or((payload, &[]));
+        let crc = group_header(&mut first, self.header.store, group, first_seq, payload);
+        copy(&mut first, GROUP_HEADER, head);
+        self.disk.write_at(group.mark.offset, &first)?;
+        let (blocks, last) = rest.split_at(rest.len() / BLOCK_LEN * BLOCK_LEN);
+        if !blocks.is_empty() {
+            self.disk.write_at(group.mark.offset + BLOCK, blocks)?;
+        }
+        if !last.is_empty() {
+            let mut block = [0; BLOCK_LEN];
+            copy(&mut block, 0, last);
+            self.disk.write_at(group.mark.offset + BLOCK + blocks.len() as u64, &block)?;
+        }
+        self.disk.sync()?;
+        if old != tail {
+            self.header = next;
+        }
+        Ok(crc)
+    }
+
+    /// Reads the group at the head, if there is a whole one that follows the last; gives the group,
+    /// its first sequence number and its checksum.
+    fn next_group(&self, payload: &mut Vec<u8>) -> Result<Option<(Group, u64, u32)>, JournalError> {
+        for offset in [self.head.offset, DATA] {
+            let mark = Mark { offset, ..self.head };
+            if let Some(found) = self.read_group(mark, payload)? {
+                return Ok(Some(found));
+            }
+        }
+        Ok(None)
+    }
+
+    fn read_group(&self, mark: Mark, payload: &mut Vec<u8>) -> Result<Option<(Group, u64, u32)>, JournalError> {
+        if mark.offset + BLOCK > self.header.ring {
+            return Ok(None);
+        }
+        let mut block = [0; BLOCK_LEN];
+        self.disk.read_at(mark.offset, &mut block)?;
+        let mut fields = Fields(&block);
+        let ours = fields.take() == GROUP_MAGIC;
+        let crc = u32::from_le_bytes(fields.take());
+        let ours = ours && fields.take() == self.header.store && u64::from_le_bytes(fields.take()) == mark.number;
+        let follows = u32::from_le_bytes(fields.take()) == mark.previous;
+        let length = u32::from_le_bytes(fields.take());
+        let (first_seq, last_seq) = (u64::from_le_bytes(fields.take()), u64::from_le_bytes(fields.take()));
+        let group = Group { mark, last_seq, bytes: padded(length) };
+        let fits = u64::from(length) <= self.payload_max() && mark.offset + group.bytes <= self.header.ring;
+        let rises = self.last_seq < first_seq && first_seq <= last_seq;
+        if !(ours && follows && fits && rises) {
+            return Ok(None);
+        }
+        let length = usize::try_from(length).map_err(|_| JournalError::TooLarge)?;
+        payload.clear();
+        payload.extend_from_slice(fields.0.get(..length).unwrap_or(fields.0));
+        let read = payload.len();
+        payload.resize(length, 0);
+        if let Some(rest) = payload.get_mut(read..).filter(|rest| !rest.is_empty()) {
+            self.disk.read_at(mark.offset + BLOCK, rest)?;
+        }
+        let mut again = [0; BLOCK_LEN];
+        let whole = group_header(&mut again, self.header.store, group, first_seq, payload) == crc;
+        Ok(whole.then_some((group, first_seq, crc)))
+    }
+
+    fn step_past(&mut self, group: Group, crc: u32) {
+        self.head = Mark { offset: group.mark.offset + group.bytes, number: group.mark.number + 1, previous: crc };
+        self.last_seq = group.last_seq;
     }
 }
+
+impl Header {
+    /// Where this header block goes.
+    fn slot(&self) -> u64 {
+        self.generation % 2 * BLOCK
+    }
+
+    fn block(&self) -> [u8; BLOCK_LEN] {
+        let mut block = [0; BLOCK_LEN];
+        let mut at = copy(&mut block, 0, &HEADER_MAGIC);
+        at = copy(&mut block, at + 4, &VERSION.to_le_bytes());
+        at = copy(&mut block, at, &self.store);
+        for number in [self.generation, self.ring, self.tail.offset, self.tail.number, self.checkpoint] {
+            at = copy(&mut block, at, &number.to_le_bytes());
+        }
+        at = copy(&mut block, at, &self.tail.previous.to_le_bytes());
+        let crc = crc32c::crc32c(block.get(12..at).unwrap_or_default());
+        copy(&mut block, 8, &crc.to_le_bytes());
+        block
+    }
+
+    /// Reads a header block; `None` when it is torn or was never written.
+    fn parse(block: &[u8; BLOCK_LEN]) -> Result<Option<Self>, JournalError> {
+        let mut fields = Fields(block);
+        if fields.take() != HEADER_MAGIC {
+            return Ok(None);
+        }
+        let crc = u32::from_le_bytes(fields.take());
+        // The version comes before the checksum is looked at: another version may reckon it otherwise.
+        let version = u32::from_le_bytes(fields.take());
+        let store = fields.take();
+        let [generation, ring, offset, number, checkpoint] = [(); 5].map(|()| u64::from_le_bytes(fields.take()));
+        let previous = u32::from_le_bytes(fields.take());
+        let end = BLOCK_LEN - fields.0.len();
+        if crc32c::crc32c(block.get(12..end).unwrap_or_default()) != crc {
+            return Ok(None);
+        }
+        if version != VERSION {
+            return Err(JournalError::Damaged("it was written by a newer Pillarbox"));
+        }
+        let sane = ring >= RING_MIN && ring % BLOCK == 0 && (DATA..=ring).contains(&offset) && offset % BLOCK == 0;
+        if !sane {
+            return Err(JournalError::Damaged("its header makes no sense"));
+        }
+        Ok(Some(Self { store, generation, ring, tail: Mark { offset, number, previous }, checkpoint }))
+    }
+}
+
+/// Writes a new ring: zeros, and the header once they are durable.
+fn create(disk: &dyn Disk, store: [u8; 16], bytes: u64) -> Result<Header, JournalError> {
+    let ring = bytes.max(RING_MIN) / BLOCK * BLOCK;
+    let zeros = vec![0; STEP];
+    disk.set_len(0)?;
+    let mut written = 0;
+    while written < ring {
+        let step = usize::try_from(ring - written).unwrap_or(STEP).min(STEP);
+        disk.write_at(written, zeros.get(..step).unwrap_or(&zeros))?;
+        written += step as u64;
+    }
+    disk.sync()?;
+    let tail = Mark { offset: DATA, number: 1, previous: 0 };
+    let header = Header { store, generation: 0, ring, tail, checkpoint: 0 };
+    disk.write_at(header.slot(), &header.block())?;
+    disk.sync()?;
+    Ok(header)
+}
+
+fn is_zeros(disk: &dyn Disk, len: u64) -> io::Result<bool> {
+    let mut block = [0; BLOCK_LEN];
+    let mut at = 0;
+    while at < len {
+        let part = usize::try_from(len - at).unwrap_or(BLOCK_LEN).min(BLOCK_LEN);
+        let part = block.get_mut(..part).unwrap_or_default();
+        disk.read_at(at, part)?;
+        if part.iter().any(|byte| *byte != 0) {
+            return Ok(false);
+        }
+        at += part.len() as u64;
+    }
+    Ok(true)
+}
+
+/// Size of a group in the ring.
+fn padded(length: u32) -> u64 {
+    (GROUP_HEADER as u64 + u64::from(length)).next_multiple_of(BLOCK)
+}
+
+/// Writes a group's header to the front of `block` and returns the checksum over it and the payload.
+fn group_header(block: &mut [u8; BLOCK_LEN], store: [u8; 16], group: Group, first_seq: u64, payload: &[u8]) -> u32 {
+    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    copy(block, 0, &GROUP_MAGIC);
+    let mut at = copy(block, 8, &store);
+    at = copy(block, at, &group.mark.number.to_le_bytes());
+    at = copy(block, at, &group.mark.previous.to_le_bytes());
+    at = copy(block, at, &length.to_le_bytes());
+    at = copy(block, at, &first_seq.to_le_bytes());
+    at = copy(block, at, &group.last_seq.to_le_bytes());
+    let crc = crc32c::crc32c_append(crc32c::crc32c(block.get(8..at).unwrap_or_default()), payload);
+    copy(block, 4, &crc.to_le_bytes());
+    crc
+}
+
+/// Copies `bytes` to `at` and returns where they end; what does not fit is not copied.
+fn copy(block: &mut [u8; BLOCK_LEN], at: usize, bytes: &[u8]) -> usize {
+    if let Some(target) = block.get_mut(at..at + bytes.len()) {
+        target.copy_from_slice(bytes);
+    }
+    at + bytes.len()
+}
+
+/// Takes fields of fixed size off the front of a block.
+struct Fields<'b>(&'b [u8]);
+
+impl Fields<'_> {
+    fn take<const N: usize>(&mut self) -> [u8; N] {
+        let (field, rest) = self.0.split_first_chunk().unwrap_or((&[0; N], &[]));
+        self.0 = rest;
+        *field
+    }
+}
+
+#[cfg(test)]
+mod tests;

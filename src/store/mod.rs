@@ -4,16 +4,43 @@
 //! lives as long as one command and never as long as a session. Writes are commands to the one
 //! writer thread and come back as [`Pending`]: resolved only after the journal's `fdatasync`.
 
+use std::fs::DirBuilder;
 use std::future::Future;
-use std::path::{Path, PathBuf};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError, mpsc};
 use std::task::{Context, Poll};
 
+mod account; //     plans: accounts, aliases, domains, notes
+mod backend; //     redb over a disk
 pub mod blob; //    bodies: spool, compressed blocks, packed pieces
+mod change; //      what the journal holds, and how it is done to the tables
+mod directory; //   reads: who is who, and where an address leads
 pub mod disk; //    a file as the store sees it, so that tests can fail it
+mod engine; //      index and journal together: opening, replaying, making durable
+mod error; //       what goes wrong
 pub mod journal; // the ring file that makes a 250 durable
+mod mailbox; //     plans: mailboxes
+mod message; //     plans: messages
+mod notify; //      wakes sessions when something changed
+mod reader; //      reads: mailboxes and messages
+mod record; //      the tables' values
+mod space; //       is there room for more mail?
+mod sweep; //       removes in steps what nobody refers to
+mod table; //       the tables
+#[cfg(test)]
+mod tests; //       the store as a whole
+mod upgrade; //     the schema
+mod writer; //      the one thread that writes
 
+pub use account::{ALIAS_TARGETS_MAX, NOTE_MAX, NOTE_NAME_MAX};
 pub use blob::{Body, Spool, Spooled};
+pub use error::{OpenError, ReadError, WriteError};
+pub use mailbox::{MAILBOXES_MAX, SUBSCRIPTIONS_MAX};
+pub use reader::Reader;
+pub use upgrade::SCHEMA;
 
 pub use crate::mail::mailbox::{Mailbox, Quota, Usage};
 pub use crate::mail::message::{BlobId, Flagged, Message, Placed};
@@ -27,12 +54,26 @@ use crate::mail::message::{FlagMode, FlagNames, UidSet};
 use crate::mail::secret::ScramVerifier;
 use crate::mail::structure::Structure;
 
-/// The store. Cheap to clone; the last clone does not close it, [`Store::close`] does.
+use disk::{Counted, Counters, Disk, Disks, FileDisk};
+use engine::{Engine, Shared};
+use message::Incoming;
+use reader::Pieces;
+use space::Space;
+use table::Tables;
+use writer::{Command, Keep, Target, Writer, job};
+
+/// The store. Cheap to clone. [`Store::close`] closes it; when the last clone goes without that,
+/// the writer closes it by itself, and nobody learns how that went.
 #[derive(Clone, Debug)]
-pub struct Store {}
+pub struct Store {
+    shared: Arc<Shared>,
+    /// Unbounded, because the reactor must not block here; a session has one write under way at a
+    /// time, so there are never more commands than sessions.
+    commands: mpsc::Sender<Command>,
+}
 
 /// How the store uses the board.
-#[derive(Clone, Debug, serde::Deserialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct StoreConfig {
     /// redb's cache in bytes; it is heap. Default: 2 MiB (STORAGE: 1 to 2 MiB is enough).
@@ -70,57 +111,6 @@ impl<T> Pending<T> {
     pub fn wait(self) -> Result<T, WriteError> {
         self.0.blocking_recv().unwrap_or(Err(WriteError::Closed))
     }
-}
-
-/// Why a write was not done. Nothing of it was.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum WriteError {
-    /// There is no such account (any more).
-    NoSuchAccount,
-    /// There is no such mailbox (any more).
-    NoSuchMailbox,
-    /// The name is taken.
-    Exists,
-    /// INBOX and mailboxes with children are not deleted, INBOX's name is not given away, and so on;
-    /// the text says which rule.
-    NotAllowed(&'static str),
-    /// The account's quota of bytes or messages is used up.
-    OverQuota,
-    /// A bound of the store: mailboxes of an account, keywords of a mailbox, uids.
-    Limit(&'static str),
-    /// Too little space on the disk; nothing is lost, deleting makes room.
-    DiskFull,
-    /// The disk failed; the store reopens itself, trying again later may work.
-    Storage(String),
-    /// The store is closed.
-    Closed,
-}
-
-/// Why a read failed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ReadError {
-    /// The disk failed or a checksum is wrong; the text says where.
-    Storage(String),
-    /// The store is closed.
-    Closed,
-}
-
-/// Why the store did not open. `Display` is one sentence that says what to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum OpenError {
-    /// Another process has it open.
-    InUse(PathBuf),
-    /// It was written by a newer Pillarbox.
-    NewerSchema {
-        /// Schema found.
-        found: u32,
-        /// Newest we know.
-        known: u32,
-    },
-    /// The journal belongs to another store.
-    ForeignJournal(PathBuf),
-    /// The disk failed or the file is damaged.
-    Storage(String),
 }
 
 /// An account.
@@ -180,10 +170,6 @@ pub enum Folder {
     Named(MailboxName),
 }
 
-/// One read transaction: the store as it is now, for one command.
-#[derive(Debug)]
-pub struct Reader {}
-
 /// Figures for `status`.
 #[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
 pub struct Figures {
@@ -203,52 +189,162 @@ pub struct Figures {
     pub last_checkpoint: Option<i64>,
 }
 
-#[expect(clippy::todo, reason = "the facade comes first")]
-#[allow(unused_variables, clippy::missing_errors_doc)]
+/// The names of the two files in the data folder.
+const INDEX_FILE: &str = "mail.redb";
+const JOURNAL_FILE: &str = "mail.journal";
+
 impl Store {
     /// Opens the store in `folder`, makes it if there is none, and replays the journal.
     pub fn open(folder: &Path, config: &StoreConfig) -> Result<Self, OpenError> {
-        todo!()
+        let storage = |error: std::io::Error| OpenError::Storage(format!("{}: {error}", folder.display()));
+        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(storage)?;
+        let files = [folder.join(INDEX_FILE), folder.join(JOURNAL_FILE)];
+        let [index, journal] = &files;
+        let index: Arc<dyn Disk> = Arc::new(FileDisk::open(index).map_err(storage)?);
+        let journal: Arc<dyn Disk> = Arc::new(FileDisk::open(journal).map_err(storage)?);
+        Self::start(Disks { index, journal }, folder, Some(files), config)
+    }
+
+    /// Opens the store on any two disks, such as simulated ones. Large bodies on their way in are
+    /// spooled in `folder`, whose free space is the one that is watched.
+    pub fn open_on(disks: Disks, folder: &Path, config: &StoreConfig) -> Result<Self, OpenError> {
+        Self::start(disks, folder, None, config)
+    }
+
+    fn start(
+        disks: Disks,
+        folder: &Path,
+        files: Option<[std::path::PathBuf; 2]>,
+        config: &StoreConfig,
+    ) -> Result<Self, OpenError> {
+        let storage = |error: std::io::Error| OpenError::Storage(error.to_string());
+        if !disks.index.try_lock().map_err(storage)? {
+            return Err(OpenError::InUse(folder.to_owned()));
+        }
+        let written: [Arc<Counters>; 2] = Default::default();
+        let [index, journal] = &written;
+        let disks = Disks {
+            index: Arc::new(Counted::new(disks.index, index.clone())),
+            journal: Arc::new(Counted::new(disks.journal, journal.clone())),
+        };
+        let shared = Arc::new(Shared::new(disks, written.clone(), folder, files, config.clone()));
+        let opened = Engine::open(&shared).and_then(|(engine, sweep_due)| {
+            let (commands, waiting) = mpsc::channel();
+            let writer = Writer::new(shared.clone(), waiting, engine, sweep_due);
+            let thread = std::thread::Builder::new().name("store".to_owned()).stack_size(writer::STACK_BYTES);
+            thread.spawn(move || writer.run()).map_err(storage)?;
+            Ok(Self { shared: shared.clone(), commands })
+        });
+        if opened.is_err() {
+            drop(shared.shut());
+        }
+        opened
+    }
+
+    /// Sends a command that is one plan.
+    fn plan<T: Send + 'static>(
+        &self,
+        plan: impl FnOnce(&mut Tables<'_>) -> message::Plan<T> + Send + 'static,
+    ) -> Pending<T> {
+        let (command, pending) = job(plan);
+        // When the writer has gone, so has the sender in the command, and the caller learns it.
+        drop(self.commands.send(command));
+        pending
+    }
+
+    /// As [`Store::plan`], for what adds mail and so needs room on the disk.
+    fn plan_mail<T: Send + 'static>(
+        &self,
+        plan: impl FnOnce(&mut Tables<'_>) -> message::Plan<T> + Send + 'static,
+    ) -> Pending<T> {
+        let shared = self.shared.clone();
+        self.plan(move |tables| if shared.space.is_full() { Err(WriteError::DiskFull.into()) } else { plan(tables) })
+    }
+
+    /// Sends new messages.
+    fn keep(&self, messages: Vec<NewMessage>, target: Target) {
+        match messages.into_iter().map(Incoming::new).collect() {
+            Ok(messages) => drop(self.commands.send(Command::Keep(Box::new(Keep { messages, target })))),
+            Err(error) => target.refuse(error),
+        }
     }
 
     /// Writes a checkpoint and closes. Later calls on other clones answer `Closed`.
     pub fn close(&self) -> Result<(), WriteError> {
-        todo!()
+        let (reply, closed) = mpsc::sync_channel(1);
+        self.commands.send(Command::Close(reply)).map_err(|_| WriteError::Closed)?;
+        closed.recv().unwrap_or(Err(WriteError::Closed))
     }
 
     /// Begins a read.
     pub fn reader(&self) -> Result<Reader, ReadError> {
-        todo!()
+        let reader = Reader::new(self.shared.clone());
+        // Whoever finds the disk failed asks the writer to reopen, so that a store nobody writes to
+        // comes back as well.
+        if self.shared.suspect.load(Ordering::Relaxed) || reader.is_err() {
+            drop(self.commands.send(Command::Look));
+        }
+        reader
     }
 
     /// The highest modification sequence of anything in this account; wakes when it rises.
     pub fn watch(&self, account: AccountId) -> watch::Receiver<ModSeq> {
-        todo!()
+        let now = ModSeq(self.shared.applied.load(Ordering::Acquire));
+        self.shared.watchers.watch(account.0, now)
     }
 
     /// Begins a body. Fails early with [`WriteError::DiskFull`] while the reserve is touched.
     pub fn spool(&self) -> Result<Spool, WriteError> {
-        todo!()
+        if self.shared.is_closed() {
+            return Err(WriteError::Closed);
+        }
+        if self.shared.space.is_full() {
+            return Err(WriteError::DiskFull);
+        }
+        Ok(Spool::new(self.shared.folder.clone()))
     }
 
     /// Opens a body.
     pub fn body(&self, blob: BlobId) -> Result<Body, ReadError> {
-        todo!()
+        Body::open(Box::new(Pieces(self.shared.clone())), blob)
     }
 
     /// Figures for `status`.
     pub fn figures(&self) -> Figures {
-        todo!()
+        let [index, journal] = &self.shared.written;
+        let bytes = |counters: &Counters| counters.written.load(Ordering::Relaxed);
+        let syncs = |counters: &Counters| counters.syncs.load(Ordering::Relaxed);
+        let counts = *self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let store_bytes = match &self.shared.files {
+            Some(files) => files.iter().map(|file| Space::allocated(file)).sum(),
+            None => {
+                let disks = &self.shared.disks;
+                [&disks.index, &disks.journal].into_iter().map(|disk| disk.len().unwrap_or(0)).sum()
+            }
+        };
+        Figures {
+            store_bytes,
+            journal_written: bytes(journal),
+            index_written: bytes(index),
+            syncs: syncs(index) + syncs(journal),
+            messages: counts.messages,
+            checkpoints: counts.checkpoints,
+            last_checkpoint: counts.last_checkpoint,
+        }
     }
 
     /// Keeps one message for several accounts, all or none; answers with the uids in their order.
     pub fn deliver(&self, message: NewMessage, to: Vec<(AccountId, Folder)>) -> Pending<Vec<(MailboxId, Uid)>> {
-        todo!()
+        let (sender, receiver) = oneshot::channel();
+        self.keep(vec![message], Target::Deliver(to, sender));
+        Pending(receiver)
     }
 
     /// APPEND, several messages as one (RFC 3502).
     pub fn append(&self, mailbox: MailboxId, messages: Vec<NewMessage>) -> Pending<Placed> {
-        todo!()
+        let (sender, receiver) = oneshot::channel();
+        self.keep(messages, Target::Append(mailbox, sender));
+        Pending(receiver)
     }
 
     /// STORE; uids that are not there are passed over.
@@ -260,33 +356,33 @@ impl Store {
         flags: FlagNames,
         unchanged_since: Option<ModSeq>,
     ) -> Pending<Flagged> {
-        todo!()
+        self.plan(move |tables| message::flag(tables, mailbox, &uids, mode, &flags, unchanged_since))
     }
 
     /// COPY, all or nothing.
     pub fn copy(&self, from: MailboxId, uids: UidSet, to: MailboxId) -> Pending<Placed> {
-        todo!()
+        self.plan_mail(move |tables| message::transfer(tables, from, &uids, to, false))
     }
 
     /// MOVE, all or nothing (RFC 6851); quota is not looked at within one account.
     pub fn relocate(&self, from: MailboxId, uids: UidSet, to: MailboxId) -> Pending<Placed> {
-        todo!()
+        self.plan(move |tables| message::transfer(tables, from, &uids, to, true))
     }
 
     /// Removes what is marked `\Deleted`, of `uids` only if given; answers with what it removed.
     pub fn expunge(&self, mailbox: MailboxId, uids: Option<UidSet>) -> Pending<UidSet> {
-        todo!()
+        self.plan(move |tables| message::expunge(tables, mailbox, uids.as_ref()))
     }
 
     /// Removes messages whatever their flags (POP3).
     pub fn remove(&self, mailbox: MailboxId, uids: UidSet) -> Pending<UidSet> {
-        todo!()
+        self.plan(move |tables| message::remove(tables, mailbox, &uids))
     }
 
     /// Tells the first uid no session was shown and moves the mark to `uid_next`. Costs no sync of
     /// its own: the mark is written along with the next change.
     pub fn claim_recent(&self, mailbox: MailboxId) -> Pending<Uid> {
-        todo!()
+        self.plan(move |tables| message::claim_recent(tables, mailbox))
     }
 
     /// CREATE with its missing parents (RFC 9051 section 6.3.4).
@@ -296,163 +392,67 @@ impl Store {
         name: MailboxName,
         special_use: Option<SpecialUse>,
     ) -> Pending<MailboxId> {
-        todo!()
+        self.plan(move |tables| mailbox::create(tables, account, &name, special_use))
     }
 
     /// DELETE with all its messages. A mailbox with children stays (`NotAllowed`).
     pub fn delete_mailbox(&self, account: AccountId, name: MailboxName) -> Pending<()> {
-        todo!()
+        self.plan(move |tables| mailbox::delete(tables, account, &name))
     }
 
     /// RENAME with everything below; INBOX's messages move and INBOX stays (RFC 9051 section 6.3.6).
     pub fn rename_mailbox(&self, account: AccountId, from: MailboxName, to: MailboxName) -> Pending<()> {
-        todo!()
+        self.plan(move |tables| mailbox::rename(tables, account, &from, &to))
     }
 
     /// SUBSCRIBE and UNSUBSCRIBE; a name may be subscribed that is no mailbox (any more).
     pub fn subscribe(&self, account: AccountId, name: MailboxName, subscribed: bool) -> Pending<()> {
-        todo!()
+        self.plan(move |tables| mailbox::subscribe(tables, account, &name, subscribed))
     }
 
     /// Makes an account with its standard mailboxes; its domain becomes local.
     pub fn add_account(&self, address: Address, verifier: ScramVerifier, quota: Quota) -> Pending<AccountId> {
-        todo!()
+        self.plan(move |tables| account::add(tables, &address, &verifier, quota))
     }
 
     /// Removes an account with all its mail and the aliases that lead to it alone.
     pub fn remove_account(&self, account: AccountId) -> Pending<()> {
-        todo!()
+        self.plan(move |tables| account::remove(tables, account))
     }
 
     /// Changes an account's password.
     pub fn set_verifier(&self, account: AccountId, verifier: ScramVerifier) -> Pending<()> {
-        todo!()
+        self.plan(move |tables| account::set_verifier(tables, account, verifier))
     }
 
     /// Changes an account's quota.
     pub fn set_quota(&self, account: AccountId, quota: Quota) -> Pending<()> {
-        todo!()
+        self.plan(move |tables| account::set_quota(tables, account, quota))
     }
 
     /// Adds or replaces an alias; its domain must be local, its targets accounts.
     pub fn put_alias(&self, alias: Alias) -> Pending<()> {
-        todo!()
+        self.plan(move |tables| account::put_alias(tables, &alias))
     }
 
     /// Removes an alias.
     pub fn remove_alias(&self, address: Address) -> Pending<()> {
-        todo!()
+        self.plan(move |tables| account::remove_alias(tables, &address))
     }
 
     /// Makes a domain local.
     pub fn add_domain(&self, domain: Domain) -> Pending<()> {
-        todo!()
+        self.plan(move |tables| account::add_domain(tables, &domain))
     }
 
     /// Makes a domain foreign; refused while accounts or aliases are in it.
     pub fn remove_domain(&self, domain: Domain) -> Pending<()> {
-        todo!()
+        self.plan(move |tables| account::remove_domain(tables, &domain))
     }
 
     /// Keeps a small setting of the program's own (such as the import's progress) under a name.
     pub fn put_note(&self, name: &str, value: Vec<u8>) -> Pending<()> {
-        todo!()
-    }
-}
-
-#[expect(clippy::todo, reason = "the facade comes first")]
-#[allow(unused_variables, clippy::missing_errors_doc)]
-impl Reader {
-    /// The local domains, sorted.
-    pub fn domains(&self) -> Result<Vec<Domain>, ReadError> {
-        todo!()
-    }
-
-    /// All accounts, by number.
-    pub fn accounts(&self) -> Result<Vec<Account>, ReadError> {
-        todo!()
-    }
-
-    /// One account.
-    pub fn account(&self, id: AccountId) -> Result<Option<Account>, ReadError> {
-        todo!()
-    }
-
-    /// The account with this login: its first address, or the local part alone where one account
-    /// only has it.
-    pub fn login(&self, login: &str) -> Result<Option<(Account, ScramVerifier)>, ReadError> {
-        todo!()
-    }
-
-    /// Where mail to `address` goes: account, alias, the same without `+detail`, catch-all.
-    /// `postmaster` of a local domain reaches the first account when nobody else has it.
-    pub fn route(&self, address: &Address) -> Result<Route, ReadError> {
-        todo!()
-    }
-
-    /// Tells whether `account` may send as `address`: its own, with any detail, or an alias to it.
-    pub fn may_send_as(&self, account: AccountId, address: &Address) -> Result<bool, ReadError> {
-        todo!()
-    }
-
-    /// All aliases, sorted.
-    pub fn aliases(&self) -> Result<Vec<Alias>, ReadError> {
-        todo!()
-    }
-
-    /// An account's mailboxes, sorted by name, INBOX first.
-    pub fn mailboxes(&self, account: AccountId) -> Result<Vec<Mailbox>, ReadError> {
-        todo!()
-    }
-
-    /// One mailbox.
-    pub fn mailbox(&self, id: MailboxId) -> Result<Option<Mailbox>, ReadError> {
-        todo!()
-    }
-
-    /// One mailbox by name.
-    pub fn mailbox_named(&self, account: AccountId, name: &MailboxName) -> Result<Option<Mailbox>, ReadError> {
-        todo!()
-    }
-
-    /// Subscribed names, sorted; some may be no mailbox.
-    pub fn subscriptions(&self, account: AccountId) -> Result<Vec<MailboxName>, ReadError> {
-        todo!()
-    }
-
-    /// Every uid of a mailbox.
-    pub fn uids(&self, mailbox: MailboxId) -> Result<UidSet, ReadError> {
-        todo!()
-    }
-
-    /// One message.
-    pub fn message(&self, mailbox: MailboxId, uid: Uid) -> Result<Option<Message>, ReadError> {
-        todo!()
-    }
-
-    /// Messages from `first` to `last`, ascending.
-    pub fn messages(
-        &self,
-        mailbox: MailboxId,
-        first: Uid,
-        last: Uid,
-    ) -> Result<impl Iterator<Item = Result<Message, ReadError>> + use<>, ReadError> {
-        Ok(std::iter::empty())
-    }
-
-    /// What the part walker found in a message.
-    pub fn structure(&self, mailbox: MailboxId, uid: Uid) -> Result<Option<Structure>, ReadError> {
-        todo!()
-    }
-
-    /// Uids that were removed after `since`. Where that is no longer known exactly, more uids than
-    /// were removed, none of which is there (RFC 7162 section 3.2.5.2 allows that).
-    pub fn vanished(&self, mailbox: MailboxId, since: ModSeq) -> Result<UidSet, ReadError> {
-        todo!()
-    }
-
-    /// A note put by [`Store::put_note`].
-    pub fn note(&self, name: &str) -> Result<Option<Vec<u8>>, ReadError> {
-        todo!()
+        let name = name.to_owned();
+        self.plan(move |tables| account::put_note(tables, &name, &value))
     }
 }

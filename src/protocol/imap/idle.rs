@@ -25,7 +25,9 @@ enum State {
     /// Changes are being told.
     Sync(Box<Sync>),
     /// The client's line has come.
-    Ended { done: bool },
+    Ended {
+        done: bool,
+    },
 }
 
 impl Errand for Idle {

@@ -257,6 +257,8 @@ pub enum Refused {
     NoSuchMailbox,
     /// The name is taken.
     Exists,
+    /// Mailboxes are below it.
+    HasChildren,
     /// It is against a rule, which the text says.
     NotAllowed(&'static str),
     /// The quota is used up.
@@ -275,6 +277,7 @@ impl fmt::Display for Refused {
         match self {
             Self::NoSuchMailbox => out.write_str("[NONEXISTENT] no such mailbox"),
             Self::Exists => out.write_str("[ALREADYEXISTS] there is a mailbox of that name"),
+            Self::HasChildren => out.write_str("[HASCHILDREN] delete the mailboxes below it first"),
             Self::NotAllowed(rule) => write!(out, "[CANNOT] {rule}"),
             Self::OverQuota => out.write_str("[OVERQUOTA] the quota is used up"),
             Self::Limit(bound) => write!(out, "[LIMIT] {bound}"),

@@ -26,7 +26,9 @@ pub(crate) fn begin(desk: &mut Desk, tag: &str, command: Command) -> Begun {
         Command::Copy { uid, set, mailbox } => {
             view.resolve(&set, uid).map(|uids| Transfer::copy(view.mailbox, uids, mailbox))
         }
-        Command::Move { uid, set, mailbox } => view.resolve(&set, uid).map(|uids| Transfer::relocate(view, uids, mailbox)),
+        Command::Move { uid, set, mailbox } => {
+            view.resolve(&set, uid).map(|uids| Transfer::relocate(view, uids, mailbox))
+        }
         _ => Ok(End::bad("not in this state").into()),
     };
     begun.unwrap_or_else(|NoSuchMessage| End::bad("there is no message of that number").into())

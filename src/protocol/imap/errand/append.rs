@@ -116,7 +116,8 @@ impl Errand for Append {
                 Some(Answer::Done) if self.left == 0 => self.literal_done(None),
                 Some(Answer::Done) => Turn::Read,
                 other => {
-                    let refused = if let Some(Answer::Refused(refused)) = other { refused } else { Refused::Unavailable };
+                    let refused =
+                        if let Some(Answer::Refused(refused)) = other { refused } else { Refused::Unavailable };
                     let end = End::refused(refused);
                     if self.left == 0 {
                         return self.literal_done(Some(end));

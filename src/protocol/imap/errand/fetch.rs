@@ -54,7 +54,11 @@ enum State {
     Row,
     Structures(Message),
     /// In the middle of a message: the item that is next, and the section being sent.
-    Item { message: Box<Open>, index: usize, section: Option<Box<Section>> },
+    Item {
+        message: Box<Open>,
+        index: usize,
+        section: Option<Box<Section>>,
+    },
 }
 
 /// The message being sent.
@@ -233,23 +237,21 @@ impl Errand for Fetch {
                         self.open(desk, row, Some(structure));
                     }
                 }
-                State::Item { message, index, section: Some(mut section) } => {
-                    match section.go(&mut desk.out, answer) {
-                        Progress::Done => self.state = State::Item { message, index: index + 1, section: None },
-                        Progress::Undecodable => {
-                            self.undecodable = true;
-                            self.state = State::Item { message, index: index + 1, section: None };
-                        }
-                        Progress::Ask(request) => {
-                            self.state = State::Item { message, index, section: Some(section) };
-                            return Turn::Ask(request);
-                        }
-                        Progress::Lost => {
-                            tracing::warn!(uid = message.row.uid.get(), "a body ended early, the connection is closed");
-                            return Turn::Done(End::abort());
-                        }
+                State::Item { message, index, section: Some(mut section) } => match section.go(&mut desk.out, answer) {
+                    Progress::Done => self.state = State::Item { message, index: index + 1, section: None },
+                    Progress::Undecodable => {
+                        self.undecodable = true;
+                        self.state = State::Item { message, index: index + 1, section: None };
                     }
-                }
+                    Progress::Ask(request) => {
+                        self.state = State::Item { message, index, section: Some(section) };
+                        return Turn::Ask(request);
+                    }
+                    Progress::Lost => {
+                        tracing::warn!(uid = message.row.uid.get(), "a body ended early, the connection is closed");
+                        return Turn::Done(End::abort());
+                    }
+                },
                 State::Item { message, index, section: None } => {
                     if let Some(item) = self.items.get(index) {
                         if index > 0 {

@@ -68,7 +68,8 @@ impl Errand for Login {
     fn receive(&mut self, _desk: &mut Desk, intake: &mut Intake, bytes: &[u8]) -> usize {
         let (taken, line) = intake.take_line(bytes, LINE_MAX);
         if let Some(line) = line {
-            self.due = Some(if line.len() > LINE_MAX { Move::Done(Err(Refusal::Malformed)) } else { self.respond(&line) });
+            self.due =
+                Some(if line.len() > LINE_MAX { Move::Done(Err(Refusal::Malformed)) } else { self.respond(&line) });
         }
         taken
     }

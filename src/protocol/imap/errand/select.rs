@@ -43,8 +43,7 @@ impl Select {
             desk.put(format_args!("\r\n"));
         }
         desk.view = Some(Box::new(view));
-        let text =
-            if self.read_only { "[READ-ONLY] EXAMINE completed" } else { "[READ-WRITE] SELECT completed" };
+        let text = if self.read_only { "[READ-ONLY] EXAMINE completed" } else { "[READ-WRITE] SELECT completed" };
         End::ok(text).tell(Tell::Nothing)
     }
 }

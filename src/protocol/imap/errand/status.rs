@@ -54,6 +54,7 @@ pub(crate) fn count_recent(mailbox: &Mailbox, items: &[StatusItem]) -> Option<Re
 
 /// Writes the STATUS response.
 pub(crate) fn write_items(desk: &mut Desk, mailbox: &Mailbox, items: &[StatusItem], recent: u32) {
+    let append_max = desk.config.append_max_bytes;
     desk.put(format_args!("* STATUS "));
     write_mailbox(&mut desk.out, &mailbox.name, desk.enabled.utf8_names());
     desk.put(format_args!(" ("));
@@ -70,8 +71,10 @@ pub(crate) fn write_items(desk: &mut Desk, mailbox: &Mailbox, items: &[StatusIte
             StatusItem::Deleted => desk.put(format_args!("DELETED {}", mailbox.deleted)),
             StatusItem::Size => desk.put(format_args!("SIZE {}", mailbox.size)),
             StatusItem::HighestModSeq => desk.put(format_args!("HIGHESTMODSEQ {}", mailbox.highest_modseq.0.max(1))),
-            StatusItem::AppendLimit => desk.put(format_args!("APPENDLIMIT {}", desk.config.append_max_bytes)),
-            StatusItem::DeletedStorage => desk.put(format_args!("DELETED-STORAGE {}", mailbox.deleted_size.div_ceil(1024))),
+            StatusItem::AppendLimit => desk.put(format_args!("APPENDLIMIT {append_max}")),
+            StatusItem::DeletedStorage => {
+                desk.put(format_args!("DELETED-STORAGE {}", mailbox.deleted_size.div_ceil(1024)))
+            }
             StatusItem::MailboxId => desk.put(format_args!("MAILBOXID (F{})", mailbox.id.0)),
         }
     }

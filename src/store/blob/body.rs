@@ -1,0 +1,230 @@
+//! Reading a body from its pieces, a block at a time.
+
+use super::block::Window;
+use super::piece::{extents_at, piece_payload};
+use super::{BlobRecord, PieceSource};
+use crate::mail::message::BlobId;
+use crate::store::ReadError;
+
+/// A body, open for reading; holds no transaction and no memory but a block's.
+#[derive(Debug)]
+pub struct Body {
+    source: Box<dyn PieceSource>,
+    blob: BlobId,
+    record: BlobRecord,
+    window: Window,
+}
+
+impl Body {
+    /// Opens `blob`.
+    ///
+    /// # Errors
+    /// [`ReadError::Storage`] when there is no such body or its record makes no sense.
+    pub fn open(source: Box<dyn PieceSource>, blob: BlobId) -> Result<Self, ReadError> {
+        let record = source.record(blob)?;
+        let record = record.ok_or_else(|| ReadError::Storage(format!("body {} is not there", blob.0)))?;
+        if !record.is_sound() {
+            return Err(ReadError::Storage(format!("body {}: its record makes no sense", blob.0)));
+        }
+        Ok(Self { source, blob, record, window: Window::default() })
+    }
+
+    /// Which body this is.
+    pub fn blob(&self) -> BlobId {
+        self.blob
+    }
+
+    /// Size in bytes.
+    pub fn len(&self) -> u64 {
+        self.record.size
+    }
+
+    /// Tells whether the body is empty.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes from `offset`: at most `max`, at most to the end of their 64 KiB block, none past the
+    /// end. Keeps the block it decompressed last.
+    ///
+    /// # Errors
+    /// [`ReadError::Storage`] naming body and piece, when a checksum is wrong or a piece is missing.
+    pub fn read(&mut self, offset: u64, max: usize) -> Result<&[u8], ReadError> {
+        let (source, blob, record) = (&*self.source, self.blob, &self.record);
+        let name = |error| match error {
+            ReadError::Storage(text) if text.starts_with("block") => {
+                ReadError::Storage(format!("body {} {text}", blob.0))
+            }
+            error => error,
+        };
+        let fetch = |start, length, packed: &mut Vec<u8>| gather(source, blob, record.stored, start, length, packed);
+        self.window.read(record, offset, max, fetch).map_err(name)
+    }
+
+    /// Gives the cached block's memory back; the next read decompresses it again.
+    pub fn rest(&mut self) {
+        self.window.forget();
+    }
+}
+
+/// Adds `length` bytes of the compressed stream from `start` to `packed`.
+fn gather(
+    source: &dyn PieceSource,
+    blob: BlobId,
+    stored: u64,
+    start: u64,
+    length: usize,
+    packed: &mut Vec<u8>,
+) -> Result<(), ReadError> {
+    let end = start + length as u64;
+    for extent in extents_at(stored, start).take_while(|extent| extent.offset < end) {
+        let wrong = |what: &str| ReadError::Storage(format!("body {} piece {}: {what}", blob.0, extent.index));
+        let mut found = Err(wrong("is missing"));
+        source.piece(blob, extent.index, &mut |piece| {
+            found = piece_payload(blob, extent.index, piece).and_then(|payload| {
+                let within = |at: u64| usize::try_from(at.saturating_sub(extent.offset)).unwrap_or(usize::MAX);
+                let wanted = payload.get(within(start)..within(end).min(extent.length));
+                let whole = wanted.filter(|_| payload.len() == extent.length);
+                packed.extend_from_slice(whole.ok_or_else(|| wrong("has a wrong length"))?);
+                Ok(())
+            });
+        })?;
+        found?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "noise is cut on purpose")]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::super::{BLOCK_MAX, Spool, cut};
+    use super::*;
+
+    /// A store of one body.
+    #[derive(Clone, Debug)]
+    struct Shelf {
+        record: BlobRecord,
+        pieces: BTreeMap<u32, Vec<u8>>,
+    }
+
+    impl PieceSource for Shelf {
+        fn record(&self, blob: BlobId) -> Result<Option<BlobRecord>, ReadError> {
+            Ok((blob == BlobId(5)).then(|| self.record.clone()))
+        }
+
+        fn piece(&self, _: BlobId, index: u32, take: &mut dyn FnMut(&[u8])) -> Result<(), ReadError> {
+            if let Some(piece) = self.pieces.get(&index) {
+                take(piece);
+            }
+            Ok(())
+        }
+    }
+
+    fn shelve(raw: &[u8]) -> Shelf {
+        let mut spool = Spool::new(Arc::from(std::env::temp_dir()));
+        for part in raw.chunks(10_007) {
+            spool.write(part).unwrap();
+        }
+        let spooled = spool.finish().unwrap();
+        let mut pieces = BTreeMap::new();
+        spooled
+            .pieces(BlobId(5), 0, &mut |index, piece| {
+                pieces.insert(index, piece.to_vec());
+                Ok(true)
+            })
+            .unwrap();
+        if let Some(stored) = spooled.in_memory() {
+            let mut again = BTreeMap::new();
+            cut(BlobId(5), stored, &mut |index, piece| {
+                again.insert(index, piece.to_vec());
+                Ok(true)
+            })
+            .unwrap();
+            assert_eq!(again, pieces);
+        }
+        Shelf { record: spooled.record(), pieces }
+    }
+
+    /// Bytes of which about half is text and half is noise.
+    fn mixed(length: usize) -> Vec<u8> {
+        let noise = |index: usize| {
+            let mixed = (index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            ((mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 56) as u8
+        };
+        (0..length).map(|index| if index >> 12 & 1 == 0 { b"mail "[index % 5] } else { noise(index) }).collect()
+    }
+
+    #[test]
+    fn a_body_of_any_size_comes_back() {
+        for size in [0, 1, 2000, 65_535, 65_536, 65_537, 200_000, 5_000_000] {
+            let raw = mixed(size);
+            let mut body = Body::open(Box::new(shelve(&raw)), BlobId(5)).unwrap();
+            assert_eq!((body.len(), body.is_empty()), (size as u64, size == 0));
+            let mut again = Vec::new();
+            loop {
+                let part = body.read(again.len() as u64, 20_000).unwrap();
+                if part.is_empty() {
+                    break;
+                }
+                assert!(part.len() <= 20_000);
+                again.extend_from_slice(part);
+            }
+            assert!(again == raw, "{size}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_range_is_what_was_written(ranges in prop::collection::vec((0_usize..310_000, 0_usize..100_000), 1..30)) {
+            let raw = mixed(300_000);
+            let mut body = Body::open(Box::new(shelve(&raw)), BlobId(5)).unwrap();
+            for (offset, max) in ranges {
+                let part = body.read(offset as u64, max).unwrap();
+                let rest = raw.get(offset..).unwrap_or_default();
+                let to_block_end = BLOCK_MAX - offset % BLOCK_MAX;
+                prop_assert!(part == &rest[..rest.len().min(max).min(to_block_end)]);
+                if max % 7 == 0 {
+                    body.rest();
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_ruined_piece_is_named_and_the_rest_is_still_read() {
+        let raw = mixed(200_000);
+        let whole = shelve(&raw);
+        let mut ruined = whole.clone();
+        ruined.pieces.get_mut(&0).unwrap()[100] ^= 4;
+        let mut body = Body::open(Box::new(ruined), BlobId(5)).unwrap();
+        assert_eq!(body.read(0, 1), Err(ReadError::Storage("body 5 piece 0: checksum is wrong".to_owned())));
+        assert_eq!(body.read(131_072, 9).unwrap(), &raw[131_072..131_081]);
+
+        let mut missing = whole.clone();
+        missing.pieces.remove(&0);
+        let mut body = Body::open(Box::new(missing), BlobId(5)).unwrap();
+        assert_eq!(body.read(0, 1), Err(ReadError::Storage("body 5 piece 0: is missing".to_owned())));
+    }
+
+    #[test]
+    fn a_body_that_is_not_there_or_makes_no_sense_does_not_open() {
+        let shelf = shelve(b"letter");
+        assert!(Body::open(Box::new(shelf.clone()), BlobId(6)).is_err());
+        let changes: [fn(&mut BlobRecord); 4] = [
+            |record| record.size += 1 << 20,
+            |record| record.stored += 1,
+            |record| record.blocks.clear(),
+            |record| record.blocks = vec![0],
+        ];
+        for change in changes {
+            let mut shelf = shelf.clone();
+            change(&mut shelf.record);
+            assert!(Body::open(Box::new(shelf), BlobId(5)).is_err());
+        }
+    }
+}

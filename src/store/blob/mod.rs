@@ -1,0 +1,44 @@
+//! Bodies: the spool on the way in, compressed blocks, packed pieces (STORAGE section 2).
+//!
+//! A body is cut into blocks of 64 KiB, each compressed by itself, so that any range can be read
+//! with one block's memory. The compressed stream is cut into pieces just below a power of two
+//! (16,320 / 8,128 / 4,032 bytes and a rest), because redb gives every value a power-of-two page.
+//! Each piece begins with a small header (magic, blob, index, length, checksum), so that mail can
+//! be salvaged from a ruined file.
+
+use std::fmt::Debug;
+
+use super::ReadError;
+use crate::mail::message::BlobId;
+
+mod block; // a block and its compressed form
+mod body; //  reading a body from its pieces
+mod piece; // the compressed stream in pieces
+mod spool; // a body on its way in
+
+pub use block::BLOCK_MAX;
+pub use body::Body;
+pub use piece::{PIECE_HEADER, TakePiece, cut, piece_count, piece_payload};
+pub use spool::{SPOOL_MEMORY_MAX, Spool, Spooled, SpooledReader};
+
+/// What the store keeps of a body beside its pieces (the BLOB table's value).
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct BlobRecord {
+    /// How many messages refer to it; at zero it is removed.
+    pub refs: u32,
+    /// Size of the body in bytes.
+    pub size: u64,
+    /// Size of the compressed stream in bytes.
+    pub stored: u64,
+    /// Length of each compressed block in bytes; a block as long as its raw data is kept raw.
+    pub blocks: Vec<u32>,
+}
+
+/// Where pieces are read from: redb in the store, a map in tests.
+pub trait PieceSource: Debug + Send {
+    /// The record of `blob`, or `None` when there is no such body.
+    fn record(&self, blob: BlobId) -> Result<Option<BlobRecord>, ReadError>;
+
+    /// Hands piece `index` of `blob` (header included) to `take`.
+    fn piece(&self, blob: BlobId, index: u32, take: &mut dyn FnMut(&[u8])) -> Result<(), ReadError>;
+}

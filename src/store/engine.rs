@@ -1,0 +1,254 @@
+//! The index and the journal together: opening, replaying, making durable.
+//!
+//! [`Shared`] is what every clone of the store, every reader and the writer have in common;
+//! [`Engine`] is the writer's own half. The index names the last change it holds in the same
+//! transaction, so whatever a crash leaves of it, the journal's groups above that number make it
+//! whole. Every durable commit keeps the allocator's state (`quick_repair`), so that opening after
+//! a crash does not read the whole file.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use redb::{Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
+
+use crate::mail::date::Timestamp;
+
+use super::backend::IndexBackend;
+use super::change::Change;
+use super::disk::{Counters, Disks};
+use super::error::{OpenError, ReadError, Trouble};
+use super::journal::{Journal, JournalError};
+use super::notify::Watchers;
+use super::space::Space;
+use super::table::Tables;
+use super::{StoreConfig, sweep, upgrade};
+
+/// Numbers left out at each opening, more than a group has: even a disk that lost a group it had
+/// called durable then never makes us give a `ModSeq` to two changes.
+const SEQ_GAP: u64 = 4096;
+
+/// Bytes of journal that call for a checkpoint, at least.
+const CHECKPOINT_MIN: u64 = 1 << 20;
+
+/// Bytes a checkpoint writes for the allocator's state, for each GiB of the index (STORAGE section 1).
+const ALLOCATOR_PER_GIB: u64 = 150 << 10;
+
+/// What all clones, readers and the writer have in common.
+#[derive(Debug)]
+pub(super) struct Shared {
+    gate: RwLock<Gate>,
+    /// A reader met a failed disk: the index must be reopened.
+    pub(super) suspect: AtomicBool,
+    pub(super) watchers: Watchers,
+    pub(super) space: Space,
+    /// The last change readers can see.
+    pub(super) applied: AtomicU64,
+    pub(super) counts: Mutex<Counts>,
+    pub(super) disks: Disks,
+    /// What went to the index and to the journal.
+    pub(super) written: [Arc<Counters>; 2],
+    /// Where bodies on their way in are spooled; for files, the data folder.
+    pub(super) folder: Arc<Path>,
+    /// The two files, where the disks are files.
+    pub(super) files: Option<[PathBuf; 2]>,
+    config: StoreConfig,
+}
+
+/// Counts since start.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) messages: u64,
+    pub(super) checkpoints: u64,
+    pub(super) last_checkpoint: Option<i64>,
+}
+
+#[derive(Debug)]
+enum Gate {
+    Open(Database),
+    /// The disk failed; the writer reopens.
+    Down(String),
+    Closed,
+}
+
+impl Shared {
+    /// What is shared, before the index is open. `disks` count into `written`.
+    pub(super) fn new(
+        disks: Disks,
+        written: [Arc<Counters>; 2],
+        folder: &Path,
+        files: Option<[PathBuf; 2]>,
+        config: StoreConfig,
+    ) -> Self {
+        let folder: Arc<Path> = folder.into();
+        let index = files.as_ref().map(|[index, _]| index.clone());
+        Self {
+            gate: RwLock::new(Gate::Closed),
+            suspect: AtomicBool::new(false),
+            watchers: Watchers::default(),
+            space: Space::new(folder.clone(), index, config.reserve_bytes, written.clone()),
+            applied: AtomicU64::new(0),
+            counts: Mutex::default(),
+            disks,
+            written,
+            folder,
+            files,
+            config,
+        }
+    }
+
+    /// Begins a read.
+    pub(super) fn begin_read(&self) -> Result<ReadTransaction, ReadError> {
+        match &*self.gate.read().unwrap_or_else(PoisonError::into_inner) {
+            Gate::Open(index) => index.begin_read().map_err(|error| self.failed(error.into())),
+            Gate::Down(what) => Err(ReadError::Storage(what.clone())),
+            Gate::Closed => Err(ReadError::Closed),
+        }
+    }
+
+    /// Begins a write. The writer alone calls it.
+    pub(super) fn begin_write(&self) -> Result<WriteTransaction, Trouble> {
+        match &*self.gate.read().unwrap_or_else(PoisonError::into_inner) {
+            Gate::Open(index) => Ok(index.begin_write()?),
+            Gate::Down(_) | Gate::Closed => Err(Trouble::damaged("the index is not open")),
+        }
+    }
+
+    /// Tells whether the index is open or may come back.
+    pub(super) fn is_closed(&self) -> bool {
+        matches!(&*self.gate.read().unwrap_or_else(PoisonError::into_inner), Gate::Closed)
+    }
+
+    /// A read met trouble: if the disk failed, the next command reopens the index.
+    pub(super) fn failed(&self, trouble: Trouble) -> ReadError {
+        if trouble.is_of_disk() {
+            self.suspect.store(true, Ordering::Relaxed);
+        }
+        trouble.into()
+    }
+
+    fn pass(&self, gate: Gate) -> Gate {
+        std::mem::replace(&mut *self.gate.write().unwrap_or_else(PoisonError::into_inner), gate)
+    }
+
+    /// Lets go of a failed index. Readers meet an error until it is open again.
+    pub(super) fn take_down(&self, what: &Trouble) {
+        drop(self.pass(Gate::Down(what.to_string())));
+    }
+
+    /// Closes for good.
+    pub(super) fn shut(&self) -> Result<(), Trouble> {
+        let closed = match self.pass(Gate::Closed) {
+            Gate::Open(index) => index.close().map_err(Trouble::from),
+            Gate::Down(_) | Gate::Closed => Ok(()),
+        };
+        self.watchers.close();
+        closed.and(self.disks.index.unlock().map_err(Trouble::from))
+    }
+}
+
+/// The writer's half: the journal and how far the numbers are.
+#[derive(Debug)]
+pub(super) struct Engine {
+    pub(super) journal: Journal,
+    /// The last number given out.
+    pub(super) seq: u64,
+    /// The last change in the index.
+    pub(super) applied: u64,
+}
+
+/// The time now.
+pub(super) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    Timestamp(i64::try_from(since).unwrap_or(0))
+}
+
+impl Engine {
+    /// Opens the index and the journal, replays, and lets readers in. Tells also whether there is
+    /// something to sweep.
+    pub(super) fn open(shared: &Shared) -> Result<(Self, bool), OpenError> {
+        let cache = usize::try_from(shared.config.cache_bytes).unwrap_or(usize::MAX);
+        let index = Database::builder()
+            .set_cache_size(cache)
+            .create_with_backend(IndexBackend(shared.disks.index.clone()))
+            .map_err(|error| match error {
+                DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(shared.folder.to_path_buf()),
+                other => Trouble::from(other).into(),
+            })?;
+        let identity = upgrade::prepare(&index)?;
+        let ring = shared.config.journal_bytes.into();
+        let mut journal = Journal::open(shared.disks.journal.clone(), identity, ring).map_err(|error| match error {
+            JournalError::Foreign => OpenError::ForeignJournal(shared.folder.to_path_buf()),
+            other => Trouble::from(other).into(),
+        })?;
+
+        let transaction = index.begin_write().map_err(Trouble::from)?;
+        let mut tables = Tables::open(&transaction, now())?;
+        replay(&mut journal, &mut tables)?;
+        let sweep_due = sweep::begin(&mut tables)? || tables.sweep_due;
+        let (applied, kept, touched) = (tables.progress.applied, tables.progress.kept, tables.touched);
+        tables.finish()?;
+        let mut engine = Self { journal, seq: applied.saturating_add(SEQ_GAP), applied };
+        if touched {
+            engine.make_durable(shared, transaction)?;
+        } else {
+            transaction.abort().map_err(Trouble::from)?;
+        }
+        shared.space.kept.store(kept, Ordering::Relaxed);
+        shared.applied.store(applied, Ordering::Release);
+        shared.suspect.store(false, Ordering::Relaxed);
+        drop(shared.pass(Gate::Open(index)));
+        Ok((engine, sweep_due))
+    }
+
+    /// Commits durably: with this transaction everything before it, so the journal is free.
+    /// `self.applied` is what the transaction holds.
+    pub(super) fn make_durable(&mut self, shared: &Shared, mut transaction: WriteTransaction) -> Result<(), Trouble> {
+        transaction.set_durability(Durability::Immediate)?;
+        transaction.set_quick_repair(true);
+        transaction.commit()?;
+        self.journal.checkpointed(self.applied);
+        let mut counts = shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        counts.checkpoints += 1;
+        counts.last_checkpoint = Some(now().0);
+        Ok(())
+    }
+
+    /// A checkpoint with nothing new in it.
+    pub(super) fn checkpoint(&mut self, shared: &Shared) -> Result<(), Trouble> {
+        let transaction = shared.begin_write()?;
+        self.make_durable(shared, transaction)
+    }
+
+    /// Tells whether the journal calls for a checkpoint: so rarely that the allocator's state adds
+    /// an eighth at most to what is written, and before the ring is half full.
+    pub(super) fn wants_checkpoint(&self, shared: &Shared) -> bool {
+        let index = shared.disks.index.len().unwrap_or(0);
+        let allocator = index.saturating_mul(ALLOCATOR_PER_GIB) >> 30;
+        let most = self.journal.payload_max();
+        self.journal.volume() > allocator.saturating_mul(8).max(CHECKPOINT_MIN).min(most)
+    }
+}
+
+/// Applies every change of the journal that the index does not hold.
+fn replay(journal: &mut Journal, tables: &mut Tables<'_>) -> Result<(), Trouble> {
+    let applied = tables.progress.applied;
+    let mut trouble = None;
+    let replayed = journal.replay(applied, &mut |_, _, payload| {
+        let done = Change::each(payload, &mut |change| {
+            if change.seq <= tables.progress.applied {
+                return Ok(());
+            }
+            change.apply(tables)
+        });
+        done.map_err(|found| {
+            trouble = Some(found);
+            JournalError::Damaged("a change can't be replayed")
+        })
+    });
+    match trouble {
+        Some(trouble) => Err(trouble),
+        None => Ok(replayed?),
+    }
+}

@@ -1,0 +1,282 @@
+//! Reads: one redb read transaction for one command.
+//!
+//! Nothing here borrows: an iterator keeps the transaction alive by itself and goes when the
+//! command is answered. A transaction pins pages, so [`Pieces`], which serves a body to a slow
+//! client, takes a fresh one for each piece.
+
+use std::fmt;
+use std::sync::Arc;
+
+use redb::{Key, ReadOnlyTable, ReadTransaction, TableDefinition, Value};
+
+use crate::mail::mailbox::{AccountId, Mailbox, MailboxId, MailboxName, ModSeq, Uid, UidValidity};
+use crate::mail::message::{BlobId, Message, UidSet};
+use crate::mail::structure::Structure;
+
+use super::blob::{BlobRecord, PieceSource};
+use super::engine::Shared;
+use super::error::{ReadError, Trouble};
+use super::record::{MailboxRecord, MessageRecord, Record, VanishRecord};
+use super::table::{BLOB, ENV, MBOX, MBOXNAME, MSG, NOTE, PIECE, SUBSCRIPTION, VANISH, load};
+
+/// One read transaction: the store as it is now, for one command.
+pub struct Reader {
+    transaction: ReadTransaction,
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for Reader {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Reader")
+    }
+}
+
+impl Reader {
+    pub(super) fn new(shared: Arc<Shared>) -> Result<Self, ReadError> {
+        Ok(Self { transaction: shared.begin_read()?, shared })
+    }
+
+    /// Opens a table.
+    pub(super) fn table<K: Key, V: Value>(
+        &self,
+        table: TableDefinition<'static, K, V>,
+    ) -> Result<ReadOnlyTable<K, V>, Trouble> {
+        Ok(self.transaction.open_table(table)?)
+    }
+
+    /// What callers see of a result.
+    pub(super) fn told<T>(&self, result: Result<T, Trouble>) -> Result<T, ReadError> {
+        result.map_err(|trouble| self.shared.failed(trouble))
+    }
+
+    /// An account's mailboxes, sorted by name, INBOX first.
+    pub fn mailboxes(&self, account: AccountId) -> Result<Vec<Mailbox>, ReadError> {
+        self.told(self.list(account.0))
+    }
+
+    fn list(&self, account: u32) -> Result<Vec<Mailbox>, Trouble> {
+        let (mailboxes, subscribed) = (self.table(MBOX)?, self.table(SUBSCRIPTION)?);
+        let mut found = Vec::new();
+        for row in self.table(MBOXNAME)?.range((account, "")..(account.saturating_add(1), ""))? {
+            let (key, id) = row?;
+            let record = load(&mailboxes, id.value())?.ok_or_else(|| Trouble::damaged("mailbox"))?;
+            let subscribed = subscribed.get(key.value())?.is_some();
+            found.push(told_mailbox(id.value(), record, subscribed)?);
+        }
+        // Stable: the others stay sorted as the table has them.
+        found.sort_by_key(|mailbox| !mailbox.name.is_inbox());
+        Ok(found)
+    }
+
+    /// One mailbox.
+    pub fn mailbox(&self, id: MailboxId) -> Result<Option<Mailbox>, ReadError> {
+        self.told(self.find(id.0))
+    }
+
+    fn find(&self, id: u32) -> Result<Option<Mailbox>, Trouble> {
+        let Some(record) = load::<MailboxRecord, _>(&self.table(MBOX)?, id)? else { return Ok(None) };
+        let subscribed = self.table(SUBSCRIPTION)?.get((record.account, record.name.as_str()))?.is_some();
+        told_mailbox(id, record, subscribed).map(Some)
+    }
+
+    /// One mailbox by name.
+    pub fn mailbox_named(&self, account: AccountId, name: &MailboxName) -> Result<Option<Mailbox>, ReadError> {
+        let find = || {
+            let id = self.table(MBOXNAME)?.get((account.0, name.as_str()))?;
+            id.map_or(Ok(None), |id| self.find(id.value()))
+        };
+        self.told(find())
+    }
+
+    /// Subscribed names, sorted; some may be no mailbox.
+    pub fn subscriptions(&self, account: AccountId) -> Result<Vec<MailboxName>, ReadError> {
+        let read = || {
+            let rows = self.table(SUBSCRIPTION)?.range((account.0, "")..(account.0.saturating_add(1), ""))?;
+            let names =
+                rows.map(|row| MailboxName::new(row?.0.value().1).ok_or_else(|| Trouble::damaged("subscribed name")));
+            names.collect()
+        };
+        self.told(read())
+    }
+
+    /// Every uid of a mailbox.
+    pub fn uids(&self, mailbox: MailboxId) -> Result<UidSet, ReadError> {
+        self.told(self.every_uid(mailbox.0))
+    }
+
+    fn every_uid(&self, mailbox: u32) -> Result<UidSet, Trouble> {
+        let mut set = UidSet::new();
+        let mut run: Option<(Uid, Uid)> = None;
+        for row in self.table(MSG)?.range((mailbox, 0)..=(mailbox, u32::MAX))? {
+            let Some(uid) = Uid::new(row?.0.value().1) else { continue };
+            run = match run {
+                Some((first, last)) if last.successor() == Some(uid) => Some((first, uid)),
+                ended => {
+                    if let Some((first, last)) = ended {
+                        set.insert_range(first, last);
+                    }
+                    Some((uid, uid))
+                }
+            };
+        }
+        if let Some((first, last)) = run {
+            set.insert_range(first, last);
+        }
+        Ok(set)
+    }
+
+    /// One message.
+    pub fn message(&self, mailbox: MailboxId, uid: Uid) -> Result<Option<Message>, ReadError> {
+        self.told(self.row(mailbox, uid)).map(|row| row.map(|row| told_message(uid, &row)))
+    }
+
+    fn row(&self, mailbox: MailboxId, uid: Uid) -> Result<Option<MessageRecord>, Trouble> {
+        load(&self.table(MSG)?, (mailbox.0, uid.get()))
+    }
+
+    /// Messages from `first` to `last`, ascending.
+    pub fn messages(
+        &self,
+        mailbox: MailboxId,
+        first: Uid,
+        last: Uid,
+    ) -> Result<impl Iterator<Item = Result<Message, ReadError>> + use<>, ReadError> {
+        // A reversed range would be an error of the caller's; it holds nothing.
+        let end = last.get().max(first.get());
+        let rows = self.table(MSG).and_then(|table| Ok(table.range((mailbox.0, first.get())..=(mailbox.0, end))?));
+        let (rows, shared) = (self.told(rows)?, self.shared.clone());
+        Ok(rows.take_while(move |_| first <= last).filter_map(move |row| {
+            let read = || {
+                let (key, value) = row?;
+                Ok(Uid::new(key.value().1).zip(Some(MessageRecord::decode(value.value())?)))
+            };
+            match read() {
+                Ok(found) => found.map(|(uid, row)| Ok(told_message(uid, &row))),
+                Err(trouble) => Some(Err(shared.failed(trouble))),
+            }
+        }))
+    }
+
+    /// What the part walker found in a message.
+    pub fn structure(&self, mailbox: MailboxId, uid: Uid) -> Result<Option<Structure>, ReadError> {
+        let read = || {
+            let Some(row) = self.row(mailbox, uid)? else { return Ok(None) };
+            let value = self.table(ENV)?.get(row.blob)?.ok_or_else(|| Trouble::damaged("structure"))?;
+            postcard::from_bytes(value.value()).map(Some).map_err(|_| Trouble::damaged("structure"))
+        };
+        self.told(read())
+    }
+
+    /// Uids that were removed after `since`. Where that is no longer known exactly, more uids than
+    /// were removed, none of which is there (RFC 7162 section 3.2.5.2 allows that).
+    pub fn vanished(&self, mailbox: MailboxId, since: ModSeq) -> Result<UidSet, ReadError> {
+        self.told(self.removed(mailbox.0, since.0))
+    }
+
+    fn removed(&self, mailbox: u32, since: u64) -> Result<UidSet, Trouble> {
+        let Some(record) = load::<MailboxRecord, _>(&self.table(MBOX)?, mailbox)? else { return Ok(UidSet::new()) };
+        if since < record.vanish_from {
+            return Ok(gaps(&self.every_uid(mailbox)?, record.uid_next));
+        }
+        let mut removed = UidSet::new();
+        for row in self.table(VANISH)?.range((mailbox, since.saturating_add(1))..=(mailbox, u64::MAX))? {
+            let VanishRecord(uids) = VanishRecord::decode(row?.1.value())?;
+            for (first, last) in uids.ranges() {
+                removed.insert_range(*first, *last);
+            }
+        }
+        Ok(removed)
+    }
+
+    /// A note put by [`super::Store::put_note`].
+    pub fn note(&self, name: &str) -> Result<Option<Vec<u8>>, ReadError> {
+        let read = || Ok(self.table(NOTE)?.get(name)?.map(|value| value.value().to_vec()));
+        self.told(read())
+    }
+}
+
+/// The uids below `next` that are not in `there`.
+fn gaps(there: &UidSet, next: u32) -> UidSet {
+    let mut gaps = UidSet::new();
+    let mut from = 1;
+    let end = (next, next);
+    for (first, last) in there.ranges().iter().map(|(first, last)| (first.get(), last.get())).chain([end]) {
+        if let (true, Some(low), Some(high)) = (from < first, Uid::new(from), Uid::new(first.saturating_sub(1))) {
+            gaps.insert_range(low, high);
+        }
+        from = last.saturating_add(1);
+    }
+    gaps
+}
+
+fn told_mailbox(id: u32, record: MailboxRecord, subscribed: bool) -> Result<Mailbox, Trouble> {
+    let uid = |number| Uid::new(number).ok_or_else(|| Trouble::damaged("mailbox"));
+    Ok(Mailbox {
+        id: MailboxId(id),
+        account: AccountId(record.account),
+        name: record.name,
+        special_use: record.special_use,
+        subscribed,
+        uid_validity: UidValidity(uid(record.uid_validity)?.0),
+        uid_next: uid(record.uid_next)?,
+        highest_modseq: ModSeq(record.highest_modseq),
+        flags_modseq: ModSeq(record.flags_modseq),
+        messages: record.messages,
+        unseen: record.unseen,
+        deleted: record.deleted,
+        size: record.size,
+        deleted_size: record.deleted_size,
+        keywords: record.keywords,
+        recent_from: uid(record.recent_from)?,
+    })
+}
+
+fn told_message(uid: Uid, row: &MessageRecord) -> Message {
+    Message {
+        uid,
+        flags: row.flags,
+        modseq: ModSeq(row.modseq),
+        internal_date: row.internal_date,
+        saved: row.saved,
+        size: row.size,
+        blob: BlobId(row.blob),
+    }
+}
+
+/// Bodies as [`super::Body`] reads them.
+#[derive(Debug)]
+pub(super) struct Pieces(pub(super) Arc<Shared>);
+
+impl PieceSource for Pieces {
+    fn record(&self, blob: BlobId) -> Result<Option<BlobRecord>, ReadError> {
+        let transaction = self.0.begin_read()?;
+        let read = || load(&transaction.open_table(BLOB)?, blob.0);
+        read().map_err(|trouble| self.0.failed(trouble))
+    }
+
+    fn piece(&self, blob: BlobId, index: u32, take: &mut dyn FnMut(&[u8])) -> Result<(), ReadError> {
+        let transaction = self.0.begin_read()?;
+        let read = || {
+            let piece = transaction.open_table(PIECE)?.get((blob.0, index))?;
+            let piece = piece.ok_or_else(|| Trouble::damaged("body: the message may have been removed"))?;
+            take(piece.value());
+            Ok(())
+        };
+        let mut read = read;
+        read().map_err(|trouble: Trouble| self.0.failed(trouble))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_are_what_is_not_there() {
+        let uids = |numbers: &[u32]| numbers.iter().filter_map(|number| Uid::new(*number)).collect::<UidSet>();
+        assert_eq!(gaps(&uids(&[2, 3, 6]), 9), uids(&[1, 4, 5, 7, 8]));
+        assert_eq!(gaps(&uids(&[1, 2]), 3), uids(&[]));
+        assert_eq!(gaps(&uids(&[]), 3), uids(&[1, 2]));
+        assert_eq!(gaps(&uids(&[]), 1), uids(&[]));
+    }
+}

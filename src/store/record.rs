@@ -1,0 +1,212 @@
+//! The records of the tables: postcard behind a leading version byte.
+//!
+//! A field is never changed in place: a record that needs another shape gets the next version and
+//! [`Record::decode`] learns to read the old one. Counters are kept here so that STATUS and quota
+//! never count rows.
+
+use serde::de::{DeserializeOwned, Error, Visitor};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::mail::address::Address;
+use crate::mail::date::{Timestamp, ZonedTime};
+use crate::mail::mailbox::{MailboxName, SpecialUse};
+use crate::mail::message::{Flags, Keywords, SystemFlags, UidSet};
+use crate::mail::secret::ScramVerifier;
+
+use super::blob::BlobRecord;
+use super::error::Trouble;
+use super::{Quota, Usage};
+
+/// A value of a table.
+pub(super) trait Record: Serialize + DeserializeOwned {
+    /// What it is, for messages about damage.
+    const WHAT: &'static str;
+    /// The version that is written.
+    const VERSION: u8 = 1;
+
+    /// Spells the record.
+    fn encode(&self) -> Result<Vec<u8>, Trouble> {
+        postcard::to_extend(self, vec![Self::VERSION]).map_err(|_| Trouble::damaged(Self::WHAT))
+    }
+
+    /// Reads it back.
+    fn decode(bytes: &[u8]) -> Result<Self, Trouble> {
+        let (version, fields) = bytes.split_first().ok_or_else(|| Trouble::damaged(Self::WHAT))?;
+        let record = (*version == Self::VERSION).then(|| postcard::from_bytes(fields).ok()).flatten();
+        record.ok_or_else(|| Trouble::damaged(Self::WHAT))
+    }
+}
+
+/// How far the index is, and the numbers not yet given out. One row, written with every group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Progress {
+    /// The last change in the index.
+    pub(super) applied: u64,
+    /// The next body.
+    pub(super) blob: u64,
+    /// The next account.
+    pub(super) account: u32,
+    /// The next mailbox.
+    pub(super) mailbox: u32,
+    /// The last UIDVALIDITY given out.
+    pub(super) uid_validity: u32,
+    /// Bytes that bodies and what belongs to them take up, by a cautious estimate.
+    pub(super) kept: u64,
+}
+
+/// An account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct AccountRecord {
+    pub(super) address: Address,
+    pub(super) verifier: ScramVerifier,
+    pub(super) quota: Quota,
+    pub(super) used: Usage,
+}
+
+/// Whose an address is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum AddressRecord {
+    /// The first address of this account.
+    Account(u32),
+    /// An alias as it was spelled, and the accounts it leads to.
+    Alias(Address, Vec<u32>),
+}
+
+/// A mailbox.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct MailboxRecord {
+    pub(super) account: u32,
+    pub(super) name: MailboxName,
+    pub(super) special_use: Option<SpecialUse>,
+    pub(super) uid_validity: u32,
+    pub(super) uid_next: u32,
+    pub(super) highest_modseq: u64,
+    /// The last change of flags of a message that was there already.
+    pub(super) flags_modseq: u64,
+    pub(super) messages: u32,
+    pub(super) unseen: u32,
+    pub(super) deleted: u32,
+    pub(super) size: u64,
+    pub(super) deleted_size: u64,
+    pub(super) keywords: Keywords,
+    pub(super) recent_from: u32,
+    /// What was removed after this change is in the log of removals; before it, perhaps not.
+    pub(super) vanish_from: u64,
+    /// Bytes of that log.
+    pub(super) vanish_bytes: u32,
+}
+
+/// What a number of messages add to the counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) messages: u32,
+    pub(super) unseen: u32,
+    pub(super) deleted: u32,
+    pub(super) size: u64,
+    pub(super) deleted_size: u64,
+}
+
+impl Tally {
+    /// Counts one more message.
+    pub(super) fn add(&mut self, flags: Flags, size: u32) {
+        let deleted = flags.system.contains(SystemFlags::DELETED);
+        self.messages += 1;
+        self.unseen += u32::from(!flags.system.contains(SystemFlags::SEEN));
+        self.deleted += u32::from(deleted);
+        self.size += u64::from(size);
+        self.deleted_size += if deleted { size.into() } else { 0 };
+    }
+}
+
+impl MailboxRecord {
+    /// Counts messages in.
+    pub(super) fn count_in(&mut self, tally: &Tally) {
+        self.messages = self.messages.saturating_add(tally.messages);
+        self.unseen = self.unseen.saturating_add(tally.unseen);
+        self.deleted = self.deleted.saturating_add(tally.deleted);
+        self.size = self.size.saturating_add(tally.size);
+        self.deleted_size = self.deleted_size.saturating_add(tally.deleted_size);
+    }
+
+    /// Counts messages out.
+    pub(super) fn count_out(&mut self, tally: &Tally) {
+        self.messages = self.messages.saturating_sub(tally.messages);
+        self.unseen = self.unseen.saturating_sub(tally.unseen);
+        self.deleted = self.deleted.saturating_sub(tally.deleted);
+        self.size = self.size.saturating_sub(tally.size);
+        self.deleted_size = self.deleted_size.saturating_sub(tally.deleted_size);
+    }
+}
+
+/// One message of one mailbox: the small record that SELECT and FETCH FLAGS read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct MessageRecord {
+    pub(super) flags: Flags,
+    pub(super) modseq: u64,
+    pub(super) internal_date: ZonedTime,
+    pub(super) saved: Timestamp,
+    pub(super) size: u32,
+    pub(super) blob: u64,
+}
+
+/// Uids that one change removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct VanishRecord(pub(super) UidSet);
+
+impl Record for Progress {
+    const WHAT: &'static str = "progress";
+}
+
+impl Record for AccountRecord {
+    const WHAT: &'static str = "account";
+}
+
+impl Record for AddressRecord {
+    const WHAT: &'static str = "address";
+}
+
+impl Record for MailboxRecord {
+    const WHAT: &'static str = "mailbox";
+}
+
+impl Record for MessageRecord {
+    const WHAT: &'static str = "message";
+}
+
+impl Record for VanishRecord {
+    const WHAT: &'static str = "removed messages";
+}
+
+impl Record for BlobRecord {
+    const WHAT: &'static str = "body";
+}
+
+/// Bytes that postcard writes as one run and not one by one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Bytes(pub(super) Vec<u8>);
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Run;
+
+        impl Visitor<'_> for Run {
+            type Value = Bytes;
+
+            fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                out.write_str("bytes")
+            }
+
+            fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Bytes, E> {
+                Ok(Bytes(bytes.to_vec()))
+            }
+        }
+
+        deserializer.deserialize_bytes(Run)
+    }
+}

@@ -1,0 +1,94 @@
+//! Is there room on the disk for more mail?
+//!
+//! ENOSPC in the middle of a commit makes redb's handle unusable until it is reopened, so mail is
+//! refused before (452 4.3.1), while a reserve is left; flags and deletes still work. The index
+//! file does not shrink when mail is deleted, so room inside it counts as well.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::disk::Counters;
+
+/// Bytes written between two looks at the disk.
+const LOOK_EVERY_BYTES: u64 = 1 << 20;
+
+/// Time between two looks at the disk, for what other programs write.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// Most of a disk that is left free beside the configured reserve, in bytes, and the share of it.
+const SHARE_MAX: u64 = 1 << 30;
+const SHARE: u64 = 20;
+
+/// Watches the free space of the data folder.
+#[derive(Debug)]
+pub(super) struct Space {
+    folder: Arc<Path>,
+    index: Option<PathBuf>,
+    reserve: u64,
+    written: [Arc<Counters>; 2],
+    /// Bytes of the index in use, by estimate.
+    pub(super) kept: AtomicU64,
+    last: Mutex<Option<Look>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    at: Instant,
+    written: u64,
+    full: bool,
+}
+
+impl Space {
+    /// Watches the disk of `folder`; `index` is the index file if it is one.
+    pub(super) fn new(folder: Arc<Path>, index: Option<PathBuf>, reserve: u64, written: [Arc<Counters>; 2]) -> Self {
+        Self { folder, index, reserve, written, kept: AtomicU64::new(0), last: Mutex::new(None) }
+    }
+
+    /// Tells whether the reserve is touched. Asks the system only after some bytes or seconds, or
+    /// while it is.
+    pub(super) fn is_full(&self) -> bool {
+        let written = self.written.iter().map(|counters| counters.written.load(Ordering::Relaxed)).sum::<u64>();
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(look) = *last
+            && !look.full
+            && written.saturating_sub(look.written) < LOOK_EVERY_BYTES
+            && look.at.elapsed() < LOOK_EVERY
+        {
+            return false;
+        }
+        let full = self.look();
+        *last = Some(Look { at: Instant::now(), written, full });
+        full
+    }
+
+    /// Bytes that the files take on the disk.
+    pub(super) fn allocated(path: &Path) -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        std::fs::metadata(path).map_or(0, |facts| facts.blocks().saturating_mul(512))
+    }
+
+    fn look(&self) -> bool {
+        // A folder whose disk can't be asked is no reason to refuse mail.
+        let Ok(disk) = rustix::fs::statvfs(&*self.folder) else { return false };
+        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+        let total = disk.f_blocks.saturating_mul(disk.f_frsize);
+        let index = self.index.as_deref().map_or(0, Self::allocated);
+        let inside = index.saturating_sub(self.kept.load(Ordering::Relaxed));
+        // Part of what is free inside is in half-filled pages and can't be counted on.
+        let inside = inside.saturating_sub(index / 8);
+        free.saturating_add(inside) < self.reserve.saturating_add((total / SHARE).min(SHARE_MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reserve_larger_than_the_disk_leaves_no_room() {
+        let space = |reserve| Space::new(std::env::temp_dir().into(), None, reserve, Default::default());
+        assert!(space(u64::MAX).is_full());
+    }
+}

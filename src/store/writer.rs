@@ -1,0 +1,574 @@
+//! The writer thread: group commit, staging of large bodies, checkpoints, reopening.
+//!
+//! The thread takes every command that waits and does all of them in one transaction: each is
+//! planned on what the ones before it left, and applied at once. Then one `fdatasync` of the
+//! journal, a commit without durability, and only then the answers. There is no timer: while one
+//! sync runs, the next group gathers.
+//!
+//! A large body is first put into the index in steps of [`STEP_BYTES`], other commands in between,
+//! as a body nobody refers to; the change that refers to it is made durable by a checkpoint and
+//! not by the journal. When the disk fails, everything in the group is refused, and index and
+//! journal are opened anew: what was acknowledged is in them.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use redb::{Durability, WriteTransaction};
+use tokio::sync::oneshot;
+
+use crate::mail::mailbox::{AccountId, MailboxId, ModSeq, Uid};
+use crate::mail::message::BlobId;
+
+use super::blob::piece_count;
+use super::change::{Change, PAYLOAD_VERSION};
+use super::engine::{Engine, Shared, now};
+use super::error::{Fault, Trouble, WriteError};
+use super::journal::JournalError;
+use super::message::{self, Incoming, Pieces, Plan};
+use super::table::{SWEEP_STAGED, Tables};
+use super::{Folder, Pending, Placed, sweep};
+
+/// Most commands of a group.
+const GROUP_MAX: usize = 64;
+
+/// A group takes no further command when its payload has this many bytes.
+const GROUP_BYTES: usize = 512 << 10;
+
+/// Bytes of pieces staged in one transaction.
+const STEP_BYTES: usize = 512 << 10;
+
+/// Sweeping this many steps calls for a checkpoint, so that the room can be used again.
+const SWEEP_STEPS: u32 = 8;
+
+/// Wait between two attempts to reopen a store whose disk fails.
+const REOPEN_EVERY: Duration = Duration::from_secs(1);
+
+/// The writer's stack: redb's trees are shallow.
+pub(super) const STACK_BYTES: usize = 512 << 10;
+
+/// Tells a caller what became of its command once that is durable, or that it is not.
+type Answer = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
+
+/// A planned command.
+pub(super) struct Planned {
+    ops: Vec<super::change::Op>,
+    answer: Answer,
+}
+
+/// Plans one command on the tables, or answers with the error when there are none.
+pub(super) type Job = Box<dyn FnOnce(Result<&mut Tables<'_>, WriteError>) -> Result<Option<Planned>, Trouble> + Send>;
+
+/// What the writer is asked to do.
+pub(super) enum Command {
+    /// Anything but keeping new messages.
+    Plan(Job),
+    /// New messages.
+    Keep(Box<Keep>),
+    /// Look whether the disk still works.
+    Look,
+    /// Close, and say so.
+    Close(SyncSender<Result<(), WriteError>>),
+}
+
+/// New messages and where they go.
+pub(super) struct Keep {
+    pub(super) messages: Vec<Incoming>,
+    pub(super) target: Target,
+}
+
+/// Where new messages go, and who waits.
+pub(super) enum Target {
+    Deliver(Vec<(AccountId, Folder)>, oneshot::Sender<Result<Vec<(MailboxId, Uid)>, WriteError>>),
+    Append(MailboxId, oneshot::Sender<Result<Placed, WriteError>>),
+}
+
+/// Makes a command of a plan.
+pub(super) fn job<T: Send + 'static>(
+    plan: impl FnOnce(&mut Tables<'_>) -> Plan<T> + Send + 'static,
+) -> (Command, Pending<T>) {
+    let (sender, receiver) = oneshot::channel();
+    let job: Job = Box::new(move |tables| match tables {
+        Ok(tables) => conclude(plan(tables), sender),
+        Err(error) => {
+            tell(sender, Err(error));
+            Ok(None)
+        }
+    });
+    (Command::Plan(job), Pending(receiver))
+}
+
+/// A caller that no longer waits is no error.
+fn tell<T>(sender: oneshot::Sender<Result<T, WriteError>>, answer: Result<T, WriteError>) {
+    drop(sender.send(answer));
+}
+
+fn conclude<T: Send + 'static>(
+    plan: Plan<T>,
+    sender: oneshot::Sender<Result<T, WriteError>>,
+) -> Result<Option<Planned>, Trouble> {
+    match plan {
+        Ok((value, ops)) => {
+            Ok(Some(Planned { ops, answer: Box::new(move |outcome| tell(sender, outcome.map(|()| value))) }))
+        }
+        // Told with the group as well: what made the command impossible may be a change in it.
+        Err(Fault::Refused(error)) => Ok(Some(Planned {
+            ops: Vec::new(),
+            answer: Box::new(move |outcome| tell(sender, outcome.and(Err(error)))),
+        })),
+        Err(Fault::Broken(trouble)) => {
+            tell(sender, Err(trouble.clone().into()));
+            Err(trouble)
+        }
+    }
+}
+
+impl Keep {
+    /// Tells whether a body has still to be staged.
+    fn waits(&self) -> bool {
+        self.messages.iter().any(|message| matches!(message.pieces, Pieces::Outside | Pieces::Partly(..)))
+    }
+
+    /// The bodies that are staged or begun.
+    fn staged(&self) -> Vec<u64> {
+        let number = |message: &Incoming| match message.pieces {
+            Pieces::Staged(id) | Pieces::Partly(id, _) => Some(id),
+            Pieces::Inline | Pieces::Outside => None,
+        };
+        self.messages.iter().filter_map(number).collect()
+    }
+
+    /// Finds out whether the messages could be kept now.
+    fn check(&self, tables: &mut Tables<'_>) -> Result<(), Fault> {
+        match (&self.target, self.messages.as_slice()) {
+            (Target::Deliver(to, _), [message]) => message::deliver(tables, message, to).map(drop),
+            (Target::Deliver(..), _) => Ok(()),
+            (Target::Append(mailbox, _), messages) => message::append(tables, *mailbox, messages).map(drop),
+        }
+    }
+
+    fn plan(self, tables: &mut Tables<'_>) -> Result<Option<Planned>, Trouble> {
+        match (self.target, self.messages.as_slice()) {
+            (Target::Deliver(to, sender), [message]) => conclude(message::deliver(tables, message, &to), sender),
+            (Target::Deliver(_, sender), _) => conclude(Ok((Vec::new(), Vec::new())), sender),
+            (Target::Append(mailbox, sender), messages) => conclude(message::append(tables, mailbox, messages), sender),
+        }
+    }
+
+    fn refuse(self, error: WriteError) {
+        self.target.refuse(error);
+    }
+}
+
+impl Target {
+    /// Tells whoever waits that nothing was kept.
+    pub(super) fn refuse(self, error: WriteError) {
+        match self {
+            Self::Deliver(_, sender) => tell(sender, Err(error)),
+            Self::Append(_, sender) => tell(sender, Err(error)),
+        }
+    }
+}
+
+impl Command {
+    fn refuse(self, error: WriteError) {
+        match self {
+            Self::Plan(job) => drop(job(Err(error))),
+            Self::Keep(keep) => keep.refuse(error),
+            Self::Look => {}
+            Self::Close(reply) => drop(reply.send(Err(error))),
+        }
+    }
+}
+
+/// The thread's state.
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    commands: Receiver<Command>,
+    /// `None` while the disk fails.
+    engine: Option<Engine>,
+    reopen_at: Instant,
+    /// Large messages on their way in; the first is being staged.
+    staging: VecDeque<Box<Keep>>,
+    sweep_due: bool,
+    swept: u32,
+}
+
+/// A group while it gathers.
+struct Group {
+    /// The changes, as the journal will hold them.
+    payload: Vec<u8>,
+    first: u64,
+    last: u64,
+    /// It refers to staged bodies, which are in no journal.
+    durable: bool,
+    messages: u64,
+}
+
+impl Group {
+    fn is_empty(&self) -> bool {
+        self.payload.len() <= 1
+    }
+
+    /// Numbers and applies what a command came to.
+    fn add(&mut self, tables: &mut Tables<'_>, planned: Planned, answers: &mut Vec<Answer>) -> Result<(), Trouble> {
+        answers.push(planned.answer);
+        if planned.ops.is_empty() {
+            return Ok(());
+        }
+        let change = Change { seq: tables.seq, ops: planned.ops };
+        self.payload = change.encode_into(std::mem::take(&mut self.payload))?;
+        self.last = change.seq;
+        if self.first == 0 {
+            self.first = change.seq;
+        }
+        change.apply(tables)
+    }
+}
+
+impl Writer {
+    /// A writer for an open store.
+    pub(super) fn new(shared: Arc<Shared>, commands: Receiver<Command>, engine: Engine, sweep_due: bool) -> Self {
+        let staging = VecDeque::new();
+        let engine = Some(engine);
+        Self { shared, commands, engine, reopen_at: Instant::now(), staging, sweep_due, swept: 0 }
+    }
+
+    /// Works until the store is closed or nobody can send commands any more.
+    pub(super) fn run(mut self) {
+        loop {
+            let busy = self.engine.is_some() && (self.sweep_due || !self.staging.is_empty());
+            let command = if let Some(keep) = self.ready() {
+                Some(Command::Keep(keep))
+            } else if busy {
+                match self.commands.try_recv() {
+                    Ok(command) => Some(command),
+                    Err(TryRecvError::Empty) => None,
+                    Err(TryRecvError::Disconnected) => break,
+                }
+            } else {
+                match self.commands.recv() {
+                    Ok(command) => Some(command),
+                    Err(_) => break,
+                }
+            };
+            let idle = command.is_none();
+            if let Some(reply) = command.and_then(|command| self.group(command)) {
+                let closed = self.close();
+                drop(reply.send(closed));
+                return;
+            }
+            // Staging goes on between any two groups; sweeping can wait for a quiet moment.
+            let done = if self.staging.is_empty() { if idle { self.sweep() } else { Ok(()) } } else { self.stage() };
+            if let Err(trouble) = done {
+                self.restart(&trouble);
+            }
+        }
+        drop(self.close());
+    }
+
+    /// Does `first` and what waits behind it as one group. Gives back who asked to close.
+    fn group(&mut self, first: Command) -> Option<SyncSender<Result<(), WriteError>>> {
+        let mut answers = Vec::new();
+        let mut close = None;
+        let begun = self.reopened().and_then(|()| {
+            self.shared.begin_write().map_err(|trouble| {
+                self.restart(&trouble);
+                trouble.into()
+            })
+        });
+        let transaction = match begun {
+            Ok(transaction) => transaction,
+            // A broken store can be closed all the same.
+            Err(error) => match first {
+                Command::Close(reply) => return Some(reply),
+                other => {
+                    other.refuse(error);
+                    return None;
+                }
+            },
+        };
+        let written = self.write(transaction, first, &mut answers, &mut close);
+        let outcome = written.as_ref().map(|_| ()).map_err(|trouble| WriteError::from(trouble.clone()));
+        for answer in answers {
+            answer(outcome.clone());
+        }
+        let checked = written.and_then(|woken| {
+            self.shared.watchers.wake(&woken, ModSeq(self.shared.applied.load(Ordering::Acquire)));
+            match self.engine.as_mut().filter(|engine| engine.wants_checkpoint(&self.shared)) {
+                Some(engine) => engine.checkpoint(&self.shared),
+                None => Ok(()),
+            }
+        });
+        if let Err(trouble) = checked {
+            self.restart(&trouble);
+        }
+        close
+    }
+
+    /// Plans, applies and commits a group. Gives the accounts that it changed.
+    fn write(
+        &mut self,
+        transaction: WriteTransaction,
+        first: Command,
+        answers: &mut Vec<Answer>,
+        close: &mut Option<SyncSender<Result<(), WriteError>>>,
+    ) -> Result<Vec<u32>, Trouble> {
+        let engine = self.engine.as_mut().ok_or_else(|| Trouble::damaged("no journal"))?;
+        let mut tables = match Tables::open(&transaction, now()) {
+            Ok(tables) => tables,
+            Err(trouble) => {
+                first.refuse(trouble.clone().into());
+                return Err(trouble);
+            }
+        };
+        let mut group =
+            Group { payload: vec![PAYLOAD_VERSION], first: 0, last: engine.seq, durable: false, messages: 0 };
+        let mut next = Some(first);
+        let mut taken = 0;
+        while let Some(command) = next.take() {
+            tables.seq = group.last + 1;
+            match command {
+                Command::Plan(job) => {
+                    if let Some(planned) = job(Ok(&mut tables))? {
+                        group.add(&mut tables, planned, answers)?;
+                    }
+                }
+                Command::Keep(keep) => {
+                    if let Some(keep) = keep_now(&self.shared, keep, &mut tables, &mut group, answers)? {
+                        self.staging.push_back(keep);
+                    }
+                }
+                Command::Look => {}
+                Command::Close(reply) => {
+                    *close = Some(reply);
+                    break;
+                }
+            }
+            taken += 1;
+            if taken < GROUP_MAX && group.payload.len() < GROUP_BYTES {
+                next = self.commands.try_recv().ok();
+            }
+        }
+        self.sweep_due |= tables.sweep_due;
+        let (woken, kept, touched) = (std::mem::take(&mut tables.woken), tables.progress.kept, tables.touched);
+        if !touched {
+            drop(tables);
+            transaction.abort()?;
+            return Ok(woken);
+        }
+        tables.finish()?;
+        commit(&self.shared, engine, transaction, &group)?;
+        self.shared.space.kept.store(kept, Ordering::Relaxed);
+        self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner).messages += group.messages;
+        Ok(woken)
+    }
+
+    /// The first of the large messages, when all of it is staged.
+    fn ready(&mut self) -> Option<Box<Keep>> {
+        self.staging.pop_front_if(|keep| !keep.waits())
+    }
+
+    /// Puts the next pieces of the first large message into the index.
+    fn stage(&mut self) -> Result<(), Trouble> {
+        let Some(keep) = self.staging.front_mut() else { return Ok(()) };
+        let full = self.shared.space.is_full();
+        let waiting = |message: &&mut Incoming| matches!(message.pieces, Pieces::Outside | Pieces::Partly(..));
+        let Some(message) = keep.messages.iter_mut().find(waiting) else { return Ok(()) };
+        let transaction = self.shared.begin_write()?;
+        let mut tables = Tables::open(&transaction, now())?;
+        let staged = if full { Err(Fault::Refused(WriteError::DiskFull)) } else { stage_step(&mut tables, message) };
+        match staged {
+            Ok(pieces) => message.pieces = pieces,
+            Err(Fault::Broken(trouble)) => return Err(trouble),
+            Err(Fault::Refused(error)) => {
+                for id in keep.staged() {
+                    sweep::abandon(&mut tables, id)?;
+                }
+                if let Some(keep) = self.staging.pop_front() {
+                    keep.refuse(error);
+                }
+            }
+        }
+        self.sweep_due |= tables.sweep_due;
+        tables.finish()?;
+        commit_soft(transaction)
+    }
+
+    /// Removes a little of what nobody refers to.
+    fn sweep(&mut self) -> Result<(), Trouble> {
+        if !self.sweep_due {
+            return Ok(());
+        }
+        let transaction = self.shared.begin_write()?;
+        let mut tables = Tables::open(&transaction, now())?;
+        self.sweep_due = sweep::step(&mut tables)?;
+        if self.sweep_due {
+            self.swept += 1;
+            self.shared.space.kept.store(tables.progress.kept, Ordering::Relaxed);
+            tables.finish()?;
+            return commit_soft(transaction);
+        }
+        drop(tables);
+        transaction.abort()?;
+        if std::mem::take(&mut self.swept) > SWEEP_STEPS
+            && let Some(engine) = self.engine.as_mut()
+        {
+            engine.checkpoint(&self.shared)?;
+        }
+        Ok(())
+    }
+
+    /// Opens index and journal again where a failed disk closed them.
+    fn reopened(&mut self) -> Result<(), WriteError> {
+        let failing = || WriteError::Storage("the disk failed a moment ago".to_owned());
+        if self.engine.is_some() {
+            return Ok(());
+        }
+        if Instant::now() < self.reopen_at {
+            return Err(failing());
+        }
+        self.reopen();
+        if self.engine.is_some() { Ok(()) } else { Err(failing()) }
+    }
+
+    fn reopen(&mut self) {
+        match Engine::open(&self.shared) {
+            Ok((engine, sweep_due)) => {
+                tracing::info!("the store is open again");
+                self.engine = Some(engine);
+                self.sweep_due = sweep_due;
+            }
+            Err(error) => {
+                tracing::error!(%error, "the store can't be reopened");
+                self.reopen_at = Instant::now() + REOPEN_EVERY;
+            }
+        }
+    }
+
+    /// The disk failed: lets go of everything and tries to open it anew.
+    fn restart(&mut self, trouble: &Trouble) {
+        tracing::error!(%trouble, "the store failed and is reopened");
+        self.engine = None;
+        self.shared.take_down(trouble);
+        for keep in self.staging.drain(..) {
+            keep.refuse(trouble.clone().into());
+        }
+        self.reopen();
+    }
+
+    fn close(&mut self) -> Result<(), WriteError> {
+        let checkpoint = self.engine.as_mut().map_or(Ok(()), |engine| engine.checkpoint(&self.shared));
+        self.engine = None;
+        for keep in self.staging.drain(..) {
+            keep.refuse(WriteError::Closed);
+        }
+        let shut = self.shared.shut();
+        Ok(checkpoint.and(shut)?)
+    }
+}
+
+/// Keeps messages now, or gives them back when a body has to be staged first.
+fn keep_now(
+    shared: &Shared,
+    keep: Box<Keep>,
+    tables: &mut Tables<'_>,
+    group: &mut Group,
+    answers: &mut Vec<Answer>,
+) -> Result<Option<Box<Keep>>, Trouble> {
+    let staged = keep.staged();
+    let refusal = if shared.space.is_full() {
+        Some(WriteError::DiskFull)
+    } else if keep.waits() {
+        match keep.check(tables) {
+            Ok(()) => return Ok(Some(keep)),
+            Err(Fault::Refused(error)) => Some(error),
+            Err(Fault::Broken(trouble)) => {
+                keep.refuse(trouble.clone().into());
+                return Err(trouble);
+            }
+        }
+    } else {
+        None
+    };
+    if let Some(error) = refusal {
+        keep.refuse(error);
+        return give_up(tables, &staged).map(|()| None);
+    }
+    let messages = keep.messages.len() as u64;
+    let Some(planned) = keep.plan(tables)? else { return Ok(None) };
+    if planned.ops.is_empty() {
+        give_up(tables, &staged)?;
+    } else {
+        group.durable |= !staged.is_empty();
+        group.messages += messages;
+    }
+    group.add(tables, planned, answers).map(|()| None)
+}
+
+fn give_up(tables: &mut Tables<'_>, staged: &[u64]) -> Result<(), Trouble> {
+    staged.iter().try_for_each(|id| sweep::abandon(tables, *id))
+}
+
+/// Stages up to [`STEP_BYTES`] of a body; tells how far it is.
+fn stage_step(tables: &mut Tables<'_>, message: &Incoming) -> Result<Pieces, Fault> {
+    let (id, first) = match message.pieces {
+        Pieces::Partly(id, next) => (id, next),
+        Pieces::Outside => {
+            let id = tables.progress.blob;
+            tables.progress.blob += 1;
+            tables.sweep()?.insert((SWEEP_STAGED, id), ()).map_err(Trouble::from)?;
+            (id, 0)
+        }
+        done @ (Pieces::Inline | Pieces::Staged(_)) => return Ok(done),
+    };
+    let total = piece_count(message.body.stored());
+    let table = tables.piece()?;
+    let (mut bytes, mut next, mut trouble) = (0, first, None);
+    let cut = message.body.pieces(BlobId(id), first, &mut |index, piece| {
+        trouble = table.insert((id, index), piece).err().map(Trouble::from);
+        bytes += piece.len();
+        next = index.saturating_add(1);
+        Ok(trouble.is_none() && bytes < STEP_BYTES)
+    });
+    if let Some(trouble) = trouble {
+        return Err(trouble.into());
+    }
+    cut?;
+    if next == first && next < total {
+        return Err(WriteError::Storage("the spooled body ended early".to_owned()).into());
+    }
+    Ok(if next < total { Pieces::Partly(id, next) } else { Pieces::Staged(id) })
+}
+
+/// Makes a group durable: by the journal, or by a checkpoint when it refers to staged bodies or the
+/// journal has no room for it.
+fn commit(shared: &Shared, engine: &mut Engine, transaction: WriteTransaction, group: &Group) -> Result<(), Trouble> {
+    if group.is_empty() {
+        return commit_soft(transaction);
+    }
+    let journaled = !group.durable
+        && match engine.journal.append(group.first, group.last, &group.payload) {
+            Ok(()) => true,
+            Err(JournalError::Full | JournalError::TooLarge) => false,
+            Err(error) => return Err(error.into()),
+        };
+    engine.seq = group.last;
+    engine.applied = group.last;
+    if journaled {
+        commit_soft(transaction)?;
+    } else {
+        engine.make_durable(shared, transaction)?;
+    }
+    shared.applied.store(group.last, Ordering::Release);
+    Ok(())
+}
+
+/// Commits so that readers see it; the next durable commit takes it along.
+fn commit_soft(mut transaction: WriteTransaction) -> Result<(), Trouble> {
+    transaction.set_durability(Durability::None)?;
+    transaction.commit()?;
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! Plays the transcripts of `tests/session` straight into the sessions, on a real store.
+
+mod support;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use pillarbox::daemon::receive::Office;
+use pillarbox::daemon::serve_imap::ImapAnswers;
+use pillarbox::protocol::imap::{ImapConfig, Session, Site};
+use pillarbox::protocol::smtp::{Receiver, Role, Setup, SmtpConfig};
+use support::script::Script;
+use support::wire::{Straight, Wire};
+use support::world::World;
+use support::{Pace, Stage, play_folder};
+
+#[test]
+fn imap() {
+    play_folder("imap", &Imap);
+}
+
+#[test]
+fn smtp() {
+    play_folder("smtp", &Smtp);
+}
+
+/// An IMAP session with the world behind it.
+struct Imap;
+
+impl Stage for Imap {
+    fn open(&self, script: &Script, world: &World, pace: Pace) -> Result<Box<dyn Wire>, String> {
+        let config: ImapConfig = toml::from_str(&script.settings).map_err(|error| error.to_string())?;
+        let peer = script.client.unwrap_or(IpAddr::from([192, 0, 2, 1]));
+        let site = Site { host: "pillarbox.test".into(), starttls: !script.tls, clear_login: script.clear_login };
+        let session = Session::new(Arc::new(config), site);
+        let answers = ImapAnswers::new(world.store.clone(), &world.doorway, peer);
+        Ok(Box::new(Straight::new(session, answers, world.runtime.clone(), pace, script.tls)))
+    }
+}
+
+/// The receiver of either role with the world behind it.
+struct Smtp;
+
+impl Stage for Smtp {
+    fn open(&self, script: &Script, world: &World, pace: Pace) -> Result<Box<dyn Wire>, String> {
+        let role = match script.role.as_deref() {
+            None | Some("exchange") => Role::Exchange,
+            Some("submission") => Role::Submission,
+            Some(other) => return Err(format!("there is no role {other}")),
+        };
+        let config: SmtpConfig = toml::from_str(&script.settings).map_err(|error| error.to_string())?;
+        let peer = script.client.unwrap_or(IpAddr::from([192, 0, 2, 1]));
+        let name: Arc<str> = "pillarbox.test".into();
+        let office = Office::new(world.store.clone(), world.doorway.clone(), name.clone(), &config);
+        let config = Arc::new(config);
+        let setup = Setup { role, name, config, peer, starttls: !script.tls, login_in_clear: script.clear_login };
+        let wire = Straight::new(
+            Receiver::new(setup),
+            office.reception(peer),
+            world.runtime.clone(),
+            pace,
+            script.tls,
+        );
+        Ok(Box::new(wire))
+    }
+}
