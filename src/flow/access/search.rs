@@ -16,6 +16,9 @@ use crate::store::{Body, ReadError, Reader, Store};
 /// Bytes of a body asked for at once; the store hands out at most the rest of a block.
 const CHUNK: usize = 64 * 1024;
 
+/// What a look at a message's structure counts for, in bytes of the [`Budget`].
+const STRUCTURE_COST: u64 = 1024;
+
 /// What is searched, and for what.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'q> {
@@ -36,7 +39,7 @@ pub struct Question<'q> {
 pub struct Budget {
     /// Messages looked at. Default: 16,384, some ten milliseconds where no message is opened.
     pub messages: u32,
-    /// Bytes of headers and bodies read. Default: 4 MiB.
+    /// Bytes of headers and bodies read, and 1 KiB for each message opened at all. Default: 4 MiB.
     pub bytes: u64,
 }
 
@@ -115,6 +118,7 @@ impl Source for Letters<'_> {
     type Error = ReadError;
 
     fn structure(&mut self, message: &Message) -> Result<Option<Structure>, ReadError> {
+        self.bytes += STRUCTURE_COST;
         self.reader.structure(self.mailbox, message.uid)
     }
 
