@@ -26,10 +26,10 @@ fn several_accounts_share_one_body_and_the_last_removal_removes_it() {
         vec![(ann, Folder::Inbox), (bob, Folder::Special(SpecialUse::Junk)), (bob, Folder::Named(mailbox_name("no")))];
     let placed = rig.store.deliver(rig.letter(b"to both"), to).wait().unwrap();
     assert_eq!(placed, [(ann_inbox, uid(1)), (rig.mailbox(bob, "Junk"), uid(1)), (bob_inbox, uid(1))]);
-    let blob = |mailbox| rig.reader().message(mailbox, uid(1)).unwrap().unwrap().blob;
-    assert_eq!(blob(ann_inbox), blob(bob_inbox));
+    let number = |mailbox| rig.reader().message(mailbox, uid(1)).unwrap().unwrap().blob;
+    assert_eq!(number(ann_inbox), number(bob_inbox));
     check(&rig.store);
-    let shared = blob(ann_inbox);
+    let shared = number(ann_inbox);
     for (mailbox, _) in placed {
         assert_eq!(read_body(&rig.store, shared), b"to both");
         assert_eq!(rig.store.remove(mailbox, uids(&[1])).wait(), Ok(uids(&[1])));
@@ -253,6 +253,7 @@ fn a_large_body_is_staged_and_comes_back() {
     rig.swept();
     check(&rig.store);
     assert!(rig.reader().table(PIECE).unwrap().first().unwrap().is_none());
+    assert!(rig.reader().table(TAIL).unwrap().first().unwrap().is_none());
 }
 
 #[test]
@@ -299,6 +300,24 @@ fn a_change_wakes_those_who_wait_for_that_account() {
     assert!(!for_bob.has_changed().unwrap());
     rig.store.close().unwrap();
     assert!(for_ann.has_changed().is_err());
+}
+
+#[test]
+fn a_small_delivery_writes_at_most_12_kib_checkpoints_included() {
+    const DELIVERIES: u64 = 1000;
+    let rig = Rig::with(StoreConfig { cache_bytes: 2 << 20, journal_bytes: 16 << 20, reserve_bytes: 0 });
+    let (ann, _) = rig.account("ann");
+    let before = rig.store.figures();
+    for number in 0..DELIVERIES {
+        rig.deliver(&noise(3000, number), &[ann]);
+    }
+    let after = rig.store.figures();
+    let bytes = after.journal_written + after.index_written - before.journal_written - before.index_written;
+    let (syncs, checkpoints) = (after.syncs - before.syncs, after.checkpoints - before.checkpoints);
+    println!("{} bytes a delivery, {syncs} syncs, {checkpoints} checkpoints", bytes / DELIVERIES);
+    assert!(checkpoints >= 3);
+    assert!(bytes / DELIVERIES <= 12 << 10);
+    assert!(syncs <= DELIVERIES * 21 / 20);
 }
 
 #[test]

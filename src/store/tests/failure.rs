@@ -249,6 +249,7 @@ fn a_body_left_half_staged_is_removed_at_the_next_start() {
     rig.swept();
     assert_eq!(rig.facts(inbox).messages, 0);
     assert!(rig.reader().table(PIECE).unwrap().first().unwrap().is_none());
+    assert!(rig.reader().table(TAIL).unwrap().first().unwrap().is_none());
     check(&rig.store);
 }
 

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::blob::{BlobRecord, piece_count};
 use super::disk::{Disks, MemoryDisk};
 use super::record::{MessageRecord, Record};
-use super::table::{BLOB, ENV, MSG, PIECE, SWEEP};
+use super::table::{BLOB, ENV, MSG, PIECE, SWEEP, TAIL};
 use super::*;
 use crate::mail::date::Timestamp;
 use crate::mail::message::{Flags, Keyword, SystemFlags};
@@ -169,7 +169,7 @@ fn verifier() -> ScramVerifier {
 
 /// Bytes that do not compress.
 fn noise(length: usize, seed: u64) -> Vec<u8> {
-    let mut state = seed | 1;
+    let mut state = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {
         state ^= state << 13;
@@ -201,7 +201,11 @@ fn check(store: &Store) {
     assert!(referred.is_empty(), "messages without a body: {referred:?}");
     if reader.table(SWEEP).unwrap().first().unwrap().is_none() {
         let pieces = known.iter().flat_map(|(id, count)| (0..*count).map(|index| (*id, index))).collect::<Vec<_>>();
-        let there = reader.table(PIECE).unwrap().iter().unwrap().map(|row| row.unwrap().0.value()).collect::<Vec<_>>();
+        let (large, tails) = (reader.table(PIECE).unwrap(), reader.table(TAIL).unwrap());
+        let mut there = large.iter().unwrap().map(|row| row.unwrap().0.value()).collect::<Vec<_>>();
+        let last = |id: u64| known.iter().find(|(known, _)| *known == id).map_or(0, |(_, count)| count - 1);
+        there.extend(tails.iter().unwrap().map(|row| row.unwrap().0.value()).map(|id| (id, last(id))));
+        there.sort_unstable();
         assert_eq!(pieces, there);
         let structures = reader.table(ENV).unwrap();
         let structures = structures.iter().unwrap().map(|row| row.unwrap().0.value());
