@@ -73,7 +73,7 @@ pub struct Store {
 }
 
 /// How the store uses the board.
-#[derive(Clone, Debug, serde::Deserialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct StoreConfig {
     /// redb's cache in bytes; it is heap. Default: 2 MiB (STORAGE: 1 to 2 MiB is enough).
@@ -171,7 +171,7 @@ pub enum Folder {
 }
 
 /// Figures for `status`.
-#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Figures {
     /// Size of `mail.redb` and the journal on disk, allocated bytes.
     pub store_bytes: u64,

@@ -58,6 +58,15 @@ pub enum DoorError {
     Write(WriteError),
 }
 
+impl fmt::Display for DoorError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read(error) => error.fmt(out),
+            Self::Write(error) => error.fmt(out),
+        }
+    }
+}
+
 impl Door {
     /// Sets the door up; keeps a new secret in a store that has none. May block.
     ///

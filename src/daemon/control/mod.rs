@@ -1,0 +1,196 @@
+//! The control socket: how commands speak to a running server, which owns the store.
+//!
+//! `control.sock` lies in the data folder and belongs to its owner alone (mode 0600; the kernel also
+//! tells who called, and only the same user and root are heard). A line each way is one JSON object:
+//! [`Order`] and [`Outcome`]. A connection gives one order at a time; few connections are served at
+//! once, the others wait.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream as BlockingStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+mod obey;
+mod order;
+
+pub use obey::obey;
+pub use order::{
+    AccountRow, AliasRow, ListenerStatus, ORDER_LINE_MAX, OUTCOME_LINE_MAX, Order, Outcome, ROWS_MAX, Status,
+};
+
+use crate::store::Store;
+
+/// The socket's name in the data folder.
+pub const SOCKET: &str = "control.sock";
+
+/// Connections served at one time.
+const CONNECTIONS_MAX: usize = 4;
+
+/// Silence between orders that ends a connection.
+const SILENCE_MAX: Duration = Duration::from_mins(1);
+
+/// Wait before the next try when a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Longest path the kernel takes for a socket, with room to spare (108 bytes with its NUL).
+const SOCKET_PATH_MAX: usize = 100;
+
+/// Tells how the server is.
+pub type StatusSource = Arc<dyn Fn() -> Status + Send + Sync>;
+
+/// The control socket, bound.
+pub struct Control {
+    listener: UnixListener,
+    path: PathBuf,
+    desk: Desk,
+}
+
+/// What a connection needs.
+#[derive(Clone)]
+struct Desk {
+    store: Store,
+    status: StatusSource,
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Control").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Control {
+    /// Binds the socket in the data folder; a stale one, on which nobody listens, is replaced. Needs
+    /// a reactor.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AddrInUse`] when another server listens there.
+    pub fn bind(folder: &Path, store: Store, status: StatusSource) -> io::Result<Self> {
+        let path = folder.join(SOCKET);
+        let address = SocketPath::of(folder)?;
+        if fs::symlink_metadata(&path).is_ok_and(|found| found.file_type().is_socket()) {
+            if BlockingStream::connect(address.as_path()).is_ok() {
+                return Err(io::ErrorKind::AddrInUse.into());
+            }
+            fs::remove_file(&path)?;
+        }
+        let listener = UnixListener::bind(address.as_path())?;
+        fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+        Ok(Self { listener, path, desk: Desk { store, status } })
+    }
+
+    /// Serves until dropped; connections end with it.
+    pub async fn serve(self) {
+        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut connections = JoinSet::new();
+        loop {
+            let Ok(permit) = permits.clone().acquire_owned().await else { return };
+            while connections.try_join_next().is_some() {}
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    let desk = self.desk.clone();
+                    connections.spawn(async move {
+                        if let Err(error) = desk.attend(stream).await {
+                            tracing::debug!(%error, "a control connection broke");
+                        }
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the control socket did not accept");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        // Left behind it would do no harm: the next server replaces it.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl Desk {
+    /// Serves one connection.
+    async fn attend(&self, stream: UnixStream) -> io::Result<()> {
+        let caller = stream.peer_cred()?.uid();
+        if caller != 0 && caller != rustix::process::geteuid().as_raw() {
+            tracing::warn!(uid = caller, "a control connection of another user was refused");
+            return Ok(());
+        }
+        let mut stream = BufReader::new(stream);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let limit = ORDER_LINE_MAX as u64 + 1;
+            let mut bounded = (&mut stream).take(limit);
+            match timeout(SILENCE_MAX, bounded.read_until(b'\n', &mut line)).await {
+                Err(_) | Ok(Ok(0)) => return Ok(()),
+                Ok(read) => read?,
+            };
+            let whole = line.len() <= ORDER_LINE_MAX && line.ends_with(b"\n");
+            let outcome = match serde_json::from_slice(&line) {
+                _ if !whole => Outcome::Refused { reason: "the order is too long".into() },
+                Ok(Order::Status) => Outcome::Status { status: Box::new((self.status)()) },
+                Ok(order) => {
+                    let store = self.store.clone();
+                    let working = tokio::task::spawn_blocking(move || obey(&store, order));
+                    working.await.unwrap_or_else(|_| Outcome::Refused { reason: "the server is stopping".into() })
+                }
+                Err(error) => Outcome::Refused { reason: format!("this is no order: {error}") },
+            };
+            let mut answer = serde_json::to_vec(&outcome).map_err(io::Error::other)?;
+            answer.push(b'\n');
+            timeout(SILENCE_MAX, stream.get_mut().write_all(&answer)).await??;
+            if !whole {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Tells whether a server runs on this data folder.
+pub fn answers(folder: &Path) -> bool {
+    SocketPath::of(folder).is_ok_and(|address| BlockingStream::connect(address.as_path()).is_ok())
+}
+
+/// The path under which the kernel takes the socket: a deep data folder would make it too long, so
+/// it is then named by way of the open folder.
+#[derive(Debug)]
+pub struct SocketPath {
+    path: PathBuf,
+    _folder: Option<File>,
+}
+
+impl SocketPath {
+    /// The path of the socket in this data folder.
+    ///
+    /// # Errors
+    /// When the path is long and the folder cannot be opened.
+    pub fn of(folder: &Path) -> io::Result<Self> {
+        let path = folder.join(SOCKET);
+        if path.as_os_str().len() <= SOCKET_PATH_MAX {
+            return Ok(Self { path, _folder: None });
+        }
+        let open = File::open(folder)?;
+        let path = PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", open.as_raw_fd()));
+        Ok(Self { path, _folder: Some(open) })
+    }
+
+    /// The path, good as long as this lives.
+    #[must_use]
+    pub fn as_path(&self) -> &Path {
+        &self.path
+    }
+}
