@@ -203,6 +203,7 @@ fn keys() -> &'static Keys {
     })
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "it stands in map_err")]
 fn text(error: std::io::Error) -> String {
     error.to_string()
 }
