@@ -51,6 +51,7 @@ impl World {
                     assert_eq!(before == b'\r', byte == b'\n', "a bare CR or LF was kept");
                     before = byte;
                 }
+                assert!(self.binary || before != b'\r', "a bare CR was kept at the end");
                 self.kept.push(letter);
             }
         }

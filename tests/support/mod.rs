@@ -1,11 +1,13 @@
 //! Plays transcripts (`tests/session/README.md`) against anything that speaks like a server.
 //!
 //! `script` reads a file into steps, `words` fills in what depends on the run, `world` is the store
-//! with its facts, `wire` drives one session without a socket, and [`play`] ties them together. It
-//! knows no protocol: a caller says how a connection is opened.
+//! with its facts, `wire` drives one session without a socket, `network` lets the program's own loop
+//! drive it over one, and [`play`] ties them together. It knows no protocol: a caller says how a
+//! session is made.
 
 #![allow(clippy::indexing_slicing, clippy::expect_used, reason = "a player that panics is a test that fails")]
 
+pub(crate) mod network;
 pub(crate) mod pop3;
 pub(crate) mod script;
 pub(crate) mod wire;
@@ -27,14 +29,15 @@ pub(crate) enum Pace {
     Whole,
     /// One at a time.
     ByteByByte,
+    /// As the transcript writes them, over a real socket and real TLS.
+    Network,
 }
 
 /// One way of playing transcripts. Several are played at one time.
 pub(crate) trait Stage: Sync {
-    /// Tells whether a script can be played this way; what cannot is passed over.
-    fn can_play(&self, script: &Script) -> bool {
-        let _ = script;
-        true
+    /// The paces at which each script is played.
+    fn paces(&self) -> &[Pace] {
+        &[Pace::Whole, Pace::ByteByByte]
     }
 
     /// Opens one more connection for a script in its world.
@@ -54,7 +57,7 @@ pub(crate) fn play_folder(folder: &str, stage: &dyn Stage) {
     let player = || {
         let mut failures = Vec::new();
         while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
-            for pace in [Pace::Whole, Pace::ByteByByte] {
+            for &pace in stage.paces() {
                 if let Err(failure) = play(path, stage, pace) {
                     failures.push(format!("{}:{failure} ({pace:?})", path.display()));
                 }
@@ -67,7 +70,13 @@ pub(crate) fn play_folder(folder: &str, stage: &dyn Stage) {
         players.into_iter().flat_map(|player| player.join().expect("a player that ends")).collect()
     });
     failures.sort();
-    assert!(failures.is_empty(), "{} of {} failed:\n{}", failures.len(), 2 * paths.len(), failures.join("\n"));
+    assert!(
+        failures.is_empty(),
+        "{} of {} failed:\n{}",
+        failures.len(),
+        stage.paces().len() * paths.len(),
+        failures.join("\n")
+    );
 }
 
 fn transcripts(folder: &str) -> Vec<PathBuf> {
@@ -83,7 +92,7 @@ fn transcripts(folder: &str) -> Vec<PathBuf> {
 pub(crate) fn play(path: &Path, stage: &dyn Stage, pace: Pace) -> Result<(), String> {
     let text = fs::read_to_string(path).map_err(|error| format!("0: {error}"))?;
     let script = Script::parse(&text)?;
-    if !stage.can_play(&script) {
+    if pace == Pace::Network && script.waits_out_patience() {
         return Ok(());
     }
     let mut world = World::new();

@@ -117,6 +117,11 @@ impl Script {
         Ok(script)
     }
 
+    /// Tells whether somebody would have to wait until a session's patience is at its end.
+    pub(crate) fn waits_out_patience(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step.action, Action::Event(Event::Silence(_))))
+    }
+
     fn take(&mut self, number: usize, line: &str) -> Result<(), String> {
         if line.trim().is_empty() || line.starts_with('#') {
             return Ok(());

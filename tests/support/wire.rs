@@ -9,6 +9,9 @@ use pillarbox::protocol::{Notice, Session, Step, TlsFacts};
 use tokio::runtime::Runtime;
 
 use super::Pace;
+use super::network::Network;
+use super::script::Script;
+use super::world::World;
 
 /// How long a line may take that comes by itself (a change pushed to an idling client).
 const PUSH_MAX: Duration = Duration::from_secs(5);
@@ -60,6 +63,24 @@ pub(crate) trait Wire {
 
     /// The session's patience, where it can be asked.
     fn patience(&self) -> Option<Duration>;
+}
+
+/// Opens a connection to a session at this pace.
+pub(crate) fn open<S, A>(
+    session: S,
+    answers: A,
+    script: &Script,
+    world: &World,
+    pace: Pace,
+) -> Result<Box<dyn Wire>, String>
+where
+    S: Session + Send + 'static,
+    A: Answers<S> + Send + 'static,
+{
+    match pace {
+        Pace::Network => Ok(Box::new(Network::open(session, answers, script.tls)?)),
+        _ => Ok(Box::new(Straight::new(session, answers, world.runtime.clone(), pace, script.tls))),
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

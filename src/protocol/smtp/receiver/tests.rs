@@ -178,8 +178,9 @@ proptest! {
     }
 
     #[test]
-    fn nothing_kept_on_port_25_has_a_bare_cr_or_lf(input in words()) {
-        let input = [b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<b@c>\r\nDATA\r\n", input.as_slice()].concat();
+    fn nothing_kept_on_port_25_has_a_bare_cr_or_lf(input in words(), data in any::<bool>()) {
+        let start: &[u8] = if data { b"DATA\r\n" } else { b"BDAT 5\r\ntext\r" };
+        let input = [b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<b@c>\r\n", start, input.as_slice()].concat();
         if !input.windows(10).any(|ten| ten == b"BINARYMIME") {
             for kept in play(Role::Exchange, &input, 1000).kept {
                 let text = String::from_utf8(kept).unwrap().replace("\r\n", "");
