@@ -91,6 +91,9 @@ impl Sync {
             rest.subtract(&changes.vanished);
             let (since, upto) = (view.flags_modseq, mailbox.highest_modseq);
             self.state = State::Flags(Scan { mailbox: mailbox.id, rest, since, upto });
+        } else {
+            // Nobody changed flags up to now: what comes later is all there is to look for.
+            view.flags_modseq = view.flags_modseq.max(mailbox.highest_modseq);
         }
         view.modseq = view.modseq.max(mailbox.highest_modseq);
         if view.keywords != mailbox.keywords {
