@@ -54,13 +54,7 @@ impl Stage for Smtp {
         let office = Office::new(world.store.clone(), world.doorway.clone(), name.clone(), &config);
         let config = Arc::new(config);
         let setup = Setup { role, name, config, peer, starttls: !script.tls, login_in_clear: script.clear_login };
-        let wire = Straight::new(
-            Receiver::new(setup),
-            office.reception(peer),
-            world.runtime.clone(),
-            pace,
-            script.tls,
-        );
+        let wire = Straight::new(Receiver::new(setup), office.reception(peer), world.runtime.clone(), pace, script.tls);
         Ok(Box::new(wire))
     }
 }

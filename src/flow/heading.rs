@@ -203,7 +203,8 @@ mod tests {
 
     #[test]
     fn a_return_path_is_taken_out_with_its_continuation() {
-        let text = "A: 1\r\nreturn-path :\r\n <x@y>\r\nReturn-Path-2: 3\r\nReturn-Path: <>\r\n\r\nReturn-Path: body\r\n";
+        let text =
+            "A: 1\r\nreturn-path :\r\n <x@y>\r\nReturn-Path-2: 3\r\nReturn-Path: <>\r\n\r\nReturn-Path: body\r\n";
         assert_eq!(plain(text), "A: 1\r\nReturn-Path-2: 3\r\n\r\nReturn-Path: body\r\n");
     }
 

@@ -98,7 +98,8 @@ impl World {
     }
 
     fn account(&self, name: &str) -> Result<AccountId, String> {
-        let accounts = self.store.reader().and_then(|reader| reader.accounts()).map_err(|error| format!("{error:?}"))?;
+        let accounts =
+            self.store.reader().and_then(|reader| reader.accounts()).map_err(|error| format!("{error:?}"))?;
         let account = accounts.into_iter().find(|account| account.address.to_string() == name);
         account.map(|account| account.id).ok_or_else(|| format!("there is no account {name}"))
     }
@@ -108,7 +109,9 @@ impl World {
         let found = self
             .store
             .reader()
-            .and_then(|reader| reader.mailbox_named(account, &mailbox_name(mailbox).unwrap_or_else(|_| MailboxName::inbox())))
+            .and_then(|reader| {
+                reader.mailbox_named(account, &mailbox_name(mailbox).unwrap_or_else(|_| MailboxName::inbox()))
+            })
             .map_err(|error| format!("{error:?}"))?;
         found.ok_or_else(|| format!("{name} has no mailbox {mailbox}"))
     }
@@ -166,8 +169,11 @@ impl World {
         let message = reader.message(mailbox.id, uid).map_err(|error| format!("{error:?}"))?;
         let message = message.ok_or_else(|| format!("there is no message {}", uid.get()))?;
         let wanted = flag_names(flags)?;
-        let mut keywords: Vec<_> =
-            mailbox.keywords.names(message.flags.keywords).map(|keyword| keyword.as_str().to_ascii_lowercase()).collect();
+        let mut keywords: Vec<_> = mailbox
+            .keywords
+            .names(message.flags.keywords)
+            .map(|keyword| keyword.as_str().to_ascii_lowercase())
+            .collect();
         let mut wanted_keywords: Vec<_> =
             wanted.keywords.iter().map(|keyword| keyword.as_str().to_ascii_lowercase()).collect();
         keywords.sort();
@@ -190,7 +196,6 @@ fn address(text: &str) -> Result<Address, String> {
 fn mailbox_name(text: &str) -> Result<MailboxName, String> {
     MailboxName::new(text).ok_or_else(|| format!("{text:?} is no mailbox name"))
 }
-
 
 fn flag_names(flags: &[String]) -> Result<FlagNames, String> {
     let mut names = FlagNames::default();

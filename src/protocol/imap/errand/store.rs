@@ -5,7 +5,7 @@ use crate::protocol::imap::command::StoreCommand;
 use crate::protocol::imap::desk::{Begun, Desk, End, Errand, Turn, unexpected};
 use crate::protocol::imap::request::{Answer, ROWS_BATCH, Request};
 use crate::protocol::imap::response::write_uids;
-use crate::protocol::imap::selected::{end_of_numbers, tell};
+use crate::protocol::imap::selected::end_of_numbers;
 use crate::protocol::imap::view::View;
 
 use super::select::write_keywords;
@@ -53,7 +53,7 @@ impl Store {
             _ => write_uids(&mut text, &self.modified),
         }
         text.extend_from_slice(b"] some had changed and were left alone");
-        End::ok(String::from_utf8_lossy(&text).into_owned()).tell(tell(self.command.uid))
+        End::ok(String::from_utf8_lossy(&text).into_owned())
     }
 }
 
