@@ -35,7 +35,7 @@ impl Stage for Imap {
         let site = Site { host: "pillarbox.test".into(), starttls: !script.tls, clear_login: script.clear_login };
         let session = Session::new(Arc::new(config), site);
         let answers = ImapAnswers::new(world.store.clone(), &world.doorway, peer);
-        Ok(Box::new(Straight::new(session, answers, world.runtime.clone(), pace, script.tls)))
+        wire::open(session, answers, script, world, pace)
     }
 }
 
