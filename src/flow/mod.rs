@@ -3,3 +3,4 @@
 //! Replies are chosen here, because here both the protocol's words and the store's are known.
 
 pub mod access; // logging in, reading and changing mailboxes (IMAP, POP3)
+pub mod carry; //  import and export: mbox and Maildir
