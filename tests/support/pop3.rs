@@ -15,7 +15,7 @@ use super::{Pace, Stage};
 
 /// Plays POP3. The setting that allows login in clear on loopback is on.
 #[derive(Default)]
-pub struct Pop3Stage {
+pub(crate) struct Pop3Stage {
     locks: Locks,
 }
 

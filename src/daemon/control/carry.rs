@@ -14,7 +14,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::SILENCE_MAX;
-use crate::flow::carry::{CarryError, Exchange, Giver as _, Keeper as _, MESSAGE_MAX, Target};
+use crate::flow::carry::{Exchange, Giver as _, Keeper as _, MESSAGE_MAX, Target};
 use crate::mail::address::Address;
 use crate::mail::date::ZonedTime;
 use crate::mail::mailbox::{AccountId, Mailbox, MailboxId, MailboxName, Uid};
@@ -184,7 +184,7 @@ pub(super) async fn carry(store: &Store, order: CarryOrder, stream: &mut BufRead
             working(move || {
                 check_note(note.as_ref().map(|(name, _)| name.as_str()))?;
                 let mut exchange = Exchange::new(store, AccountId(0));
-                let uid_next = exchange.append(mailbox, messages?, note).map_err(reason)?;
+                let uid_next = exchange.append(mailbox, messages?, note).map_err(|error| error.to_string())?;
                 Ok(CarryOutcome::Kept { uid_next }.into())
             })
             .await
@@ -197,7 +197,9 @@ pub(super) async fn carry(store: &Store, order: CarryOrder, stream: &mut BufRead
             let store = store.clone();
             working(move || {
                 let body = letter?.finish()?.0;
-                let holds = Exchange::new(store, AccountId(0)).holds(mailbox, since, &body).map_err(reason)?;
+                let holds = Exchange::new(store, AccountId(0))
+                    .holds(mailbox, since, &body)
+                    .map_err(|error| error.to_string())?;
                 Ok(CarryOutcome::Holds { holds }.into())
             })
             .await
@@ -231,26 +233,31 @@ fn answer(store: Store, order: CarryOrder) -> Result<Reply, Reason> {
         }
         CarryOrder::Target { account, name } => {
             let name = MailboxName::new(&name).ok_or_else(|| format!("`{name}` is no name for a mailbox"))?;
-            let Target { id, uid_next, keywords } = Exchange::new(store, account).target(&name).map_err(reason)?;
+            let Target { id, uid_next, keywords } =
+                Exchange::new(store, account).target(&name).map_err(|error| error.to_string())?;
             CarryOutcome::Target { id, uid_next, keywords }
         }
         CarryOrder::Note { name } => {
             check_note(Some(&name))?;
-            CarryOutcome::Note { value: Exchange::new(store, AccountId(0)).note(&name).map_err(reason)? }
+            CarryOutcome::Note {
+                value: Exchange::new(store, AccountId(0)).note(&name).map_err(|error| error.to_string())?,
+            }
         }
         CarryOrder::PutNote { name, value } => {
             check_note(Some(&name))?;
-            Exchange::new(store, AccountId(0)).put_note((name, value)).map_err(reason)?;
+            Exchange::new(store, AccountId(0)).put_note((name, value)).map_err(|error| error.to_string())?;
             CarryOutcome::Done
         }
         CarryOrder::Mailboxes { account, skip } => {
-            let mailboxes = Exchange::new(store, account).mailboxes().map_err(reason)?;
+            let mailboxes = Exchange::new(store, account).mailboxes().map_err(|error| error.to_string())?;
             let all = mailboxes.len() <= skip.saturating_add(MAILBOXES_MAX);
             CarryOutcome::Mailboxes { mailboxes: mailboxes.into_iter().skip(skip).take(MAILBOXES_MAX).collect(), all }
         }
         CarryOrder::Messages { mailbox, first, max } => {
             let mut exchange = Exchange::new(store, AccountId(0));
-            CarryOutcome::Messages { messages: exchange.messages(mailbox, first, max.min(PAGE_MAX)).map_err(reason)? }
+            CarryOutcome::Messages {
+                messages: exchange.messages(mailbox, first, max.min(PAGE_MAX)).map_err(|error| error.to_string())?,
+            }
         }
         CarryOrder::Record { blob } => {
             CarryOutcome::Record { record: store.pieces().record(blob).map_err(|error| error.to_string())? }
@@ -264,10 +271,6 @@ fn answer(store: Store, order: CarryOrder) -> Result<Reply, Reason> {
         CarryOrder::Append { .. } | CarryOrder::Holds { .. } => return Err("the bytes are missing".into()),
     };
     Ok(outcome.into())
-}
-
-fn reason(error: CarryError) -> Reason {
-    error.to_string()
 }
 
 /// The server's own notes are nobody else's.
@@ -294,7 +297,8 @@ impl Letter {
     }
 
     fn into_message(self, head: LetterHead) -> Result<NewMessage, Reason> {
-        let keywords = head.keywords.iter().map(|name| Keyword::new(name).ok_or(format!("`{name}` is no keyword")));
+        let keywords = head.keywords.into_iter();
+        let keywords = keywords.map(|name| Keyword::new(&name).ok_or(format!("`{name}` is no keyword")));
         let flags = FlagNames { system: head.flags, keywords: keywords.collect::<Result<_, _>>()? };
         let (body, walker) = self.finish()?;
         Ok(NewMessage { body, structure: walker.finish(), internal_date: head.date, flags })
