@@ -95,7 +95,10 @@ mod tests {
     #[test]
     fn a_line_is_told_without_its_end() {
         let line = |line: &[u8], bare| Taken::Line { line: line.to_vec(), bare };
-        assert_eq!(lines(b"NOOP\r\n\r\nQUIT\nx", 64, 64), [line(b"NOOP", false), line(b"", false), line(b"QUIT", true)]);
+        assert_eq!(
+            lines(b"NOOP\r\n\r\nQUIT\nx", 64, 64),
+            [line(b"NOOP", false), line(b"", false), line(b"QUIT", true)]
+        );
     }
 
     #[test]

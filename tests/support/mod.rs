@@ -4,11 +4,10 @@
 //! with its facts, `wire` drives one session without a socket, and [`play`] ties them together. It
 //! knows no protocol: a caller says how a connection is opened.
 
-pub mod pop3;
-pub mod script;
-pub mod wire;
-pub mod words;
-pub mod world;
+pub(crate) mod script;
+pub(crate) mod wire;
+pub(crate) mod words;
+pub(crate) mod world;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +18,7 @@ use world::World;
 
 /// How the bytes of the client reach the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pace {
+pub(crate) enum Pace {
     /// As the transcript writes them.
     Whole,
     /// One at a time.
@@ -27,13 +26,13 @@ pub enum Pace {
 }
 
 /// One way of playing transcripts.
-pub trait Stage {
+pub(crate) trait Stage {
     /// Opens one more connection for a script in its world.
     fn open(&self, script: &Script, world: &World, pace: Pace) -> Result<Box<dyn Wire>, String>;
 }
 
 /// Plays every transcript of one folder of `tests/session` and panics with all that failed.
-pub fn play_folder(folder: &str, stage: &dyn Stage) {
+pub(crate) fn play_folder(folder: &str, stage: &dyn Stage) {
     let wanted = std::env::var("PLAY").unwrap_or_default();
     let mut failures = Vec::new();
     let mut played = 0;
@@ -62,10 +61,10 @@ fn transcripts(folder: &str) -> Vec<PathBuf> {
 }
 
 /// Plays one transcript; the error is `line: what went wrong`.
-pub fn play(path: &Path, stage: &dyn Stage, pace: Pace) -> Result<(), String> {
+pub(crate) fn play(path: &Path, stage: &dyn Stage, pace: Pace) -> Result<(), String> {
     let text = fs::read_to_string(path).map_err(|error| format!("0: {error}"))?;
     let script = Script::parse(&text)?;
-    let mut world = World::new();
+    let world = World::new();
     for step in &script.head {
         world.set_up(&step.action).map_err(|error| format!("{}: {error}", step.line))?;
     }

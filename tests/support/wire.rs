@@ -15,7 +15,7 @@ const PUSH_MAX: Duration = Duration::from_secs(5);
 
 /// What came from the server.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Heard {
+pub(crate) enum Heard {
     /// A line, its CRLF taken off.
     Line(Vec<u8>),
     /// Bytes that end in no CRLF.
@@ -38,7 +38,7 @@ impl fmt::Display for Heard {
 }
 
 /// A connection to a server.
-pub trait Wire {
+pub(crate) trait Wire {
     /// Sends bytes in one piece.
     fn send(&mut self, bytes: &[u8]) -> Result<(), String>;
 
@@ -70,7 +70,7 @@ enum Place {
 }
 
 /// A session without a socket.
-pub struct Straight<S: Session, A: Answers<S>> {
+pub(crate) struct Straight<S: Session, A: Answers<S>> {
     session: S,
     answers: A,
     runtime: Rc<Runtime>,
@@ -82,7 +82,7 @@ pub struct Straight<S: Session, A: Answers<S>> {
 
 impl<S: Session, A: Answers<S>> Straight<S, A> {
     /// Opens a connection; with `tls` it begins with a handshake.
-    pub fn new(mut session: S, answers: A, runtime: Rc<Runtime>, pace: Pace, tls: bool) -> Self {
+    pub(crate) fn new(mut session: S, answers: A, runtime: Rc<Runtime>, pace: Pace, tls: bool) -> Self {
         if tls {
             session.tls_started(facts());
         }

@@ -1,16 +1,16 @@
 //! The world of a transcript: a real store in a temporary folder, and facts about it.
 
-use std::num::NonZeroU32;
 use std::rc::Rc;
 
+use pillarbox::daemon::login::Doorway;
+use pillarbox::flow::access::lockout::LoginConfig;
 use pillarbox::mail::address::{Address, Domain};
 use pillarbox::mail::date::{Timestamp, ZonedTime};
 use pillarbox::mail::mailbox::{AccountId, MailboxName, Uid};
 use pillarbox::mail::message::{FlagNames, Keyword, SystemFlags, UidSet};
-use pillarbox::mail::secret::ScramVerifier;
+use pillarbox::mail::secret::{Password, ScramVerifier};
 use pillarbox::mail::structure::Walker;
 use pillarbox::store::{Alias, Mailbox, NewMessage, Quota, Store, StoreConfig};
-use ring::digest;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -21,23 +21,27 @@ use super::words;
 const ROUNDS: u32 = 4096;
 
 /// A store with the local domain `pillarbox.test` and the accounts `ann` and `bob`.
-pub struct World {
+pub(crate) struct World {
     /// The store.
-    pub store: Store,
+    pub(crate) store: Store,
+    /// The door for logins; failures cost no time here.
+    pub(crate) doorway: Doorway,
     /// Where sessions' questions are answered.
-    pub runtime: Rc<Runtime>,
+    pub(crate) runtime: Rc<Runtime>,
     /// The store's folder.
-    pub folder: TempDir,
+    pub(crate) folder: TempDir,
 }
 
 impl World {
     /// Makes the world every transcript begins with.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let config = StoreConfig { journal_bytes: 1 << 20, reserve_bytes: 0, ..StoreConfig::default() };
         let store = Store::open(folder.path(), &config).expect("a new store");
+        let login = LoginConfig { delay_max_secs: 0, ..LoginConfig::default() };
+        let doorway = Doorway::new(store.clone(), login).expect("a door");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let world = Self { store, runtime: Rc::new(runtime), folder };
+        let world = Self { store, doorway, runtime: Rc::new(runtime), folder };
         for name in ["ann", "bob"] {
             let password = format!("{name}-secret");
             let account = Action::Account { name: format!("{name}@pillarbox.test"), password };
@@ -47,12 +51,12 @@ impl World {
     }
 
     /// Does what an `@` line says.
-    pub fn set_up(&self, action: &Action) -> Result<(), String> {
+    pub(crate) fn set_up(&self, action: &Action) -> Result<(), String> {
         self.step(action)
     }
 
     /// Does what an `@` line says, or checks what a `=` line says.
-    pub fn step(&self, action: &Action) -> Result<(), String> {
+    pub(crate) fn step(&self, action: &Action) -> Result<(), String> {
         match action {
             Action::Account { name, password } => {
                 done(self.store.add_account(address(name)?, verifier(password), Quota::default()).wait())
@@ -94,7 +98,8 @@ impl World {
     }
 
     fn account(&self, name: &str) -> Result<AccountId, String> {
-        let accounts = self.store.reader().and_then(|reader| reader.accounts()).map_err(|error| format!("{error:?}"))?;
+        let accounts =
+            self.store.reader().and_then(|reader| reader.accounts()).map_err(|error| format!("{error:?}"))?;
         let account = accounts.into_iter().find(|account| account.address.to_string() == name);
         account.map(|account| account.id).ok_or_else(|| format!("there is no account {name}"))
     }
@@ -104,7 +109,9 @@ impl World {
         let found = self
             .store
             .reader()
-            .and_then(|reader| reader.mailbox_named(account, &mailbox_name(mailbox).unwrap_or_else(|_| MailboxName::inbox())))
+            .and_then(|reader| {
+                reader.mailbox_named(account, &mailbox_name(mailbox).unwrap_or_else(|_| MailboxName::inbox()))
+            })
             .map_err(|error| format!("{error:?}"))?;
         found.ok_or_else(|| format!("{name} has no mailbox {mailbox}"))
     }
@@ -162,8 +169,11 @@ impl World {
         let message = reader.message(mailbox.id, uid).map_err(|error| format!("{error:?}"))?;
         let message = message.ok_or_else(|| format!("there is no message {}", uid.get()))?;
         let wanted = flag_names(flags)?;
-        let mut keywords: Vec<_> =
-            mailbox.keywords.names(message.flags.keywords).map(|keyword| keyword.as_str().to_ascii_lowercase()).collect();
+        let mut keywords: Vec<_> = mailbox
+            .keywords
+            .names(message.flags.keywords)
+            .map(|keyword| keyword.as_str().to_ascii_lowercase())
+            .collect();
         let mut wanted_keywords: Vec<_> =
             wanted.keywords.iter().map(|keyword| keyword.as_str().to_ascii_lowercase()).collect();
         keywords.sort();
@@ -187,7 +197,6 @@ fn mailbox_name(text: &str) -> Result<MailboxName, String> {
     MailboxName::new(text).ok_or_else(|| format!("{text:?} is no mailbox name"))
 }
 
-
 fn flag_names(flags: &[String]) -> Result<FlagNames, String> {
     let mut names = FlagNames::default();
     for flag in flags {
@@ -207,17 +216,10 @@ fn flag_names(flags: &[String]) -> Result<FlagNames, String> {
     Ok(names)
 }
 
-/// What the store keeps of a password; the salt is the password's hash, so that runs are alike.
+/// What the store keeps of a password; the salt is the same in every run.
 fn verifier(password: &str) -> ScramVerifier {
-    let hash = |bytes: &[u8]| -> [u8; 32] {
-        digest::digest(&digest::SHA256, bytes).as_ref().try_into().expect("SHA-256 has 32 bytes")
-    };
-    let mut salt = [0; 16];
-    salt.copy_from_slice(&hash(password.as_bytes())[..16]);
-    let salted = words::salted(password, &salt, NonZeroU32::new(ROUNDS).expect("not zero"));
-    let stored_key = hash(&words::sign(&salted, b"Client Key"));
-    let server_key = words::sign(&salted, b"Server Key").try_into().expect("HMAC-SHA-256 has 32 bytes");
-    ScramVerifier { salt, iterations: ROUNDS, stored_key, server_key }
+    let password = Password::new(password.to_owned()).expect("a password");
+    ScramVerifier::derive(&password, *b"salt of no worth", ROUNDS)
 }
 
 /// Compares a message with what it should be, line for line.

@@ -473,7 +473,9 @@ mod tests {
         for line in ["MAIL FROM:<a@x> WHAT=1", "MAIL FROM:<a@x> SIZE", "MAIL FROM:<a@x> SMTPUTF8=1"] {
             assert_eq!(sender(line), Err(555), "{line}");
         }
-        for line in ["RCPT TO:<a@x> NOTIFY=NEVER,SUCCESS", "RCPT TO:<a@x> NOTIFY=NEVER NOTIFY=NEVER", "RCPT TO:<a@x> ORCPT=a"] {
+        for line in
+            ["RCPT TO:<a@x> NOTIFY=NEVER,SUCCESS", "RCPT TO:<a@x> NOTIFY=NEVER NOTIFY=NEVER", "RCPT TO:<a@x> ORCPT=a"]
+        {
             assert_eq!(recipient(line), Err(501), "{line}");
         }
         assert_eq!(recipient(&format!("RCPT TO:<a@x> ORCPT=rfc822;{}", "a".repeat(500))), Err(501));
@@ -481,7 +483,9 @@ mod tests {
 
     #[test]
     fn another_protocol_is_told_from_a_typing_error() {
-        for line in ["GET / HTTP/1.1", "post /x", "CONNECT pillarbox.test:25 HTTP/1.1", "SSH-2.0-OpenSSH_9.9", "Host: x"] {
+        for line in
+            ["GET / HTTP/1.1", "post /x", "CONNECT pillarbox.test:25 HTTP/1.1", "SSH-2.0-OpenSSH_9.9", "Host: x"]
+        {
             assert_eq!(Command::parse(line.as_bytes()), Ok(Command::Foreign), "{line}");
         }
         assert_eq!(Command::parse(b"GETS").map_err(|reply| reply.code), Err(500));

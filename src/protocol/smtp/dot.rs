@@ -94,9 +94,18 @@ mod tests {
 
     #[test]
     fn nothing_but_crlf_dot_crlf_ends() {
-        for smuggled in
-            ["\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r.\r\n", "\r\n.\r", "\n\n.\r\n", "\r\r.\r\n", "\0.\r\n", "\r\n.\0\r\n"]
-        {
+        for smuggled in [
+            "\n.\n",
+            "\n.\r\n",
+            "\r\n.\n",
+            "\r.\r",
+            "\r.\r\n",
+            "\r\n.\r",
+            "\n\n.\r\n",
+            "\r\r.\r\n",
+            "\0.\r\n",
+            "\r\n.\0\r\n",
+        ] {
             let input = format!("a{smuggled}MAIL FROM:<x@y>\r\n");
             assert_eq!(read(input.as_bytes(), 99).1, None, "{smuggled:?}");
         }

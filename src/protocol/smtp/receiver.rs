@@ -615,8 +615,11 @@ impl Session for Receiver {
 
     fn patience(&self) -> Duration {
         let config = &self.setup.config;
-        let seconds =
-            if matches!(self.state, State::Receiving { .. }) { config.data_idle_max_secs } else { config.idle_max_secs };
+        let seconds = if matches!(self.state, State::Receiving { .. }) {
+            config.data_idle_max_secs
+        } else {
+            config.idle_max_secs
+        };
         Duration::from_secs(seconds.into())
     }
 }

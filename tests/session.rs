@@ -1,0 +1,63 @@
+//! Plays the transcripts of `tests/session` straight into the sessions, on a real store.
+
+mod support;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use pillarbox::daemon::receive::Office;
+use pillarbox::daemon::serve_pop3::Pop3Answers;
+use pillarbox::flow::access::pop3::Locks;
+use pillarbox::protocol::pop3;
+use pillarbox::protocol::smtp::{Receiver, Role, Setup, SmtpConfig};
+use support::script::Script;
+use support::wire::{Straight, Wire};
+use support::world::World;
+use support::{Pace, Stage, play_folder};
+
+#[test]
+fn smtp() {
+    play_folder("smtp", &Smtp);
+}
+
+#[test]
+fn pop3() {
+    play_folder("pop3", &Pop3::default());
+}
+
+/// The receiver of either role with the world behind it.
+struct Smtp;
+
+impl Stage for Smtp {
+    fn open(&self, script: &Script, world: &World, pace: Pace) -> Result<Box<dyn Wire>, String> {
+        let role = match script.role.as_deref() {
+            None | Some("exchange") => Role::Exchange,
+            Some("submission") => Role::Submission,
+            Some(other) => return Err(format!("there is no role {other}")),
+        };
+        let config: SmtpConfig = toml::from_str(&script.settings).map_err(|error| error.to_string())?;
+        let peer = script.client.unwrap_or(IpAddr::from([192, 0, 2, 1]));
+        let name: Arc<str> = "pillarbox.test".into();
+        let office = Office::new(world.store.clone(), world.doorway.clone(), name.clone(), &config);
+        let config = Arc::new(config);
+        let setup = Setup { role, name, config, peer, starttls: !script.tls, login_in_clear: script.clear_login };
+        let wire = Straight::new(Receiver::new(setup), office.reception(peer), world.runtime.clone(), pace, script.tls);
+        Ok(Box::new(wire))
+    }
+}
+
+/// A POP3 session with its maildrop.
+#[derive(Default)]
+struct Pop3 {
+    locks: Locks,
+}
+
+impl Stage for Pop3 {
+    fn open(&self, script: &Script, world: &World, pace: Pace) -> Result<Box<dyn Wire>, String> {
+        let config = toml::from_str(&script.settings).map_err(|error| error.to_string())?;
+        let peer = script.client.unwrap_or(IpAddr::from([192, 0, 2, 1]));
+        let session = pop3::Session::new(Arc::new(config), "pillarbox.test", script.clear_login);
+        let answers = Pop3Answers::new(world.store.clone(), self.locks.clone(), &world.doorway, peer);
+        Ok(Box::new(Straight::new(session, answers, world.runtime.clone(), pace, script.tls)))
+    }
+}
