@@ -114,7 +114,13 @@ impl Export<'_> {
         }
     }
 
-    fn message(&mut self, mailbox: &Mailbox, message: &Message, place: &mut Place, path: &Path) -> Result<(), CarryError> {
+    fn message(
+        &mut self,
+        mailbox: &Mailbox,
+        message: &Message,
+        place: &mut Place,
+        path: &Path,
+    ) -> Result<(), CarryError> {
         let keywords = mailbox.keywords.names(message.flags.keywords).cloned().collect();
         let flags = FlagNames { system: message.flags.system, keywords };
         let written = match self.giver.body(message.blob) {
@@ -281,7 +287,13 @@ mod tests {
     #[test]
     fn the_sender_is_the_return_path_or_the_daemon() {
         assert_eq!(sender(b"Return-Path: <ann@example.org>\r\nSubject: a\r\n\r\n"), "ann@example.org");
-        for text in [&b"Return-Path: <>\r\n"[..], b"Return-Path: <a b>\r\n", b"\r\nReturn-Path: <a@b>\r\n", b"", b"\xff:<a@b>\n"] {
+        for text in [
+            &b"Return-Path: <>\r\n"[..],
+            b"Return-Path: <a b>\r\n",
+            b"\r\nReturn-Path: <a@b>\r\n",
+            b"",
+            b"\xff:<a@b>\n",
+        ] {
             assert_eq!(sender(text), "MAILER-DAEMON");
         }
     }

@@ -20,7 +20,7 @@ use super::lines::ToCrlf;
 use super::source::{Kind, Source, discover};
 use super::{At, CHUNK, CarryError, Observer, Progress, Summary, maildir, mbox};
 use crate::mail::date::{Timestamp, ZonedTime};
-use crate::mail::mailbox::{MailboxName, Uid};
+use crate::mail::mailbox::{AccountId, MailboxName, Uid};
 use crate::mail::message::{FlagNames, KEYWORDS_MAX, Keywords};
 use crate::store::NewMessage;
 
@@ -108,16 +108,47 @@ struct Import<'i> {
 struct Reading {
     target: Target,
     note_name: String,
-    /// What is kept for sure, but not noted yet.
-    unnoted: Option<Mark>,
+    /// What the note says.
+    noted: Option<Mark>,
+    /// Everything before it was kept or left out.
+    kept: Place,
     /// Where the last message taken ends.
-    place: Place,
+    taken: Place,
     batch: Vec<NewMessage>,
     batch_bytes: u64,
-    /// How many of the next messages may be kept already, from this uid on.
+    /// How many of the next messages may be kept already. Batches are kept whole and in order, so
+    /// it is nought as soon as one is not.
     doubtful: usize,
-    doubtful_since: Uid,
+    /// What may be kept of the messages from [`Reading::kept`] on has this uid or a higher one.
+    since: Uid,
     dropped_keyword: bool,
+}
+
+impl Reading {
+    /// Goes past a message that is not to be kept.
+    fn pass(&mut self, place: Place) {
+        if self.batch.is_empty() {
+            self.kept = place.clone();
+        }
+        self.taken = place;
+    }
+
+    /// How far everything is kept.
+    fn mark(&self) -> Mark {
+        Mark { place: self.kept.clone(), uid_next: self.since }
+    }
+
+    /// A note of that, unless there is one.
+    fn note(&mut self) -> Option<Note> {
+        let mark = self.mark();
+        if self.noted.as_ref() == Some(&mark) {
+            return None;
+        }
+        // A mark is a few numbers and a file name; it always fits.
+        let value = postcard::to_allocvec(&mark).unwrap_or_default();
+        self.noted = Some(mark);
+        Some((self.note_name.clone(), value))
+    }
 }
 
 impl Import<'_> {
@@ -127,8 +158,8 @@ impl Import<'_> {
             return Ok(None);
         };
         let path = source.path.display().to_string();
-        match &mark.place {
-            Place::Mbox { offset, check } => {
+        match (&mark.place, source.kind) {
+            (Place::Mbox { offset, check }, Kind::Mbox) => {
                 let same = File::open(&source.path).and_then(|file| check_before(&file, *offset));
                 if same.is_ok_and(|found| found == *check) {
                     return Ok(Some(mark));
@@ -136,58 +167,58 @@ impl Import<'_> {
                 self.observer.trouble(&path, "was rewritten since it was imported; reading all of it");
                 Ok(None)
             }
-            Place::Maildir { last, count } => {
+            (Place::Maildir { last, count }, Kind::Maildir) => {
                 let behind = maildir::measure(&source.path, last).map_or(0, |(behind, _)| behind);
                 if let Some(more) = behind.checked_sub(*count).filter(|more| *more > 0) {
                     let last = maildir::display(last);
                     self.observer.trouble(
                         &path,
-                        &format!("{more} messages came in among those that were imported, up to {last}; they are left out"),
+                        &format!(
+                            "{more} messages came in among those that were imported, up to {last}; they are left out"
+                        ),
                     );
                 }
                 Ok(Some(mark))
             }
+            // A file lies where a folder was, or the other way round.
+            _ => Ok(None),
         }
     }
 
     fn source(&mut self, source: &Source, note_name: String, mark: Option<Mark>) -> Result<(), CarryError> {
         self.summary.folders += 1;
         let target = self.keeper.target(&source.folder)?;
-        let doubtful = if mark.is_some() { BATCH_MAX } else { 0 };
-        let doubtful_since = mark.as_ref().map_or(target.uid_next, |mark| mark.uid_next);
-        let first = || match source.kind {
+        let start = match source.kind {
             Kind::Mbox => Place::Mbox { offset: 0, check: 0 },
             Kind::Maildir => Place::Maildir { last: Vec::new(), count: 0 },
         };
-        let (place, unnoted) = match mark {
-            Some(mark) => (mark.place, None),
-            None => (first(), Some(Mark { place: first(), uid_next: target.uid_next })),
-        };
+        let start = mark.as_ref().map_or(start, |mark| mark.place.clone());
         let mut reading = Reading {
-            target,
-            note_name,
-            unnoted,
-            place,
+            since: mark.as_ref().map_or(target.uid_next, |mark| mark.uid_next),
+            doubtful: if mark.is_some() { BATCH_MAX } else { 0 },
+            noted: mark,
+            kept: start.clone(),
+            taken: start,
             batch: Vec::new(),
             batch_bytes: 0,
-            doubtful,
-            doubtful_since,
             dropped_keyword: false,
+            target,
+            note_name,
         };
         match source.kind {
             Kind::Mbox => self.mbox(source, &mut reading)?,
             Kind::Maildir => self.maildir(source, &mut reading)?,
         }
         self.keep(&mut reading)?;
-        if let Some(mark) = reading.unnoted.take() {
-            self.keeper.put_note(note((reading.note_name, mark)))?;
+        if let Some(note) = reading.note() {
+            self.keeper.put_note(note)?;
         }
         Ok(())
     }
 
     fn mbox(&mut self, source: &Source, reading: &mut Reading) -> Result<(), CarryError> {
         let path = source.path.as_path();
-        let Place::Mbox { offset, .. } = reading.place else { return Ok(()) };
+        let Place::Mbox { offset, .. } = reading.taken else { return Ok(()) };
         let mut file = File::open(path).at(path)?;
         let checked = file.try_clone().at(path)?;
         file.seek(SeekFrom::Start(offset)).at(path)?;
@@ -208,7 +239,7 @@ impl Import<'_> {
             let place = Place::Mbox { offset: found.end, check: check_before(&checked, found.end).at(path)? };
             if found.passed {
                 self.summary.passed += 1;
-                reading.place = place;
+                reading.pass(place);
             } else {
                 let whence = format!("{} at byte {}", path.display(), found.start);
                 let date = found.date.unwrap_or_else(|| modified(&checked));
@@ -224,21 +255,25 @@ impl Import<'_> {
         let keywords = maildir::keywords(path);
         let mut chunk = vec![0; CHUNK];
         loop {
-            let Place::Maildir { last, mut count } = reading.place.clone() else { return Ok(()) };
+            let Place::Maildir { last, mut count } = reading.taken.clone() else { return Ok(()) };
             let page = maildir::page(path, &last, PAGE).at(path)?;
             if page.is_empty() {
                 return Ok(());
             }
             let mut last = last;
-            for entry in page {
+            for mut entry in page {
                 let mut letter = Letter::new(self.keeper.spool()?);
-                let read = read_file(&entry.path(path), &mut chunk, &mut letter).or_else(|error| {
-                    // Another program may have changed the flags, and so the name, since the listing.
-                    let renamed = maildir::page(path, &last, 1)?.into_iter().find(|found| found.base == entry.base);
-                    let renamed = renamed.filter(|found| found.path(path) != entry.path(path)).ok_or(error)?;
-                    letter = Letter::new(self.keeper.spool().map_err(|error| std::io::Error::other(error.to_string()))?);
-                    read_file(&renamed.path(path), &mut chunk, &mut letter)
-                });
+                let mut read = read_file(&entry.path(path), &mut chunk, &mut letter);
+                // Another program may have changed the flags, and so the name, since the listing.
+                if read.is_err()
+                    && let Some(found) = maildir::page(path, &last, 1).at(path)?.pop()
+                    && found.base == entry.base
+                    && found != entry
+                {
+                    entry = found;
+                    letter = Letter::new(self.keeper.spool()?);
+                    read = read_file(&entry.path(path), &mut chunk, &mut letter);
+                }
                 count += 1;
                 last.clone_from(&entry.base);
                 let place = Place::Maildir { last: entry.base.clone(), count };
@@ -250,7 +285,7 @@ impl Import<'_> {
                     }
                     Err(error) => {
                         self.broken(&whence, &error.to_string());
-                        reading.place = place;
+                        reading.pass(place);
                     }
                 }
                 self.told_one();
@@ -269,29 +304,35 @@ impl Import<'_> {
         whence: &str,
     ) -> Result<(), CarryError> {
         let size = letter.size();
-        if !known_only(&mut flags, &mut reading.target.keywords) && !std::mem::replace(&mut reading.dropped_keyword, true) {
+        if !known_only(&mut flags, &mut reading.target.keywords)
+            && !std::mem::replace(&mut reading.dropped_keyword, true)
+        {
             self.observer.trouble(whence, "the mailbox has no room for more keywords; some are left out from here on");
         }
-        reading.place = place;
         let message = match letter.finish(date, flags) {
             Ok(message) => message,
             Err(Fault::Fatal(error)) => return Err(error),
-            Err(Fault::Empty) => {
-                self.broken(whence, "is empty");
-                return Ok(());
-            }
-            Err(Fault::TooLarge) => {
-                self.broken(whence, &format!("has {size} bytes; {MESSAGE_MAX} is the most"));
+            Err(fault) => {
+                let why = match fault {
+                    Fault::TooLarge => format!("has {size} bytes; {MESSAGE_MAX} is the most"),
+                    _ => "is empty".to_owned(),
+                };
+                self.broken(whence, &why);
+                reading.pass(place);
                 return Ok(());
             }
         };
         if let Some(left) = reading.doubtful.checked_sub(1) {
-            reading.doubtful = left;
-            if self.keeper.holds(reading.target.id, reading.doubtful_since, &message.body)? {
+            if let Some(uid) = self.keeper.find(reading.target.id, reading.since, &message.body)? {
+                reading.doubtful = left;
+                reading.since = uid.successor().unwrap_or(uid);
                 self.summary.present += 1;
+                reading.pass(place);
                 return Ok(());
             }
+            reading.doubtful = 0;
         }
+        reading.taken = place;
         reading.batch_bytes += message.body.stored();
         self.summary.bytes += size;
         reading.batch.push(message);
@@ -306,16 +347,12 @@ impl Import<'_> {
         let batch = std::mem::take(&mut reading.batch);
         reading.batch_bytes = 0;
         let count = batch.len() as u64;
-        let mut uid_next = reading.doubtful_since;
         if count > 0 {
-            let note = reading.unnoted.take().map(|mark| note((reading.note_name.clone(), mark)));
-            uid_next = self.keeper.append(reading.target.id, batch, note)?;
+            let note = reading.note();
+            reading.since = self.keeper.append(reading.target.id, batch, note)?;
             self.summary.carried += count;
         }
-        if reading.doubtful == 0 {
-            reading.doubtful_since = uid_next;
-        }
-        reading.unnoted = Some(Mark { place: reading.place.clone(), uid_next: reading.doubtful_since });
+        reading.kept = reading.taken.clone();
         Ok(())
     }
 
@@ -330,13 +367,8 @@ impl Import<'_> {
     }
 }
 
-fn note((name, mark): (String, Mark)) -> Note {
-    // A mark is a few numbers and a file name; it always fits.
-    (name, postcard::to_allocvec(&mark).unwrap_or_default())
-}
-
 /// The name of a source's note: short whatever the path.
-fn note_name(source: &Source, account: crate::mail::mailbox::AccountId) -> String {
+fn note_name(source: &Source, account: AccountId) -> String {
     use std::os::unix::ffi::OsStrExt;
 
     let path = source.path.canonicalize().unwrap_or_else(|_| source.path.clone());

@@ -20,8 +20,8 @@ pub trait Keeper {
     /// Keeps messages, all or none, and a note before them; tells the uid after the last.
     fn append(&mut self, mailbox: MailboxId, messages: Vec<NewMessage>, note: Option<Note>) -> Result<Uid, CarryError>;
 
-    /// Tells whether a message from `since` on has exactly the bytes of `body`.
-    fn holds(&mut self, mailbox: MailboxId, since: Uid, body: &Spooled) -> Result<bool, CarryError>;
+    /// The first message from `since` on that has exactly the bytes of `body`, if any.
+    fn find(&mut self, mailbox: MailboxId, since: Uid, body: &Spooled) -> Result<Option<Uid>, CarryError>;
 
     /// A note kept before under this name.
     fn note(&mut self, name: &str) -> Result<Option<Vec<u8>>, CarryError>;
@@ -72,7 +72,7 @@ impl Exchange {
         Self { store, account }
     }
 
-    fn find(&self, name: &MailboxName) -> Result<Option<Target>, CarryError> {
+    fn named(&self, name: &MailboxName) -> Result<Option<Target>, CarryError> {
         let mailbox = self.store.reader()?.mailbox_named(self.account, name)?;
         Ok(mailbox.map(|found| Target { id: found.id, uid_next: found.uid_next, keywords: found.keywords }))
     }
@@ -94,7 +94,7 @@ impl Exchange {
 
 impl Keeper for Exchange {
     fn target(&mut self, name: &MailboxName) -> Result<Target, CarryError> {
-        if let Some(target) = self.find(name)? {
+        if let Some(target) = self.named(name)? {
             return Ok(target);
         }
         match self.store.create_mailbox(self.account, name.clone(), None).wait() {
@@ -103,7 +103,7 @@ impl Keeper for Exchange {
             Err(error) => return Err(error.into()),
         }
         self.store.subscribe(self.account, name.clone(), true).wait()?;
-        self.find(name)?.ok_or(CarryError::Write(WriteError::NoSuchMailbox))
+        self.named(name)?.ok_or(CarryError::Write(WriteError::NoSuchMailbox))
     }
 
     fn spool(&mut self) -> Result<Spool, CarryError> {
@@ -121,15 +121,15 @@ impl Keeper for Exchange {
         Ok(last.and_then(Uid::successor).unwrap_or(Uid::MAX))
     }
 
-    fn holds(&mut self, mailbox: MailboxId, since: Uid, body: &Spooled) -> Result<bool, CarryError> {
+    fn find(&mut self, mailbox: MailboxId, since: Uid, body: &Spooled) -> Result<Option<Uid>, CarryError> {
         let reader = self.store.reader()?;
         for message in reader.messages(mailbox, since, Uid::MAX)?.take(COMPARED_MAX) {
             let message = message?;
             if u64::from(message.size) == body.size() && self.is_same(message.blob, body)? {
-                return Ok(true);
+                return Ok(Some(message.uid));
             }
         }
-        Ok(false)
+        Ok(None)
     }
 
     fn note(&mut self, name: &str) -> Result<Option<Vec<u8>>, CarryError> {

@@ -30,7 +30,8 @@ pub(super) fn maildir_folder(name: &MailboxName) -> Option<String> {
     if name.is_inbox() {
         return Some(String::new());
     }
-    let dotted = name.as_str().split('/').fold(String::new(), |dotted, level| dotted + "." + &level.replace('.', "%2E"));
+    let dotted =
+        name.as_str().split('/').fold(String::new(), |dotted, level| dotted + "." + &level.replace('.', "%2E"));
     let mut encoded = Vec::new();
     encode_utf7(&mut encoded, &dotted);
     String::from_utf8(encoded).ok().filter(|folder| folder.len() <= FILE_NAME_MAX)
@@ -38,7 +39,11 @@ pub(super) fn maildir_folder(name: &MailboxName) -> Option<String> {
 
 /// The levels that a folder of a Maildir++ names, its first dot gone.
 pub(super) fn maildir_levels(folder: &str) -> Vec<String> {
-    folder.split('.').filter(|level| !level.is_empty()).map(|level| decode_utf7(level).unwrap_or(level.to_owned())).collect()
+    folder
+        .split('.')
+        .filter(|level| !level.is_empty())
+        .map(|level| decode_utf7(level).unwrap_or(level.to_owned()))
+        .collect()
 }
 
 /// The level that a file or folder beside mbox files names.
@@ -72,7 +77,8 @@ fn with_dots(level: &str) -> String {
 }
 
 fn fitting(level: &str) -> String {
-    let fit = |c: char| if c.is_control() || matches!(c, '%' | '*' | '/' | char::REPLACEMENT_CHARACTER) { '_' } else { c };
+    let fit =
+        |c: char| if c.is_control() || matches!(c, '%' | '*' | '/' | char::REPLACEMENT_CHARACTER) { '_' } else { c };
     level.chars().map(fit).collect()
 }
 
@@ -86,7 +92,8 @@ mod tests {
 
     #[test]
     fn every_name_comes_back_from_its_file_names() {
-        for text in ["INBOX", "Sent/2020", "a.b/.hidden", "x.mbox", "y.sbd/z", "Entwürfe & mehr/日本", ".", "..", "a b"] {
+        for text in ["INBOX", "Sent/2020", "a.b/.hidden", "x.mbox", "y.sbd/z", "Entwürfe & mehr/日本", ".", "..", "a b"]
+        {
             let path = mbox_path(&name(text)).unwrap();
             assert!(path.split('/').all(|level| !level.starts_with('.')), "{path}");
             let levels: Vec<_> = path.split('/').map(|level| without_suffix(level).to_owned()).collect();

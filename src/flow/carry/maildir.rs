@@ -64,7 +64,9 @@ impl Entry {
                 flags.system = flags.system.union(*flag);
             }
             let keyword = match letter {
-                b'a'..=b'z' => keywords.0.get(usize::from(letter - b'a')).filter(|name| name.as_str() != UNNAMED).cloned(),
+                b'a'..=b'z' => {
+                    keywords.0.get(usize::from(letter - b'a')).filter(|name| name.as_str() != UNNAMED).cloned()
+                }
                 b'P' => Keyword::new(FORWARDED),
                 _ => None,
             };
@@ -94,7 +96,8 @@ pub(super) fn measure(folder: &Path, last: &[u8]) -> io::Result<(u64, u64)> {
     let (mut behind, mut ahead) = (0, 0);
     for_each(folder, &mut |entry| {
         if entry.base.as_slice() > last {
-            ahead += entry.path(folder).metadata().map_or(0, |facts| facts.len());
+            let facts = entry.path(folder).metadata().ok().filter(fs::Metadata::is_file);
+            ahead += facts.map_or(0, |facts| facts.len());
         } else {
             behind += 1;
         }
@@ -174,7 +177,8 @@ impl Writer {
         }
         let keywords = Keywords(keywords.0.iter().take(LETTERS).cloned().collect());
         if !keywords.0.is_empty() {
-            let lines: String = (0..).zip(&keywords.0).map(|(index, name): (u32, _)| format!("{index} {}\n", name.as_str())).collect();
+            let lines: String =
+                (0..).zip(&keywords.0).map(|(index, name): (u32, _)| format!("{index} {}\n", name.as_str())).collect();
             fs::write(folder.join(KEYWORDS_FILE), lines)?;
         }
         if folder.file_name().is_some_and(|name| name.as_bytes().starts_with(b".")) {
@@ -189,7 +193,8 @@ impl Writer {
         for file in fs::read_dir(self.folder.join("cur"))? {
             let file = file?;
             let name = file.file_name();
-            let uid = name.to_str().and_then(|name| name.split_once(&self.mark)).and_then(|(_, rest)| rest.split_once('.'));
+            let uid =
+                name.to_str().and_then(|name| name.split_once(&self.mark)).and_then(|(_, rest)| rest.split_once('.'));
             if uid.and_then(|(uid, _)| uid.parse().ok()).is_some_and(|uid: u32| uid > last) {
                 fs::remove_file(file.path())?;
             }
@@ -208,10 +213,13 @@ impl Writer {
 
     /// The flags in a name: letters in ASCII order.
     fn letters(&self, flags: &FlagNames) -> String {
-        let mut letters: Vec<u8> = LETTER_FLAGS.iter().filter(|(_, flag)| flags.system.contains(*flag)).map(|(letter, _)| *letter).collect();
+        let mut letters: Vec<u8> =
+            LETTER_FLAGS.iter().filter(|(_, flag)| flags.system.contains(*flag)).map(|(letter, _)| *letter).collect();
         for keyword in &flags.keywords {
             letters.extend(keyword.as_str().eq_ignore_ascii_case(FORWARDED).then_some(b'P'));
-            letters.extend((b'a'..=b'z').zip(&self.keywords.0).find(|(_, name)| *name == keyword).map(|(letter, _)| letter));
+            letters.extend(
+                (b'a'..=b'z').zip(&self.keywords.0).find(|(_, name)| *name == keyword).map(|(letter, _)| letter),
+            );
         }
         letters.sort_unstable();
         letters.into_iter().map(char::from).collect()
@@ -310,7 +318,9 @@ mod tests {
         let found = page(path, b"", 9).unwrap();
         assert_eq!(found.len(), 1);
         assert_eq!(found[0].name, "837571465.M7U3.pillarbox:2,DFPRSTab");
-        assert_eq!(found[0].flags(&keywords(path)), flags);
+        let FlagNames { system, keywords: mut names } = found[0].flags(&keywords(path));
+        names.reverse();
+        assert_eq!(FlagNames { system, keywords: names }, flags);
         assert_eq!(fs::read(found[0].path(path)).unwrap(), b"Subject: a\n\nb\n");
         let time = found[0].path(path).metadata().unwrap().modified().unwrap();
         assert_eq!(time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs(), 837_571_465);

@@ -29,7 +29,7 @@ mod tests;
 
 pub use export::{Format, export};
 pub use import::{ImportRequest, import};
-pub use keep::{Exchange, Giver, Keeper, Target};
+pub use keep::{Exchange, Giver, Keeper, Note, Target};
 pub use letter::MESSAGE_MAX;
 
 /// Bytes read from a file at a time.

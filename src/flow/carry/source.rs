@@ -160,7 +160,16 @@ mod tests {
 
     #[test]
     fn a_maildir_with_folders_of_both_kinds() {
-        let root = tree(&["cur/", "new/1.a", ".Sent/cur/", ".Sent.2020/cur/", ".nothing/", "Work/new/", "Work/Old/cur/", "dovecot.index"]);
+        let root = tree(&[
+            "cur/",
+            "new/1.a",
+            ".Sent/cur/",
+            ".Sent.2020/cur/",
+            ".nothing/",
+            "Work/new/",
+            "Work/Old/cur/",
+            "dovecot.index",
+        ]);
         assert_eq!(
             folders(root.path(), None),
             ["Maildir INBOX", "Maildir Sent", "Maildir Sent/2020", "Maildir Work", "Maildir Work/Old"]
@@ -170,7 +179,16 @@ mod tests {
 
     #[test]
     fn a_folder_of_mbox_files() {
-        let root = tree(&["INBOX.mbox", "Sent", "Sent.msf", "Sent.sbd/2020", "Lists/rust.mbox", "Drafts.mbox/mbox", ".hidden", "x/cur/"]);
+        let root = tree(&[
+            "INBOX.mbox",
+            "Sent",
+            "Sent.msf",
+            "Sent.sbd/2020",
+            "Lists/rust.mbox",
+            "Drafts.mbox/mbox",
+            ".hidden",
+            "x/cur/",
+        ]);
         let expected = ["Mbox Drafts", "Mbox INBOX", "Mbox Lists/rust", "Mbox Sent", "Mbox Sent/2020", "Maildir x"];
         assert_eq!(folders(root.path(), None), expected);
         assert_eq!(folders(&root.path().join("Sent"), None), ["Mbox INBOX"]);

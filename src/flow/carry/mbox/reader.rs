@@ -179,7 +179,8 @@ mod tests {
 
     #[test]
     fn messages_are_parted_at_separators_behind_blank_lines() {
-        let file = format!("{FIRST}Subject: a\n\none\n\n{FIRST}Subject: b\n\ntwo\nFrom here on Wed\n\nFrom us to you\n\n\n");
+        let file =
+            format!("{FIRST}Subject: a\n\none\n\n{FIRST}Subject: b\n\ntwo\nFrom here on Wed\n\nFrom us to you\n\n\n");
         let found = read(file.as_bytes());
         assert_eq!(found[0].0, "Subject: a\r\n\r\none\r\n");
         assert_eq!(found[1].0, "Subject: b\r\n\r\ntwo\r\nFrom here on Wed\r\n\r\nFrom us to you\r\n\r\n");
@@ -224,7 +225,9 @@ mod tests {
 
     #[test]
     fn flags_at_the_front_are_taken_out_and_others_only_read() {
-        let file = format!("{FIRST}Status: RO\nX-Status: F\nStatus: mine\nSubject: a\n\n{FIRST}Subject: b\nStatus: R\n\nStatus: O\n");
+        let file = format!(
+            "{FIRST}Status: RO\nX-Status: F\nStatus: mine\nSubject: a\n\n{FIRST}Subject: b\nStatus: R\n\nStatus: O\n"
+        );
         let found = read(file.as_bytes());
         assert_eq!(found[0].0, "Status: mine\r\nSubject: a\r\n");
         assert_eq!(found[0].1.flags.system, SystemFlags::SEEN.union(SystemFlags::FLAGGED));

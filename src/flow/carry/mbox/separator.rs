@@ -58,7 +58,13 @@ mod tests {
 
     #[test]
     fn text_that_begins_with_from_is_no_separator() {
-        for text in ["From there we went on Wed", "From Wed to Fri", "From ", "From a Wed Jul 17", ">From a Wed Jul 17 02:44:25 1996"] {
+        for text in [
+            "From there we went on Wed",
+            "From Wed to Fri",
+            "From ",
+            "From a Wed Jul 17",
+            ">From a Wed Jul 17 02:44:25 1996",
+        ] {
             assert_eq!(date(text.as_bytes()), None, "{text}");
         }
     }

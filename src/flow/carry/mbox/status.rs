@@ -149,7 +149,10 @@ mod tests {
             marks.add(Field::MozillaStatus, body);
             marks
         };
-        assert_eq!(marks("0007").flags.system, SystemFlags(SystemFlags::SEEN.0 | SystemFlags::ANSWERED.0 | SystemFlags::FLAGGED.0));
+        assert_eq!(
+            marks("0007").flags.system,
+            SystemFlags(SystemFlags::SEEN.0 | SystemFlags::ANSWERED.0 | SystemFlags::FLAGGED.0)
+        );
         assert!(marks("0009").expunged);
         assert_eq!(marks("1000").flags.keywords, [Keyword::new("$Forwarded").unwrap()]);
         assert_eq!(marks("garbage"), Marks::default());

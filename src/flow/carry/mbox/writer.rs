@@ -25,7 +25,10 @@ struct Quoter<W> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     /// After so many `>` and so many bytes of `From ` from its beginning. They are held back.
-    Start { quotes: usize, from: usize },
+    Start {
+        quotes: usize,
+        from: usize,
+    },
     Within,
 }
 
@@ -89,7 +92,9 @@ impl<W: Write> Write for Quoter<W> {
                     rest = after;
                     continue;
                 }
-                Place::Start { quotes, from: 0 } if *byte == b'>' => self.at = Place::Start { quotes: quotes + 1, from: 0 },
+                Place::Start { quotes, from: 0 } if *byte == b'>' => {
+                    self.at = Place::Start { quotes: quotes + 1, from: 0 }
+                }
                 Place::Start { quotes, from } if FROM.get(from) == Some(byte) => {
                     self.at = Place::Start { quotes, from: from + 1 };
                     if from + 1 == FROM.len() {
