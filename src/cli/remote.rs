@@ -94,14 +94,14 @@ impl Keeper for RemoteAccount {
         }
     }
 
-    fn holds(&mut self, mailbox: MailboxId, since: Uid, body: &Spooled) -> Result<bool, CarryError> {
+    fn find(&mut self, mailbox: MailboxId, since: Uid, body: &Spooled) -> Result<Option<Uid>, CarryError> {
         // Nothing so large was ever kept.
         if body.size() > MESSAGE_MAX {
-            return Ok(false);
+            return Ok(None);
         }
-        let order = CarryOrder::Holds { mailbox, since, size: body.size() };
+        let order = CarryOrder::Find { mailbox, since, size: body.size() };
         match self.line.carried(order, &mut |out| send(body, out))? {
-            CarryOutcome::Holds { holds } => Ok(holds),
+            CarryOutcome::Found { uid } => Ok(uid),
             other => Err(self.wrong(&other)),
         }
     }
@@ -320,8 +320,8 @@ mod tests {
             }
             assert_eq!(rows.len(), 4);
             let same = message(&mut account, &texts[2]).body;
-            assert!(account.holds(target.id, Uid::MIN, &same).unwrap());
-            assert!(!account.holds(target.id, uid_next, &same).unwrap());
+            assert_eq!(account.find(target.id, Uid::MIN, &same).unwrap(), Some(rows[2].uid));
+            assert_eq!(account.find(target.id, uid_next, &same).unwrap(), None);
             assert!(account.body(BlobId(u64::MAX)).is_err());
         });
     }
@@ -348,7 +348,7 @@ mod tests {
     fn more_than_fits_ends_the_connection() {
         served(|mut account, _| {
             let inbox = account.target(&MailboxName::inbox()).unwrap();
-            let order = CarryOrder::Holds { mailbox: inbox.id, since: Uid::MIN, size: u64::MAX };
+            let order = CarryOrder::Find { mailbox: inbox.id, since: Uid::MIN, size: u64::MAX };
             assert!(account.ask(order).unwrap_err().to_string().ends_with("that is more than fits"));
             assert!(account.mailboxes().is_err());
         });

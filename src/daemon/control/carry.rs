@@ -64,8 +64,8 @@ pub enum CarryOrder {
         /// The note.
         note: Option<(String, Vec<u8>)>,
     },
-    /// Is a message from `since` on exactly what follows? [`CarryOutcome::Holds`]
-    Holds {
+    /// Which message from `since` on is exactly what follows? [`CarryOutcome::Found`]
+    Find {
         /// Where.
         mailbox: MailboxId,
         /// The first to compare.
@@ -137,7 +137,7 @@ pub enum CarryOutcome {
     Account { account: AccountId },
     Target { id: MailboxId, uid_next: Uid, keywords: Keywords },
     Kept { uid_next: Uid },
-    Holds { holds: bool },
+    Found { uid: Option<Uid> },
     Note { value: Option<Vec<u8>> },
     Done,
     Mailboxes { mailboxes: Vec<Mailbox>, all: bool },
@@ -189,7 +189,7 @@ pub(super) async fn carry(store: &Store, order: CarryOrder, stream: &mut BufRead
             })
             .await
         }
-        CarryOrder::Holds { mailbox, since, size } => {
+        CarryOrder::Find { mailbox, since, size } => {
             if size > MESSAGE_MAX {
                 return Ok(out_of_step("that is more than fits"));
             }
@@ -197,10 +197,10 @@ pub(super) async fn carry(store: &Store, order: CarryOrder, stream: &mut BufRead
             let store = store.clone();
             working(move || {
                 let body = letter?.finish()?.0;
-                let holds = Exchange::new(store, AccountId(0))
-                    .holds(mailbox, since, &body)
+                let uid = Exchange::new(store, AccountId(0))
+                    .find(mailbox, since, &body)
                     .map_err(|error| error.to_string())?;
-                Ok(CarryOutcome::Holds { holds }.into())
+                Ok(CarryOutcome::Found { uid }.into())
             })
             .await
         }
@@ -268,7 +268,7 @@ fn answer(store: Store, order: CarryOrder) -> Result<Reply, Reason> {
             read.map_err(|error| error.to_string())?;
             return Ok(Reply { outcome: CarryOutcome::Bytes { length: bytes.len() }, bytes, in_step: true });
         }
-        CarryOrder::Append { .. } | CarryOrder::Holds { .. } => return Err("the bytes are missing".into()),
+        CarryOrder::Append { .. } | CarryOrder::Find { .. } => return Err("the bytes are missing".into()),
     };
     Ok(outcome.into())
 }
