@@ -14,15 +14,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+mod carry;
 mod obey;
 mod order;
 
+pub use carry::{CarryOrder, CarryOutcome, LETTERS_MAX, LetterHead};
 pub use obey::obey;
 pub use order::{
     AccountRow, AliasRow, ListenerStatus, ORDER_LINE_MAX, OUTCOME_LINE_MAX, Order, Outcome, ROWS_MAX, Status,
@@ -143,6 +146,14 @@ impl Desk {
             let outcome = match serde_json::from_slice(&line) {
                 _ if !whole => Outcome::Refused { reason: "the order is too long".into() },
                 Ok(Order::Status) => Outcome::Status { status: Box::new((self.status)()) },
+                Ok(Order::Carry(order)) => {
+                    let reply = carry::carry(&self.store, order, &mut stream).await?;
+                    say(&mut stream, &reply.outcome, &reply.bytes).await?;
+                    if reply.in_step {
+                        continue;
+                    }
+                    return Ok(());
+                }
                 Ok(order) => {
                     let store = self.store.clone();
                     let working = tokio::task::spawn_blocking(move || obey(&store, order));
@@ -150,14 +161,20 @@ impl Desk {
                 }
                 Err(error) => Outcome::Refused { reason: format!("this is no order: {error}") },
             };
-            let mut answer = serde_json::to_vec(&outcome).map_err(io::Error::other)?;
-            answer.push(b'\n');
-            timeout(SILENCE_MAX, stream.get_mut().write_all(&answer)).await??;
+            say(&mut stream, &outcome, &[]).await?;
             if !whole {
                 return Ok(());
             }
         }
     }
+}
+
+/// Sends an outcome as a line, and the bytes that follow it.
+async fn say(stream: &mut BufReader<UnixStream>, outcome: &impl Serialize, bytes: &[u8]) -> io::Result<()> {
+    let mut answer = serde_json::to_vec(outcome).map_err(io::Error::other)?;
+    answer.push(b'\n');
+    answer.extend_from_slice(bytes);
+    timeout(SILENCE_MAX, stream.get_mut().write_all(&answer)).await?
 }
 
 /// Tells whether a server runs on this data folder.

@@ -48,7 +48,7 @@ impl From<ReadError> for Refusal {
     }
 }
 
-/// Carries out an order. May block; [`Order::Status`] is the server's to answer.
+/// Carries out an order. May block; [`Order::Status`] and [`Order::Carry`] are the server's to answer.
 #[must_use]
 pub fn obey(store: &Store, order: Order) -> Outcome {
     carry_out(store, order).unwrap_or_else(|refusal| Outcome::Refused { reason: refusal.to_string() })
@@ -123,7 +123,7 @@ fn carry_out(store: &Store, order: Order) -> Result<Outcome, Refusal> {
             let domains = domains.iter().skip(skip).take(ROWS_MAX).map(ToString::to_string).collect();
             return Ok(Outcome::Domains { domains });
         }
-        Order::Status => Err(Refusal::NoServer),
+        Order::Status | Order::Carry(_) => Err(Refusal::NoServer),
     };
     done.map(|()| Outcome::Done)
 }
