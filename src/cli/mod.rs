@@ -1,9 +1,106 @@
 //! One file per subcommand.
+//!
+//! What a command tells goes to standard output, the log and errors to standard error; an error is
+//! one sentence. Exit code 1 says that it failed, 2 that the command line was not understood.
 
 use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+pub mod account; // who may log in
+pub mod alias; //   addresses whose mail goes to accounts
+mod ask; //         questions to the person at the terminal
+mod check; //       is this config file good?
+pub mod domain; //  whose mail stays here
+pub mod office; //  where orders go: the running server or the store
+pub mod remote; //  a running server's account, for import and export
+mod serve; //       the server
+mod show; //        tables, amounts, JSON
+mod status; //      how the running server is
+mod try_; //        the server for trying out, with accounts and a letter
+
+/// Pillarbox: a mail server for small computers that stand alone.
+#[derive(Debug, Parser)]
+#[command(name = "pillarbox", version, propagate_version = true, disable_help_subcommand = true)]
+struct Cli {
+    /// What to log: error, warn, info, debug, trace or off (overrides the config file)
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log_level: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a server to try out, with two accounts, as an ordinary user
+    Try(try_::Args),
+    /// Start the server
+    Serve(serve::Args),
+    /// Check a config file without starting
+    Check(check::Args),
+    /// Show how the running server is
+    Status(status::Args),
+    Account(account::AccountArgs),
+    Alias(alias::AliasArgs),
+    Domain(domain::DomainArgs),
+    /// Print the version
+    Version,
+}
+
+/// Why a command failed: one sentence.
+type Failure = Box<dyn std::error::Error>;
 
 /// Runs the command line.
 #[must_use]
 pub fn main() -> ExitCode {
-    ExitCode::SUCCESS
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too, and go to standard output.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let log_level = cli.log_level.as_deref();
+    let done = match cli.command {
+        Command::Try(args) => try_::run(&args, log_level),
+        Command::Serve(args) => serve::run(&args, log_level),
+        Command::Check(args) => check::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Account(args) => account::run(args).map_err(Failure::from),
+        Command::Alias(args) => alias::run(args).map_err(Failure::from),
+        Command::Domain(args) => domain::run(args).map_err(Failure::from),
+        Command::Version => version(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("pillarbox: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn version() -> Result<(), Failure> {
+    print(&format!("pillarbox {}\n", env!("CARGO_PKG_VERSION")))
+}
+
+/// Prints to standard output and makes sure that it got there.
+fn print(text: &str) -> Result<(), Failure> {
+    use std::io::Write as _;
+    let mut out = std::io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
 }

@@ -1,1 +1,253 @@
 //! The settings, gathered from the folders that obey them.
+//!
+//! Each folder owns its settings struct with meaning, unit and default on the field; here they become
+//! one file, `pillarbox.toml`. A file that is wrong gives one sentence that names the file, the line,
+//! the key, what was found and what was expected.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::daemon::listen::ListenConfig;
+use crate::daemon::log::{self, LogConfig};
+use crate::flow::access::lockout::LoginConfig;
+use crate::net::budget::NetConfig;
+use crate::net::tls::TlsConfig;
+use crate::protocol::imap::ImapConfig;
+use crate::protocol::pop3::Pop3Config;
+use crate::protocol::smtp::SmtpConfig;
+use crate::store::StoreConfig;
+
+mod explain;
+
+pub use explain::ConfigError;
+
+/// All settings.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Settings {
+    /// The folder that holds the mail, accounts and certificates. Default: `/var/lib/pillarbox`.
+    pub data: PathBuf,
+    /// What the server calls itself towards other servers: a name that leads to it in the DNS, or any
+    /// name where there is none. Default: the host's name.
+    pub hostname: Option<String>,
+    /// The user to become once the ports are open, when started as root. Default: none.
+    pub user: Option<String>,
+    /// Allows to stay root. Default: false.
+    pub allow_root: bool,
+    /// Allows LOGIN and AUTH without TLS to clients on this machine, for tests and local tools.
+    /// Default: false.
+    pub auth_in_clear_on_loopback: bool,
+    /// Where to listen.
+    pub listen: ListenConfig,
+    /// Certificates.
+    pub tls: TlsConfig,
+    /// Limits of connections.
+    pub net: NetConfig,
+    /// The log.
+    pub log: LogConfig,
+    /// SMTP receiving and submission.
+    pub smtp: SmtpConfig,
+    /// IMAP.
+    pub imap: ImapConfig,
+    /// POP3.
+    pub pop3: Pop3Config,
+    /// Logins.
+    pub login: LoginConfig,
+    /// The mail store.
+    pub store: StoreConfig,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            data: PathBuf::from("/var/lib/pillarbox"),
+            hostname: None,
+            user: None,
+            allow_root: false,
+            auth_in_clear_on_loopback: false,
+            listen: ListenConfig::default(),
+            tls: TlsConfig::default(),
+            net: NetConfig::default(),
+            log: LogConfig::default(),
+            smtp: SmtpConfig::default(),
+            imap: ImapConfig::default(),
+            pop3: Pop3Config::default(),
+            login: LoginConfig::default(),
+            store: StoreConfig::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|error| ConfigError::unreadable(path, &error))?;
+        Self::parse(&text, path)
+    }
+
+    /// Reads and checks the text of a file; `path` names it in errors.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let settings: Self = toml::from_str(text).map_err(|error| ConfigError::from_toml(path, text, &error))?;
+        settings.check().map_err(|(key, problem)| ConfigError::from_check(path, text, key, &problem))?;
+        Ok(settings)
+    }
+
+    /// The name the server calls itself by.
+    pub fn hostname(&self) -> String {
+        self.hostname.clone().unwrap_or_else(|| {
+            let host = rustix::system::uname().nodename().to_string_lossy().to_ascii_lowercase();
+            if is_host_name(&host) { host } else { "pillarbox.local".to_owned() }
+        })
+    }
+
+    /// The folder of certificates.
+    pub fn tls_folder(&self) -> PathBuf {
+        self.data.join("tls")
+    }
+
+    /// What the types alone cannot say. An error is a key and what is wrong with it.
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let wrong = |key: &'static str, text: &str| Err((key, text.to_owned()));
+        if self.data.as_os_str().is_empty() {
+            return wrong("data", "is empty; name a folder");
+        }
+        if let Some(name) = self.hostname.as_deref().filter(|name| !is_host_name(name)) {
+            return Err(("hostname", format!("`{name}` is no host name")));
+        }
+        match (&self.tls.certificate, &self.tls.key) {
+            (Some(_), None) => return wrong("tls.certificate", "needs `key` beside it"),
+            (None, Some(_)) => return wrong("tls.key", "needs `certificate` beside it"),
+            _ => {}
+        }
+        if self.net.sessions_max == 0 {
+            return wrong("net.sessions-max", "is 0, so nobody could connect; write 1 or more");
+        }
+        if self.net.sessions_per_address_max == 0 {
+            return wrong("net.sessions-per-address-max", "is 0, so nobody could connect; write 1 or more");
+        }
+        log::parse_level(&self.log.level).map_err(|problem| ("log.level", problem))?;
+        self.listen.check()
+    }
+}
+
+fn is_host_name(name: &str) -> bool {
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    name.len() <= 253 && name.split('.').all(label)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    const SAMPLE: &str = include_str!("../../pillarbox.sample.toml");
+
+    fn problem(text: &str) -> String {
+        Settings::parse(text, Path::new("pillarbox.toml")).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn the_sample_says_exactly_the_defaults() {
+        let sample = Settings::parse(SAMPLE, Path::new("pillarbox.sample.toml")).unwrap();
+        assert_eq!(serde_json::to_value(sample).unwrap(), serde_json::to_value(Settings::default()).unwrap());
+    }
+
+    #[test]
+    fn the_sample_names_every_setting() {
+        let Value::Object(top) = serde_json::to_value(Settings::default()).unwrap() else { panic!("no table") };
+        let shown: toml::Table = toml::from_str(SAMPLE).unwrap();
+        for (section, value) in &top {
+            match (value, shown.get(section)) {
+                (Value::Object(fields), Some(toml::Value::Table(table))) => {
+                    let (_, after) = SAMPLE.split_once(&format!("\n[{section}]\n")).unwrap();
+                    let part = after.split("\n[").next().unwrap();
+                    for (key, value) in fields {
+                        let commented = value.is_null() && part.contains(&format!("\n# {key} = "));
+                        assert!(commented || table.contains_key(key), "{section}.{key} is not in the sample");
+                    }
+                }
+                (Value::Null, None) => {
+                    assert!(SAMPLE.contains(&format!("\n# {section} = ")), "{section} is not in the sample");
+                }
+                (_, shown) => assert!(shown.is_some(), "{section} is not in the sample"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_misspelled_key_names_its_line_section_and_the_right_word() {
+        assert_eq!(
+            problem("data = \"/tmp\"\n\n[net]\nsesions-max = 3\n"),
+            "pillarbox.toml line 4: `sesions-max` is not a setting of [net]; did you mean `sessions-max`?"
+        );
+        assert_eq!(
+            problem("[net]\ncolour = 3\n"),
+            "pillarbox.toml line 2: `colour` is not a setting of [net]; it has `sessions-max` and `sessions-per-address-max`"
+        );
+        let top = problem("[smpt]\nx = 1\n");
+        assert!(top.starts_with("pillarbox.toml line 1: there is no section or setting `smpt`"), "{top}");
+    }
+
+    #[test]
+    fn a_bad_value_says_what_was_found_and_what_was_expected() {
+        assert_eq!(
+            problem("[net]\nsessions-max = \"many\"\n"),
+            "pillarbox.toml line 2: `sessions-max` in [net]: found text \"many\", expected a whole number from 0 to 4294967295"
+        );
+        assert_eq!(
+            problem("[net]\nsessions-max = -1\n"),
+            "pillarbox.toml line 2: `sessions-max` in [net]: found the number `-1`, expected a whole number from 0 to 4294967295"
+        );
+        assert_eq!(
+            problem("allow-root = 1\n"),
+            "pillarbox.toml line 1: `allow-root`: found the number `1`, expected true or false"
+        );
+        assert_eq!(
+            problem("[log]\nformat = \"xml\"\n"),
+            "pillarbox.toml line 2: `format` in [log]: found `xml`, expected `human` or `json`"
+        );
+        let place = problem("[listen]\nsmtp = [\"*:25\",\n  \"here\"]\n");
+        assert!(
+            place.starts_with("pillarbox.toml line 2: `smtp` in [listen]: `here` is no place to listen"),
+            "{place}"
+        );
+    }
+
+    #[test]
+    fn settings_that_contradict_each_other_are_named() {
+        assert_eq!(
+            problem("[tls]\nkey = \"k.pem\"\n"),
+            "pillarbox.toml line 2: `key` in [tls] needs `certificate` beside it"
+        );
+        let level = problem("[log]\nlevel = \"loud\"\n");
+        assert!(level.starts_with("pillarbox.toml line 2: `level` in [log]: `loud` is no log level"), "{level}");
+        let twice = problem("[listen]\nimap = [\"127.0.0.1:2525\"]\nsmtp = [\"127.0.0.1:2525\"]\n");
+        assert!(twice.contains("127.0.0.1:2525") && twice.contains("imap"), "{twice}");
+    }
+
+    #[test]
+    fn what_is_no_toml_is_named_by_its_line() {
+        let broken = problem("data = \"/tmp\"\n[net\n");
+        assert!(broken.starts_with("pillarbox.toml line 2: "), "{broken}");
+        assert!(!broken.contains('\n'), "{broken}");
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = Settings::load(Path::new("/nonexistent/pillarbox.toml")).unwrap_err().to_string();
+        assert_eq!(error, "/nonexistent/pillarbox.toml: there is no such file");
+    }
+}

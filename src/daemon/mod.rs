@@ -1,1 +1,405 @@
 //! Which tasks run, and how they stop.
+//!
+//! [`prepare`] does what may need root and what can fail for reasons a person must hear of: folders,
+//! ports, certificates. [`run`] then opens the store and lives on one thread with tokio's reactor, two
+//! blocking threads that come when they are needed and go again, and the store's writer. A small task
+//! accepts on each socket, one task serves each connection, and nothing runs on a timer.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::select;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::LocalSet;
+use tokio::time::timeout;
+
+use crate::config::Settings;
+use crate::net::budget::Budget;
+use crate::net::drive::{Answers, Driver, Stop};
+use crate::net::listener;
+use crate::net::stream::Stream;
+use crate::net::tls::{TlsError, TlsServer};
+use crate::protocol::{Session, imap, pop3, smtp};
+use crate::store::Store;
+
+pub mod context; //    what every connection's task shares
+pub mod control; //    the socket on which commands speak to a running server
+pub mod health; //     memory and threads, for `status`
+pub mod listen; //     the seven services: accepting and turning away
+pub mod log; //        the log
+pub mod login; //      the door as connections use it: delays, password checks
+pub mod receive; //    SMTP connections
+pub mod rights; //     giving up root's rights
+pub mod serve_imap; // IMAP connections
+pub mod serve_pop3; // POP3 connections
+
+use context::{Context, Roll};
+use control::{Control, ListenerStatus, Status, StatusSource};
+use listen::{Bound, OpenError, Service};
+use log::LogHandle;
+use login::Doorway;
+use receive::Office;
+use rights::RightsError;
+
+/// Blocking threads at most: password checks, reads and bodies.
+const BLOCKING_THREADS: usize = 2;
+
+/// How long a blocking thread waits for more work.
+const BLOCKING_KEEP: Duration = Duration::from_secs(3);
+
+/// Stack of a blocking thread in bytes; only what is used is ever in memory.
+const STACK_BYTES: usize = 512 * 1024;
+
+/// How long connections may take to say goodbye when the server stops.
+const STOP_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Open files that are not connections: store, listeners, reactor, log, a reserve.
+const OTHER_FILES: u64 = 64;
+
+/// Why the server did not start, or did not stop well. `Display` is one sentence.
+#[derive(Debug)]
+pub enum DaemonError {
+    /// A folder cannot be made or used.
+    Folder(PathBuf, io::Error),
+    /// A service cannot listen.
+    Open(OpenError),
+    /// Rights cannot be given up.
+    Rights(RightsError),
+    /// No certificate.
+    Tls(TlsError),
+    /// The store did not open or close; the text is its own.
+    Store(String),
+    /// The system refuses something basic; the text says what.
+    System(&'static str, io::Error),
+}
+
+impl fmt::Display for DaemonError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Folder(path, error) => write!(formatter, "the folder {} cannot be used: {error}", path.display()),
+            Self::Open(error) => error.fmt(formatter),
+            Self::Rights(error) => error.fmt(formatter),
+            Self::Tls(error) => error.fmt(formatter),
+            Self::Store(text) => formatter.write_str(text),
+            Self::System(what, error) => write!(formatter, "{what}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for DaemonError {}
+
+/// What SIGHUP means.
+#[derive(Debug)]
+pub enum OnHangup {
+    /// Read this config file again and take what can change while running, and look at the
+    /// certificates.
+    Reload(PathBuf),
+    /// The terminal was closed: stop.
+    Stop,
+}
+
+/// Ports are open, rights are given up: ready to [`run`].
+#[derive(Debug)]
+pub struct Prepared {
+    settings: Settings,
+    bound: Vec<Bound>,
+    tls: TlsServer,
+}
+
+/// What there is to know once the server runs.
+#[derive(Debug)]
+pub struct Ready {
+    /// Where it listens.
+    pub listeners: Vec<(Service, SocketAddr)>,
+    /// The local authority's certificate, if the server's is from there.
+    pub ca: Option<PathBuf>,
+}
+
+/// Opens the ports, makes the data folder, becomes the user of the settings, and loads or makes the
+/// certificate. Call it before any thread starts.
+///
+/// # Errors
+/// See [`DaemonError`].
+pub fn prepare(settings: Settings) -> Result<Prepared, DaemonError> {
+    let user = rights::user_to_become(settings.user.as_deref(), settings.allow_root).map_err(DaemonError::Rights)?;
+    let activated =
+        listener::activated().map_err(|error| DaemonError::Open(OpenError::Activated(error.to_string())))?;
+    let bound = listen::open(&settings.listen, activated).map_err(DaemonError::Open)?;
+    rights::prepare_folder(&settings.data, user.as_ref())
+        .map_err(|error| DaemonError::Folder(settings.data.clone(), error))?;
+    let load = || TlsServer::new(&settings.tls, &settings.tls_folder()).map_err(DaemonError::Tls);
+    // A key of somebody else's making may be root's alone; our own belongs to the user.
+    let early = settings.tls.key.is_some().then(load).transpose()?;
+    if let (Some(name), Some(user)) = (&settings.user, &user) {
+        rights::become_user(name, user).map_err(DaemonError::Rights)?;
+    }
+    let tls = early.map_or_else(load, Ok)?;
+    rights::allow_open_files(u64::from(settings.net.sessions_max) + OTHER_FILES);
+    Ok(Prepared { settings, bound, tls })
+}
+
+/// Looks whether [`prepare`] would succeed now, and leaves everything as it is. Ports of a server that
+/// runs on the same data folder count as free.
+///
+/// # Errors
+/// What `prepare` would stumble over.
+pub fn rehearse(settings: &Settings) -> Result<(), DaemonError> {
+    rights::user_to_become(settings.user.as_deref(), settings.allow_root).map_err(DaemonError::Rights)?;
+    if settings.tls.key.is_some() {
+        TlsServer::new(&settings.tls, &settings.tls_folder()).map_err(DaemonError::Tls)?;
+    }
+    if !control::answers(&settings.data) {
+        listen::open(&settings.listen, Vec::new()).map_err(DaemonError::Open)?;
+    }
+    Ok(())
+}
+
+/// Opens the store, serves until a signal says stop, and closes the store.
+///
+/// `furnish` is called with the store before anything is served, and may block; what it returns is
+/// handed to `ready`, which is called once all services accept connections.
+///
+/// # Errors
+/// See [`DaemonError`].
+pub fn run<T>(
+    prepared: Prepared,
+    on_hangup: &OnHangup,
+    log: Option<&LogHandle>,
+    furnish: impl FnOnce(&Store) -> Result<T, DaemonError>,
+    ready: impl FnOnce(&Ready, T) -> Result<(), DaemonError>,
+) -> Result<(), DaemonError> {
+    let Prepared { settings, bound, tls } = prepared;
+    let store = Store::open(&settings.data, &settings.store).map_err(|error| DaemonError::Store(error.to_string()))?;
+    let furniture = furnish(&store)?;
+    let doorway = Doorway::new(store.clone(), settings.login.clone())
+        .map_err(|error| DaemonError::Store(format!("logins cannot be set up: {error}")))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_keep_alive(BLOCKING_KEEP)
+        .thread_stack_size(STACK_BYTES)
+        .thread_name("pillarbox-work")
+        .build()
+        .map_err(|error| DaemonError::System("the reactor cannot be set up", error))?;
+    let (stop_all, stop) = Stop::new();
+    let hostname: Arc<str> = settings.hostname().into();
+    let context = Rc::new(Context {
+        office: Office::new(store.clone(), doorway.clone(), Arc::clone(&hostname), &settings.smtp),
+        smtp: Arc::new(settings.smtp.clone()),
+        imap: Arc::new(settings.imap.clone()),
+        hostname,
+        clear_login_on_loopback: settings.auth_in_clear_on_loopback,
+        store: store.clone(),
+        doorway,
+        locks: crate::flow::access::pop3::Locks::default(),
+        pop3: Arc::new(settings.pop3.clone()),
+        tls,
+        budget: Budget::new(settings.net.clone()),
+        stop,
+        listeners: bound.iter().map(|bound| (bound.service, bound.address)).collect(),
+        roll: Arc::new(Roll::default()),
+    });
+    let served = LocalSet::new().block_on(&runtime, async {
+        let control = Control::bind(&settings.data, store.clone(), status_source(&context))
+            .map_err(|error| DaemonError::System("the control socket cannot be set up", error))?;
+        serve(Rc::clone(&context), bound, control, on_hangup, log, |now| ready(now, furniture), &stop_all).await
+    });
+    // Whatever still blocks may finish its read; writes are in the store's hands already.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    let closed = store.close().map_err(|error| DaemonError::Store(format!("the store did not close well: {error}")));
+    served.and(closed)
+}
+
+async fn serve(
+    context: Rc<Context>,
+    bound: Vec<Bound>,
+    control: Control,
+    on_hangup: &OnHangup,
+    log: Option<&LogHandle>,
+    ready: impl FnOnce(&Ready) -> Result<(), DaemonError>,
+    stop_all: &tokio::sync::watch::Sender<bool>,
+) -> Result<(), DaemonError> {
+    let wait_for = |kind| signal(kind).map_err(|error| DaemonError::System("signals cannot be received", error));
+    let mut terminate = wait_for(SignalKind::terminate())?;
+    let mut interrupt = wait_for(SignalKind::interrupt())?;
+    let mut hangup = wait_for(SignalKind::hangup())?;
+
+    let mut acceptors = Vec::new();
+    for Bound { service, listener, address } in bound {
+        let listener = tokio::net::TcpListener::from_std(listener)
+            .map_err(|error| DaemonError::System("a listening socket cannot be watched", error))?;
+        tracing::info!(service = service.name(), %address, "listening");
+        acceptors.push(tokio::task::spawn_local(listen::accept(Rc::clone(&context), service, listener)));
+    }
+    acceptors.push(tokio::task::spawn_local(control.serve()));
+    ready(&Ready { listeners: context.listeners.clone(), ca: context.tls.ca() })?;
+    tell_systemd(Moment::Ready);
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
+
+    loop {
+        select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => match on_hangup {
+                OnHangup::Stop => break,
+                OnHangup::Reload(path) => reload(&context, path, log),
+            },
+        }
+    }
+
+    tracing::info!(sessions = context.budget.open(), "stopping");
+    tell_systemd(Moment::Stopping);
+    for acceptor in &acceptors {
+        acceptor.abort();
+    }
+    // Nobody listens for it when nobody is connected.
+    let _ = stop_all.send(true);
+    select! {
+        left = timeout(STOP_PATIENCE, context.roll.empty()) => {
+            if left.is_err() {
+                tracing::warn!(sessions = context.budget.open(), "some connections did not end in time");
+            }
+        }
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Gathers what `status` shows, when somebody asks.
+fn status_source(context: &Context) -> StatusSource {
+    let (store, budget, roll) = (context.store.clone(), context.budget.clone(), Arc::clone(&context.roll));
+    let listeners = context.listeners.clone();
+    Arc::new(move || {
+        let memory = health::memory();
+        let shown = |(service, address): &(Service, SocketAddr)| ListenerStatus {
+            name: service.name().to_owned(),
+            address: address.to_string(),
+            sessions: roll.open(*service),
+        };
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_secs: roll.uptime_secs(),
+            listeners: listeners.iter().map(shown).collect(),
+            sessions: budget.open(),
+            memory_bytes: memory.pss,
+            memory_peak_bytes: memory.peak_rss,
+            store: store.figures(),
+        }
+    })
+}
+
+/// Takes from the config file what can change while running: log level, limits of connections,
+/// certificates. A file that is wrong changes nothing.
+fn reload(context: &Context, path: &std::path::Path, log: Option<&LogHandle>) {
+    match Settings::load(path) {
+        Ok(settings) => {
+            if let Some(Err(error)) = log.map(|log| log.set_level(&settings.log.level)) {
+                tracing::error!(%error, "the log level stays");
+            }
+            context.budget.set_limits(settings.net);
+            tracing::info!(
+                "settings read again: log level, limits of connections and certificates; others need a restart"
+            );
+        }
+        Err(error) => tracing::error!(%error, "the settings stay as they were"),
+    }
+    context.tls.reload();
+}
+
+/// Everything that happens on one connection.
+fn conversation(
+    context: &Rc<Context>,
+    service: Service,
+    stream: Stream,
+    peer: SocketAddr,
+) -> Pin<Box<dyn Future<Output = ()>>> {
+    let clear_login = context.may_log_in_clear(peer);
+    match service {
+        Service::Smtp | Service::Submission | Service::Submissions => {
+            let session = smtp::Receiver::new(smtp::Setup {
+                role: if service == Service::Smtp { smtp::Role::Exchange } else { smtp::Role::Submission },
+                name: Arc::clone(&context.hostname),
+                config: Arc::clone(&context.smtp),
+                peer: peer.ip(),
+                starttls: !service.has_implicit_tls(),
+                login_in_clear: clear_login,
+            });
+            converse(context, service, session, context.office.reception(peer.ip()), stream)
+        }
+        Service::Imap | Service::Imaps => {
+            let site =
+                imap::Site { host: Arc::clone(&context.hostname), starttls: !service.has_implicit_tls(), clear_login };
+            let session = imap::Session::new(Arc::clone(&context.imap), site);
+            let answers = serve_imap::ImapAnswers::new(context.store.clone(), &context.doorway, peer.ip());
+            converse(context, service, session, answers, stream)
+        }
+        Service::Pop3 | Service::Pop3s => {
+            let session = pop3::Session::new(Arc::clone(&context.pop3), &context.hostname, clear_login);
+            let answers =
+                serve_pop3::Pop3Answers::new(context.store.clone(), context.locks.clone(), &context.doorway, peer.ip());
+            converse(context, service, session, answers, stream)
+        }
+    }
+}
+
+fn converse<S, A>(
+    context: &Rc<Context>,
+    service: Service,
+    session: S,
+    answers: A,
+    stream: Stream,
+) -> Pin<Box<dyn Future<Output = ()>>>
+where
+    S: Session + 'static,
+    A: Answers<S> + 'static,
+{
+    let mut driver = Driver::new(session, answers, stream, context.stop.clone());
+    Box::pin(async move {
+        tracing::debug!("connected");
+        if service.has_implicit_tls()
+            && let Err(error) = driver.secure().await
+        {
+            tracing::debug!(%error, "no TLS");
+            return;
+        }
+        let end = driver.run().await;
+        let traffic = driver.traffic();
+        match end {
+            Ok(end) => tracing::debug!(?end, received = traffic.received, sent = traffic.sent, "ended"),
+            Err(error) => tracing::debug!(%error, received = traffic.received, sent = traffic.sent, "broken off"),
+        }
+    })
+}
+
+/// What systemd is told.
+enum Moment {
+    Ready,
+    Stopping,
+}
+
+#[cfg(feature = "systemd")]
+fn tell_systemd(moment: Moment) {
+    let state = match moment {
+        Moment::Ready => sd_notify::NotifyState::Ready,
+        Moment::Stopping => sd_notify::NotifyState::Stopping,
+    };
+    // Without systemd there is nobody to tell, and that is no error.
+    if let Err(error) = sd_notify::notify(&[state]) {
+        tracing::debug!(%error, "systemd was not told");
+    }
+}
+
+#[cfg(not(feature = "systemd"))]
+fn tell_systemd(moment: Moment) {
+    match moment {
+        Moment::Ready | Moment::Stopping => {}
+    }
+}

@@ -1,6 +1,7 @@
 //! Who a message is from and for (RFC 5321 section 3.3), with the delivery status notification
 //! wishes that travel along (RFC 3461).
 
+use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,27 @@ pub enum ReversePath {
     Address(Address),
 }
 
+impl ReversePath {
+    /// The sender's address, if there is one.
+    #[must_use]
+    pub fn address(&self) -> Option<&Address> {
+        match self {
+            Self::Null => None,
+            Self::Address(address) => Some(address),
+        }
+    }
+}
+
+impl fmt::Display for ReversePath {
+    /// Writes the path as MAIL and Return-Path do, in angle brackets.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => out.write_str("<>"),
+            Self::Address(address) => write!(out, "<{address}>"),
+        }
+    }
+}
+
 /// Whom a message is for (RFC 5321 `Forward-path`).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ForwardPath {
@@ -23,6 +45,27 @@ pub enum ForwardPath {
     Postmaster,
     /// The recipient's address.
     Address(Address),
+}
+
+impl ForwardPath {
+    /// The recipient's address; `None` for the bare `Postmaster`.
+    #[must_use]
+    pub fn address(&self) -> Option<&Address> {
+        match self {
+            Self::Postmaster => None,
+            Self::Address(address) => Some(address),
+        }
+    }
+}
+
+impl fmt::Display for ForwardPath {
+    /// Writes the path as RCPT does, in angle brackets.
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Postmaster => out.write_str("<Postmaster>"),
+            Self::Address(address) => write!(out, "<{address}>"),
+        }
+    }
 }
 
 /// How the content was declared with BODY= (RFC 6152, RFC 3030).

@@ -6,6 +6,8 @@
 pub mod address; //   domains and addresses (RFC 5321 4.1.2)
 pub mod date; //      instants and their RFC 5322 and IMAP spellings
 pub mod envelope; //  who a message is from and for (RFC 5321 3.3, RFC 3461)
+pub mod header; //    streams of header fields: subsets, one field's values (RFC 9051 6.4.5)
+mod lines; //         lines of a message that streams by
 pub mod mailbox; //   names and numbers of IMAP mailboxes (RFC 9051 2.3, 5.1)
 pub mod message; //   flags, keywords, sets of uids (RFC 9051 2.3)
 pub mod secret; //    passwords and SCRAM verifiers (RFC 5803, RFC 7677)

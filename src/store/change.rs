@@ -150,6 +150,7 @@ fn apply(tables: &mut Tables<'_>, seq: u64, op: &Op) -> Result<(), Trouble> {
                 uid_validity: *uid_validity,
                 uid_next: 1,
                 highest_modseq: seq,
+                flags_modseq: 0,
                 messages: 0,
                 unseen: 0,
                 deleted: 0,
@@ -275,6 +276,7 @@ fn flag(
     let mut record = existing(tables, mailbox)?;
     record.count_out(&before);
     record.count_in(&after);
+    record.flags_modseq = seq;
     change_mailbox(tables, seq, mailbox, record)
 }
 

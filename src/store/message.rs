@@ -228,8 +228,12 @@ pub(super) fn flag(
         FlagMode::Add => (Flags::default(), given),
         FlagMode::Remove => (given, Flags::default()),
     };
-    let mut flagged =
-        Flagged { modseq: ModSeq(record.highest_modseq), changed: UidSet::new(), modified: UidSet::new() };
+    let mut flagged = Flagged {
+        modseq: ModSeq(record.highest_modseq),
+        changed: UidSet::new(),
+        modified: UidSet::new(),
+        flags_before: ModSeq(record.flags_modseq),
+    };
     each_message(tables.msg()?, mailbox.0, uids, &mut |uid, row| {
         let Some(uid) = Uid::new(uid) else { return true };
         if unchanged_since.is_some_and(|since| row.modseq > since.0) {

@@ -74,7 +74,7 @@ pub struct Store {
 }
 
 /// How the store uses the board.
-#[derive(Clone, Debug, serde::Deserialize)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct StoreConfig {
     /// redb's cache in bytes; it is heap. Default: 2 MiB (STORAGE: 1 to 2 MiB is enough).
@@ -172,7 +172,7 @@ pub enum Folder {
 }
 
 /// Figures for `status`.
-#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Figures {
     /// Size of `mail.redb` and the journal on disk, allocated bytes.
     pub store_bytes: u64,
@@ -308,7 +308,12 @@ impl Store {
 
     /// Opens a body.
     pub fn body(&self, blob: BlobId) -> Result<Body, ReadError> {
-        Body::open(Box::new(Pieces::new(self.shared.clone())), blob)
+        Body::open(Box::new(self.pieces()), blob)
+    }
+
+    /// Bodies as they are kept, in packed pieces: for whoever carries them elsewhere.
+    pub fn pieces(&self) -> impl blob::PieceSource + use<> {
+        Pieces::new(self.shared.clone())
     }
 
     /// Figures for `status`.

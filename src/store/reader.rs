@@ -219,6 +219,7 @@ fn told_mailbox(id: u32, record: MailboxRecord, subscribed: bool) -> Result<Mail
         uid_validity: UidValidity(uid(record.uid_validity)?.0),
         uid_next: uid(record.uid_next)?,
         highest_modseq: ModSeq(record.highest_modseq),
+        flags_modseq: ModSeq(record.flags_modseq),
         messages: record.messages,
         unseen: record.unseen,
         deleted: record.deleted,

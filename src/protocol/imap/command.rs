@@ -116,7 +116,7 @@ pub struct ListCommand {
     pub return_children: bool,
     pub return_special_use: bool,
     pub return_status: Vec<StatusItem>,
-    /// Any selection or return option, or more than one pattern, was given.
+    /// Selection options, a list of patterns or RETURN was given, empty or not.
     pub extended: bool,
 }
 

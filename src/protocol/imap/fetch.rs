@@ -1,5 +1,8 @@
 //! What FETCH asks for (RFC 9051 section 6.4.5).
 
+/// Most items in one FETCH; more is `BAD`.
+pub const FETCH_ITEMS_MAX: usize = 256;
+
 /// One item of a FETCH. Macros are expanded by the parser.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are RFC 9051's")]

@@ -1,6 +1,22 @@
 //! Gathers a client's bytes into whole commands, literals included (RFC 9051 sections 2.2 and 4.3).
+//!
+//! An [`Intake`] holds the bytes of one unfinished command, at most [`COMMAND_MAX`], and nothing
+//! between commands; a command that lies whole in what was read is parsed where it lies. The
+//! message of an APPEND is never held: the session streams it past. What is too long is swallowed
+//! up to its end where that can be found, so that one `BAD` answers one command.
 
 use super::command::Tagged;
+use super::grammar::{self, AppendStart, Rejected};
+use super::token::{LiteralHeader, Refusal};
+
+/// Longest command in bytes, its literals included and an APPEND's message not.
+pub const COMMAND_MAX: usize = 64 * 1024;
+
+/// Most bytes of a refused command that are read to find its end; beyond, the connection is given up.
+pub const SWALLOW_MAX: u64 = 64 * 1024 * 1024;
+
+/// `)` CRLF: the longest that may follow an APPEND's message (RFC 6855 section 4).
+const APPEND_END_MAX: usize = 3;
 
 /// What [`Intake::take`] came to.
 #[derive(Debug)]
@@ -15,37 +31,380 @@ pub enum Taken {
     /// The command line after an APPEND literal has ended.
     LiteralEnd,
     /// No command: answer `BAD` (tagged where a tag was read) and go on, or close after `BYE`
-    /// when going on makes no sense.
+    /// when going on makes no sense. After [`Intake::after_literal`] it is about that APPEND, of
+    /// which nothing may be kept.
     Refused {
         /// The client's tag, if there was one.
         tag: Option<String>,
-        /// What is wrong.
+        /// What is wrong; it may begin with a response code in brackets.
         text: &'static str,
         /// The stream can't be followed any more.
         fatal: bool,
+    },
+    /// A command that is well formed and can't be done whatever the session's state: answer `NO`
+    /// and go on.
+    Declined {
+        /// The client's tag.
+        tag: String,
+        /// Why not; it may begin with a response code in brackets.
+        text: &'static str,
     },
 }
 
 /// Gathers commands. Holds no memory between them.
 #[derive(Debug, Default)]
-pub struct Intake {}
+pub struct Intake {
+    /// The command so far: text, and each literal behind its header and one CRLF.
+    held: Vec<u8>,
+    /// Where in `held` the text behind the last literal begins.
+    text_start: usize,
+    mode: Mode,
+    watch: LiteralWatch,
+    /// Names are UTF-8 and nothing else.
+    utf8: bool,
+    /// The APPEND whose message the session may be streaming.
+    append: Option<OpenAppend>,
+}
 
-#[expect(clippy::todo, reason = "the facade comes first")]
-#[allow(unused_variables, clippy::unused_self)]
+#[derive(Debug, Default)]
+enum Mode {
+    /// In a command's text.
+    #[default]
+    Text,
+    /// In a literal with so many bytes to come.
+    Literal(usize),
+    /// In what follows an APPEND's message.
+    AppendEnd(OpenAppend),
+    /// In the text of a command that was refused already.
+    Swallow(Box<Swallow>),
+}
+
+/// The APPEND that was handed out last.
+#[derive(Debug)]
+struct OpenAppend {
+    tag: String,
+    /// The message stands in `UTF8 (...)`.
+    in_parens: bool,
+}
+
+/// A refused command on the way to its end.
+#[derive(Debug)]
+struct Swallow {
+    rejected: Rejected,
+    /// Bytes of the current literal still to come.
+    literal: u64,
+    /// Bytes we are still willing to read.
+    patience: u64,
+}
+
 impl Intake {
+    /// Says whether mailbox names are UTF-8 only (IMAP4rev2 or UTF8=ACCEPT is on). Before, names
+    /// in modified UTF-7 are understood too.
+    pub fn set_utf8(&mut self, utf8: bool) {
+        self.utf8 = utf8;
+    }
+
+    /// Tells whether a command or line has begun and not ended.
+    #[must_use]
+    pub fn is_midway(&self) -> bool {
+        !self.held.is_empty() || !matches!(self.mode, Mode::Text)
+    }
+
     /// Takes bytes up to the end of a command or literal header, and says how many it took.
     pub fn take(&mut self, bytes: &[u8]) -> (usize, Taken) {
-        todo!()
+        let mut taken = 0;
+        while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
+            let (used, outcome) = self.step(rest);
+            taken += used;
+            if let Some(outcome) = outcome {
+                return (taken, outcome);
+            }
+        }
+        (taken, Taken::More)
     }
 
     /// The session has streamed an APPEND literal; the rest of the command line follows.
     pub fn after_literal(&mut self) {
-        todo!()
+        self.forget();
+        if let Some(append) = self.append.take() {
+            self.mode = Mode::AppendEnd(append);
+        }
     }
 
     /// Takes a line that is no command: a SASL response or DONE. `None` until it is complete; the
-    /// line has no CRLF. A line longer than `max` is cut and can't be what was asked for.
+    /// line has no CRLF. A line longer than `max` is cut to `max` + 1 bytes and so can't be what
+    /// was asked for.
     pub fn take_line(&mut self, bytes: &[u8], max: usize) -> (usize, Option<Vec<u8>>) {
-        todo!()
+        let end = bytes.iter().position(|byte| *byte == b'\n');
+        let line = bytes.get(..end.unwrap_or(bytes.len())).unwrap_or(bytes);
+        let room = max.saturating_add(2).saturating_sub(self.held.len());
+        self.held.extend_from_slice(line.get(..room).unwrap_or(line));
+        let Some(end) = end else { return (bytes.len(), None) };
+        let mut line = std::mem::take(&mut self.held);
+        if line.last() == Some(&b'\r') {
+            line.pop();
+        }
+        line.truncate(max.saturating_add(1));
+        (end + 1, Some(line))
+    }
+
+    /// Takes some of `bytes`, which are not empty, within one mode.
+    fn step(&mut self, bytes: &[u8]) -> (usize, Option<Taken>) {
+        match std::mem::take(&mut self.mode) {
+            Mode::Text => {
+                self.append = None;
+                self.text(bytes)
+            }
+            Mode::Literal(left) => {
+                let part = bytes.get(..left).unwrap_or(bytes);
+                self.held.extend_from_slice(part);
+                self.text_start = self.held.len();
+                if part.len() < left {
+                    self.mode = Mode::Literal(left - part.len());
+                }
+                (part.len(), None)
+            }
+            Mode::AppendEnd(append) => self.append_end(append, bytes),
+            Mode::Swallow(swallow) => self.swallow(swallow, bytes),
+        }
+    }
+
+    fn text(&mut self, bytes: &[u8]) -> (usize, Option<Taken>) {
+        let (line, ended) = first_line(bytes);
+        let room = COMMAND_MAX.saturating_sub(self.held.len());
+        if line.len() > room {
+            let part = line.get(..room).unwrap_or(line);
+            self.watch.feed(part);
+            self.held.extend_from_slice(part);
+            let rejected = grammar::rejected(&self.held, Refusal::Bad("[TOOBIG] the command is too long"));
+            self.start_swallowing(rejected, 0);
+            return (part.len(), None);
+        }
+        self.watch.feed(line);
+        if !ended {
+            self.held.extend_from_slice(line);
+            return (line.len(), None);
+        }
+        let header = self.watch.finish();
+        if self.held.is_empty() && header.is_none() {
+            return (line.len(), Some(taken(grammar::parse(without_line_end(line), self.utf8))));
+        }
+        self.held.extend_from_slice(line);
+        // Only what came since the last literal can be a line end: a literal may end with CR.
+        let text = self.held.get(self.text_start..).map_or(0, |text| without_line_end(text).len());
+        self.held.truncate(self.text_start + text);
+        if let Some(header) = header {
+            self.held.extend_from_slice(b"\r\n");
+            self.text_start = self.held.len();
+            return (line.len(), self.literal(header));
+        }
+        let held = std::mem::take(&mut self.held);
+        self.text_start = 0;
+        (line.len(), Some(taken(grammar::parse(&held, self.utf8))))
+    }
+
+    /// A literal's header has ended the line.
+    fn literal(&mut self, header: LiteralHeader) -> Option<Taken> {
+        match grammar::append_start(&self.held, self.utf8) {
+            Some(Ok(AppendStart::Message { command, in_parens })) => {
+                self.forget();
+                self.append = Some(OpenAppend { tag: command.tag.clone(), in_parens });
+                return Some(Taken::Command(command));
+            }
+            Some(Err(rejected)) => return self.refuse_literal(rejected, header),
+            Some(Ok(AppendStart::Name)) | None => {}
+        }
+        match usize::try_from(header.size) {
+            Ok(size) if size <= COMMAND_MAX.saturating_sub(self.held.len()) => {
+                if size > 0 {
+                    self.mode = Mode::Literal(size);
+                }
+                header.synchronizing.then_some(Taken::Continue)
+            }
+            _ => {
+                let refusal = Refusal::Bad("[TOOBIG] the literal is too large");
+                let rejected = grammar::rejected(&self.held, refusal);
+                self.refuse_literal(rejected, header)
+            }
+        }
+    }
+
+    /// Refuses a command at a literal's header: the client of a synchronising literal sends
+    /// nothing more, the other's bytes are on their way (RFC 7888 section 4).
+    fn refuse_literal(&mut self, rejected: Rejected, header: LiteralHeader) -> Option<Taken> {
+        if header.synchronizing {
+            self.forget();
+            return Some(rejected.taken(false));
+        }
+        if header.size > SWALLOW_MAX {
+            self.forget();
+            return Some(rejected.taken(true));
+        }
+        self.start_swallowing(rejected, header.size);
+        None
+    }
+
+    fn start_swallowing(&mut self, rejected: Rejected, literal: u64) {
+        self.held = Vec::new();
+        self.text_start = 0;
+        self.mode = Mode::Swallow(Box::new(Swallow { rejected, literal, patience: SWALLOW_MAX }));
+    }
+
+    fn swallow(&mut self, mut swallow: Box<Swallow>, bytes: &[u8]) -> (usize, Option<Taken>) {
+        let patience = usize::try_from(swallow.patience).unwrap_or(usize::MAX);
+        let bytes = bytes.get(..patience).unwrap_or(bytes);
+        if swallow.literal > 0 {
+            let literal = usize::try_from(swallow.literal).unwrap_or(usize::MAX);
+            let taken = literal.min(bytes.len());
+            swallow.literal -= taken as u64;
+            swallow.patience -= taken as u64;
+            return (taken, self.go_on_swallowing(swallow));
+        }
+        let (line, ended) = first_line(bytes);
+        swallow.patience -= line.len() as u64;
+        self.watch.feed(line);
+        if !ended {
+            return (line.len(), self.go_on_swallowing(swallow));
+        }
+        match self.watch.finish() {
+            Some(header) if !header.synchronizing => {
+                swallow.literal = header.size;
+                let hopeless = header.size > swallow.patience;
+                let outcome =
+                    if hopeless { Some(swallow.rejected.taken(true)) } else { self.go_on_swallowing(swallow) };
+                (line.len(), outcome)
+            }
+            _ => (line.len(), Some(swallow.rejected.taken(false))),
+        }
+    }
+
+    /// Stays at it while there is patience left.
+    fn go_on_swallowing(&mut self, swallow: Box<Swallow>) -> Option<Taken> {
+        if swallow.patience == 0 {
+            self.forget();
+            return Some(swallow.rejected.taken(true));
+        }
+        self.mode = Mode::Swallow(swallow);
+        None
+    }
+
+    /// Expects CRLF, or `)` CRLF where the message stands in parentheses.
+    fn append_end(&mut self, append: OpenAppend, bytes: &[u8]) -> (usize, Option<Taken>) {
+        let (line, ended) = first_line(bytes);
+        let room = APPEND_END_MAX.saturating_sub(self.held.len());
+        let part = line.get(..room).unwrap_or(line);
+        self.watch.feed(part);
+        self.held.extend_from_slice(part);
+        let refusal = Refusal::Bad("an APPEND ends after its one message");
+        if part.len() < line.len() {
+            self.start_swallowing(Rejected { tag: Some(append.tag), refusal }, 0);
+            return (part.len(), None);
+        }
+        if !ended {
+            self.mode = Mode::AppendEnd(append);
+            return (part.len(), None);
+        }
+        let held = std::mem::take(&mut self.held);
+        self.watch.finish();
+        let wanted: &[u8] = if append.in_parens { b")" } else { b"" };
+        let right = without_line_end(&held) == wanted;
+        let rejected = Rejected { tag: Some(append.tag), refusal };
+        (part.len(), Some(if right { Taken::LiteralEnd } else { rejected.taken(false) }))
+    }
+
+    /// Drops what was gathered, and its memory.
+    fn forget(&mut self) {
+        self.held = Vec::new();
+        self.text_start = 0;
+        self.mode = Mode::Text;
+        self.watch = LiteralWatch::default();
     }
 }
+
+impl Rejected {
+    fn taken(self, fatal: bool) -> Taken {
+        match (self.tag, self.refusal) {
+            (Some(tag), Refusal::No(text)) if !fatal => Taken::Declined { tag, text },
+            (tag, Refusal::No(text) | Refusal::Bad(text)) => Taken::Refused { tag, text, fatal },
+            (tag, Refusal::Usage) => Taken::Refused { tag, text: "syntax error", fatal },
+        }
+    }
+}
+
+fn taken(parsed: Result<Tagged, Rejected>) -> Taken {
+    parsed.map_or_else(|rejected| rejected.taken(false), Taken::Command)
+}
+
+/// Bytes up to and including the first LF, and whether there is one.
+fn first_line(bytes: &[u8]) -> (&[u8], bool) {
+    let line = bytes.split_inclusive(|byte| *byte == b'\n').next().unwrap_or_default();
+    (line, line.ends_with(b"\n"))
+}
+
+/// A line without its CRLF or LF.
+fn without_line_end(line: &[u8]) -> &[u8] {
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// Watches a command's text go by and knows at a line's end whether a literal's header ended it.
+#[derive(Clone, Copy, Debug, Default)]
+enum LiteralWatch {
+    #[default]
+    Plain,
+    /// In a quoted string, where a brace means nothing.
+    Quoted,
+    /// Behind a backslash there.
+    Escaped,
+    /// Behind `{` and this number, if any digit has come.
+    Size(Option<u64>),
+    /// Behind `+`.
+    Plus(u64),
+    /// Behind `}`.
+    Closed(LiteralHeader),
+    /// Behind `}` CR.
+    Return(LiteralHeader),
+    /// Behind the LF: what `finish` tells.
+    Ended(Option<LiteralHeader>),
+}
+
+impl LiteralWatch {
+    fn feed(&mut self, text: &[u8]) {
+        for byte in text {
+            *self = self.after(*byte);
+        }
+    }
+
+    /// Tells whether a literal follows the line that has ended, and begins anew.
+    fn finish(&mut self) -> Option<LiteralHeader> {
+        match std::mem::take(self) {
+            Self::Ended(header) => header,
+            _ => None,
+        }
+    }
+
+    #[expect(clippy::match_same_arms, reason = "the order of the arms matters")]
+    fn after(self, byte: u8) -> Self {
+        match (self, byte) {
+            (Self::Closed(header) | Self::Return(header), b'\n') => Self::Ended(Some(header)),
+            (_, b'\n') => Self::Ended(None),
+            (Self::Quoted, b'\\') => Self::Escaped,
+            (Self::Quoted, b'"') => Self::Plain,
+            (Self::Quoted | Self::Escaped, _) => Self::Quoted,
+            (Self::Size(size), b'0'..=b'9') => {
+                let size = size.unwrap_or(0).saturating_mul(10).saturating_add(u64::from(byte - b'0'));
+                Self::Size(Some(size))
+            }
+            (Self::Size(Some(size)), b'+') => Self::Plus(size),
+            (Self::Size(Some(size)), b'}') => Self::Closed(LiteralHeader { size, synchronizing: true }),
+            (Self::Plus(size), b'}') => Self::Closed(LiteralHeader { size, synchronizing: false }),
+            (Self::Closed(header), b'\r') => Self::Return(header),
+            (_, b'{') => Self::Size(None),
+            (_, b'"') => Self::Quoted,
+            _ => Self::Plain,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,27 @@
+//! `pillarbox serve`: the server, for real use.
+
+use std::path::PathBuf;
+
+use super::Failure;
+use crate::config::Settings;
+use crate::daemon::{self, OnHangup, log};
+
+/// Arguments of `serve`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The config file; `pillarbox.sample.toml` shows every setting
+    #[arg(long, value_name = "FILE", default_value = "/etc/pillarbox/pillarbox.toml")]
+    config: PathBuf,
+}
+
+/// Runs until a signal says stop.
+pub(super) fn run(args: &Args, log_level: Option<&str>) -> Result<(), Failure> {
+    let mut settings = Settings::load(&args.config)?;
+    if let Some(level) = log_level {
+        level.clone_into(&mut settings.log.level);
+    }
+    let handle = log::start(&settings.log)?;
+    let prepared = daemon::prepare(settings)?;
+    let on_hangup = OnHangup::Reload(args.config.clone());
+    Ok(daemon::run(prepared, &on_hangup, handle.as_ref(), |_| Ok(()), |_, ()| Ok(()))?)
+}

@@ -1,0 +1,205 @@
+//! Finds words in streams of text without regard to case.
+//!
+//! Characters are compared by their simple case mappings, after the manner of i;unicode-casemap
+//! (RFC 5051, which RFC 9051 section 6.4.4 asks for), but without its decomposition: a letter with
+//! an accent and the same letter followed by a combining accent are told apart.
+
+use crate::mail::structure::TransferEncoding;
+
+use super::{CharsetDecoder, TransferDecoder};
+
+/// Longest text that is searched for, in characters; a longer one is nowhere.
+pub const NEEDLE_MAX: usize = 4096;
+
+/// Bytes of a part that are decoded at a time: bounds the room they need.
+const PIECE: usize = 4096;
+
+/// The character that stands for all its cases.
+pub fn fold(c: char) -> char {
+    if c.is_ascii() {
+        return c.to_ascii_lowercase();
+    }
+    // By way of the upper case, so that both small sigmas meet; a mapping to several characters
+    // (such as that of ß) is none.
+    let upper = only(c.to_uppercase()).unwrap_or(c);
+    only(upper.to_lowercase()).unwrap_or(upper)
+}
+
+fn only(mut characters: impl Iterator<Item = char>) -> Option<char> {
+    let first = characters.next()?;
+    characters.next().is_none().then_some(first)
+}
+
+/// Looks for one text in a stream of others.
+#[derive(Clone, Debug)]
+pub struct Finder {
+    needle: Vec<char>,
+    /// For each length of a match, the longest shorter one that ends the same (Knuth, Morris, Pratt).
+    /// So the characters that went by need not be kept.
+    fallback: Vec<usize>,
+    matched: usize,
+    found: bool,
+}
+
+impl Finder {
+    /// Looks for `needle`; the empty one is everywhere (RFC 9051 section 6.4.4).
+    pub fn new(needle: &str) -> Self {
+        let needle: Vec<char> = needle.chars().take(NEEDLE_MAX + 1).map(fold).collect();
+        let mut fallback = vec![0; needle.len()];
+        let mut matched = 0;
+        for (index, &c) in needle.iter().enumerate().skip(1) {
+            matched = advance(&needle, &fallback, matched, c);
+            if let Some(entry) = fallback.get_mut(index) {
+                *entry = matched;
+            }
+        }
+        let found = needle.is_empty();
+        Self { needle, fallback, matched: 0, found }
+    }
+
+    /// Takes the next piece of the present text.
+    pub fn feed(&mut self, text: &str) {
+        if self.found || self.needle.len() > NEEDLE_MAX {
+            return;
+        }
+        for c in text.chars() {
+            self.matched = advance(&self.needle, &self.fallback, self.matched, fold(c));
+            if self.matched == self.needle.len() {
+                self.found = true;
+                return;
+            }
+        }
+    }
+
+    /// Ends the present text: a match does not reach into the next.
+    pub fn end(&mut self) {
+        self.matched = 0;
+    }
+
+    /// Tells whether the text has been found so far.
+    pub fn found(&self) -> bool {
+        self.found
+    }
+}
+
+/// How much of the needle matches after one more character.
+fn advance(needle: &[char], fallback: &[usize], mut matched: usize, c: char) -> usize {
+    loop {
+        if needle.get(matched) == Some(&c) {
+            return matched + 1;
+        }
+        let Some(shorter) = matched.checked_sub(1).and_then(|last| fallback.get(last)) else { return 0 };
+        matched = *shorter;
+    }
+}
+
+/// Looks for a text in the bodies of parts, decoding them on the way (SEARCH BODY and TEXT).
+#[derive(Debug)]
+pub struct PartSearch {
+    finder: Finder,
+    part: Option<(TransferDecoder, CharsetDecoder)>,
+    bytes: Vec<u8>,
+    text: String,
+}
+
+impl PartSearch {
+    /// Looks for `needle`.
+    pub fn new(needle: &str) -> Self {
+        Self { finder: Finder::new(needle), part: None, bytes: Vec::new(), text: String::new() }
+    }
+
+    /// Begins a part.
+    pub fn begin(&mut self, encoding: TransferEncoding, charset: Option<&str>) {
+        self.end();
+        self.part = Some((TransferDecoder::new(encoding), CharsetDecoder::new(charset)));
+    }
+
+    /// Takes the next bytes of the part's body as they stand in the message, cut anywhere.
+    pub fn feed(&mut self, body: &[u8]) {
+        let Some((transfer, charset)) = self.part.as_mut().filter(|_| !self.finder.found()) else { return };
+        for piece in body.chunks(PIECE) {
+            transfer.decode(piece, &mut self.bytes);
+            charset.decode(&self.bytes, false, &mut self.text);
+            self.finder.feed(&self.text);
+            self.bytes.clear();
+            self.text.clear();
+        }
+    }
+
+    /// Ends the part.
+    pub fn end(&mut self) {
+        if let Some((mut transfer, mut charset)) = self.part.take() {
+            transfer.finish(&mut self.bytes);
+            charset.decode(&self.bytes, true, &mut self.text);
+            self.finder.feed(&self.text);
+            self.finder.end();
+            self.bytes.clear();
+            self.text.clear();
+        }
+    }
+
+    /// Tells whether the text has been found; once it has, the rest need not be fed.
+    pub fn found(&self) -> bool {
+        self.finder.found()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn finds(needle: &str, pieces: &[&str]) -> bool {
+        let mut finder = Finder::new(needle);
+        for piece in pieces {
+            finder.feed(piece);
+        }
+        finder.found()
+    }
+
+    #[test]
+    fn a_text_is_found_whatever_its_case() {
+        for (needle, text) in
+            [("über", "die ÜBERfahrt"), ("ΣΟΦΟΣ", "σοφος"), ("σοφος", "σοφός σοφος"), ("k", "\u{212a}")]
+        {
+            assert!(finds(needle, &[text]), "{needle}");
+        }
+        assert!(!finds("straße", &["strasse"]));
+        assert!(finds("", &[]));
+        assert!(!finds(&"a".repeat(NEEDLE_MAX + 1), &[&"a".repeat(NEEDLE_MAX + 2)]));
+    }
+
+    #[test]
+    fn a_match_does_not_reach_from_one_part_into_the_next() {
+        let mut search = PartSearch::new("Grüße");
+        search.begin(TransferEncoding::QuotedPrintable, Some("iso-8859-1"));
+        search.feed(b"gr=FC=\r\n=D");
+        assert!(!search.found());
+        search.begin(TransferEncoding::Identity, None);
+        search.feed("ße".as_bytes());
+        search.end();
+        assert!(!search.found());
+        search.begin(TransferEncoding::Base64, Some("utf-8"));
+        search.feed(b"R1LDnMOfRQ=");
+        search.feed(b"=");
+        search.end();
+        assert!(search.found());
+    }
+
+    proptest! {
+        #[test]
+        fn the_finder_agrees_with_a_plain_search(text in "[abA]{0,30}", needle in "[abB]{0,5}", cut in 0_usize..30) {
+            let (front, back) = text.split_at(cut.min(text.len()));
+            let expected = text.to_lowercase().contains(&needle.to_lowercase());
+            prop_assert_eq!(finds(&needle, &[front, back]), expected);
+        }
+    }
+
+    #[test]
+    fn all_cases_of_a_character_fold_to_one() {
+        for c in '\0'..=char::MAX {
+            assert_eq!(fold(fold(c)), fold(c), "{c:?}");
+            assert_eq!(fold(only(c.to_uppercase()).unwrap_or(c)), fold(c), "{c:?}");
+        }
+    }
+}

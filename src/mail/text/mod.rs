@@ -1,0 +1,17 @@
+//! Decoded text of parts and header fields, for searching (RFC 2045 section 6, RFC 2047).
+//!
+//! Everything here streams: bytes come cut anywhere, what is held between two calls has a bound,
+//! and what comes out of a call is at most a few times what went in. Searching is tolerant, as mail
+//! is: what can't be decoded by the rules is decoded as it was probably meant.
+
+mod charset;
+mod finder;
+mod transfer;
+mod word;
+
+pub use charset::CharsetDecoder;
+pub use finder::{Finder, NEEDLE_MAX, PartSearch, fold};
+pub use transfer::{Malformed, TransferDecoder};
+pub use word::decode_words;
+
+pub(in crate::mail) use transfer::hex_value;

@@ -1,0 +1,427 @@
+//! Turns a whole command into a [`Command`] (RFC 3501 section 9, RFC 9051 section 9).
+//!
+//! One function reads one command; LIST, FETCH, SEARCH and the flags of STORE and APPEND have a
+//! file each. A command that breaks the grammar is answered with its usage, so that a person who
+//! types one learns what it needs. Whether a command may come now is the session's business.
+
+mod fetch;
+mod flags;
+mod list;
+mod search;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::mail::date::ZonedTime;
+use crate::mail::mailbox::{MailboxName, ModSeq, SpecialUse};
+use crate::mail::secret::Password;
+
+use super::command::{AppendHead, Command, StoreCommand, Tagged};
+use super::name;
+use super::sequence::SequenceSet;
+use super::token::{Cursor, Parsed, Refusal};
+
+/// Most fields of an ID that are kept (RFC 2971 section 3.3).
+const ID_FIELDS_MAX: usize = 30;
+
+/// A command that is not taken, and whose it was.
+#[derive(Debug)]
+pub(super) struct Rejected {
+    pub(super) tag: Option<String>,
+    pub(super) refusal: Refusal,
+}
+
+/// What the literal is that an APPEND has come to.
+#[derive(Debug)]
+pub(super) enum AppendStart {
+    /// The mailbox's name: the command goes on behind it.
+    Name,
+    /// The message.
+    Message {
+        /// The command.
+        command: Tagged,
+        /// The message stands in `UTF8 (...)` (RFC 6855 section 4).
+        in_parens: bool,
+    },
+}
+
+/// Reads a whole command, without its last line end.
+pub(super) fn parse(text: &[u8], utf8: bool) -> Result<Tagged, Rejected> {
+    let mut cursor = Cursor::new(text);
+    let Ok(tag) = cursor.tag() else {
+        return Err(Rejected { tag: None, refusal: Refusal::Bad("a command begins with a tag and a space") });
+    };
+    match (Grammar { cursor, utf8 }).command() {
+        Ok(command) => Ok(Tagged { tag: tag.to_owned(), command }),
+        Err(refusal) => Err(Rejected { tag: Some(tag.to_owned()), refusal }),
+    }
+}
+
+/// Refuses a command of which only the front may be there.
+pub(super) fn rejected(text: &[u8], refusal: Refusal) -> Rejected {
+    Rejected { tag: Cursor::new(text).tag().ok().map(str::to_owned), refusal }
+}
+
+/// Reads a command up to the literal header it ends with, if it is an APPEND.
+pub(super) fn append_start(text: &[u8], utf8: bool) -> Option<Result<AppendStart, Rejected>> {
+    let mut cursor = Cursor::new(text);
+    let tag = cursor.tag().ok()?;
+    cursor.space().ok()?;
+    if !cursor.eat_word("APPEND") {
+        return None;
+    }
+    let start = (Grammar { cursor, utf8 }).append();
+    Some(match start {
+        Ok(None) => Ok(AppendStart::Name),
+        Ok(Some((head, in_parens))) => {
+            let command = Tagged { tag: tag.to_owned(), command: Command::Append(head) };
+            Ok(AppendStart::Message { command, in_parens })
+        }
+        Err(refusal) => {
+            let refusal = if refusal == Refusal::Usage { Refusal::Bad(usage("APPEND")) } else { refusal };
+            Err(Rejected { tag: Some(tag.to_owned()), refusal })
+        }
+    })
+}
+
+/// What a name that no mailbox can have is answered with.
+#[derive(Clone, Copy)]
+enum Wanted {
+    /// A mailbox that should be there.
+    Existing,
+    /// A mailbox to be made, or to be made first.
+    New,
+}
+
+/// Reads one command.
+struct Grammar<'a> {
+    cursor: Cursor<'a>,
+    utf8: bool,
+}
+
+impl Grammar<'_> {
+    /// The command's name and its arguments, up to the end.
+    fn command(&mut self) -> Parsed<Command> {
+        self.cursor.space().map_err(|_| Refusal::Bad("a command's name follows the tag"))?;
+        let mut name = self.cursor.word();
+        let uid = name == "UID";
+        if uid {
+            self.cursor.space().map_err(|_| Refusal::Bad(UID_USAGE))?;
+            name = self.cursor.word();
+        }
+        let command = self.arguments(&name, uid).and_then(|command| self.cursor.end().map(|()| command));
+        command.map_err(|refusal| if refusal == Refusal::Usage { Refusal::Bad(usage(&name)) } else { refusal })
+    }
+
+    fn arguments(&mut self, name: &str, uid: bool) -> Parsed<Command> {
+        let command = match (name, uid) {
+            ("CAPABILITY", false) => Command::Capability,
+            ("NOOP", false) => Command::Noop,
+            ("LOGOUT", false) => Command::Logout,
+            ("STARTTLS", false) => Command::StartTls,
+            ("NAMESPACE", false) => Command::Namespace,
+            ("IDLE", false) => Command::Idle,
+            ("CLOSE", false) => Command::Close,
+            ("UNSELECT", false) => Command::Unselect,
+            ("CHECK", false) => Command::Check,
+            ("EXPUNGE", false) => Command::Expunge { uids: None },
+            ("EXPUNGE", true) => Command::Expunge { uids: Some(self.set()?) },
+            ("ID", false) => self.id()?,
+            ("AUTHENTICATE", false) => self.authenticate()?,
+            ("LOGIN", false) => self.login()?,
+            ("ENABLE", false) => self.enable()?,
+            ("SELECT", false) => self.select(false)?,
+            ("EXAMINE", false) => self.select(true)?,
+            ("CREATE", false) => self.create()?,
+            ("DELETE", false) => Command::Delete(self.mailbox(Wanted::Existing)?),
+            ("RENAME", false) => {
+                let from = self.mailbox(Wanted::Existing)?;
+                Command::Rename { from, to: self.new_mailbox()? }
+            }
+            ("SUBSCRIBE", false) => Command::Subscribe(self.mailbox(Wanted::Existing)?),
+            ("UNSUBSCRIBE", false) => Command::Unsubscribe(self.mailbox(Wanted::Existing)?),
+            ("LIST", false) => Command::List(self.list()?),
+            ("LSUB", false) => self.lsub()?,
+            ("STATUS", false) => {
+                let mailbox = self.mailbox(Wanted::Existing)?;
+                self.cursor.space()?;
+                Command::Status { mailbox, items: list::status_items(&mut self.cursor)? }
+            }
+            // A whole APPEND has a literal and never comes here.
+            ("APPEND", false) => return Err(Refusal::Usage),
+            ("GETQUOTA", false) => Command::GetQuota(self.text()?),
+            ("GETQUOTAROOT", false) => Command::GetQuotaRoot(self.mailbox(Wanted::Existing)?),
+            ("SETQUOTA", false) => self.set_quota()?,
+            ("SEARCH", _) => {
+                self.cursor.space()?;
+                Command::Search { uid, program: search::program(&mut self.cursor)? }
+            }
+            ("FETCH", _) => self.fetch(uid)?,
+            ("STORE", _) => Command::Store(self.store(uid)?),
+            ("COPY", _) => {
+                let set = self.set()?;
+                Command::Copy { uid, set, mailbox: self.mailbox(Wanted::New)? }
+            }
+            ("MOVE", _) => {
+                let set = self.set()?;
+                Command::Move { uid, set, mailbox: self.mailbox(Wanted::New)? }
+            }
+            (_, true) => return Err(Refusal::Bad(UID_USAGE)),
+            _ => return Err(Refusal::Bad("unknown command")),
+        };
+        Ok(command)
+    }
+
+    /// A space and a text.
+    fn text(&mut self) -> Parsed<String> {
+        self.cursor.space()?;
+        self.cursor.text()
+    }
+
+    /// A space and a sequence set.
+    fn set(&mut self) -> Parsed<SequenceSet> {
+        self.cursor.space()?;
+        SequenceSet::parse(&mut self.cursor)
+    }
+
+    /// A space and a mailbox name.
+    fn mailbox(&mut self, wanted: Wanted) -> Parsed<MailboxName> {
+        self.cursor.space()?;
+        let spelled = self.cursor.astring()?;
+        let name = name::decode(&spelled, self.utf8).ok_or(Refusal::Bad("a mailbox name is not UTF-8"))?;
+        MailboxName::new(&name).ok_or(Refusal::No(match wanted {
+            Wanted::Existing => "[NONEXISTENT] no mailbox has such a name",
+            Wanted::New => "[CANNOT] no mailbox can have such a name",
+        }))
+    }
+
+    /// A space and the name of a mailbox to be made. The separator at its end, by which clients
+    /// say that they mean to put mailboxes below it, is dropped (RFC 9051 section 6.3.4).
+    fn new_mailbox(&mut self) -> Parsed<MailboxName> {
+        self.cursor.space()?;
+        let spelled = self.cursor.astring()?;
+        let name = name::decode(&spelled, self.utf8).ok_or(Refusal::Bad("a mailbox name is not UTF-8"))?;
+        let name = name.strip_suffix('/').unwrap_or(&name);
+        MailboxName::new(name).ok_or(Refusal::No("[CANNOT] no mailbox can have such a name"))
+    }
+
+    /// RFC 2971 section 3.1.
+    fn id(&mut self) -> Parsed<Command> {
+        self.cursor.space()?;
+        let mut fields = Vec::new();
+        if self.cursor.eat_word("NIL") {
+            return Ok(Command::Id(fields));
+        }
+        self.cursor.list(|cursor| {
+            let field = cursor.nstring()?.ok_or(Refusal::Usage)?;
+            cursor.space()?;
+            let value = cursor.nstring()?;
+            if fields.len() < ID_FIELDS_MAX {
+                fields.push((field, value));
+            }
+            Ok(())
+        })?;
+        Ok(Command::Id(fields))
+    }
+
+    /// RFC 9051 section 6.2.2; `=` is an initial response of no bytes.
+    fn authenticate(&mut self) -> Parsed<Command> {
+        self.cursor.space()?;
+        let mechanism = self.cursor.atom()?.to_ascii_uppercase();
+        let mut initial = None;
+        if self.cursor.eat(b' ') && !self.cursor.is_at_end() {
+            let coded = self.cursor.atom()?;
+            let coded = if coded == "=" { "" } else { coded };
+            let decoded = STANDARD.decode(coded);
+            initial = Some(decoded.map_err(|_| Refusal::Bad("the initial response is not base64"))?);
+        }
+        Ok(Command::Authenticate { mechanism, initial })
+    }
+
+    fn login(&mut self) -> Parsed<Command> {
+        let user = self.text()?;
+        let password = Password::new(self.text()?);
+        // No account has such a password, so nothing is told about any.
+        let password = password.ok_or(Refusal::No("[AUTHENTICATIONFAILED] the user or the password is wrong"))?;
+        Ok(Command::Login { user, password })
+    }
+
+    /// RFC 5161.
+    fn enable(&mut self) -> Parsed<Command> {
+        let mut capabilities = Vec::new();
+        self.cursor.space()?;
+        capabilities.push(self.cursor.atom()?.to_ascii_uppercase());
+        while self.cursor.end().is_err() {
+            self.cursor.space()?;
+            capabilities.push(self.cursor.atom()?.to_ascii_uppercase());
+        }
+        Ok(Command::Enable(capabilities))
+    }
+
+    /// SELECT and EXAMINE; of the parameters of RFC 4466 we know CONDSTORE (RFC 7162).
+    fn select(&mut self, read_only: bool) -> Parsed<Command> {
+        let mailbox = self.mailbox(Wanted::Existing)?;
+        let mut condstore = false;
+        if self.cursor.end().is_err() {
+            self.cursor.space()?;
+            self.cursor.list(|cursor| match cursor.word().as_str() {
+                "CONDSTORE" => {
+                    condstore = true;
+                    Ok(())
+                }
+                "" => Err(Refusal::Usage),
+                _ => Err(Refusal::Bad("unknown SELECT parameter")),
+            })?;
+        }
+        Ok(Command::Select { mailbox, read_only, condstore })
+    }
+
+    /// CREATE with `USE` (RFC 6154 section 3).
+    fn create(&mut self) -> Parsed<Command> {
+        let mailbox = self.new_mailbox()?;
+        let mut special_use = Vec::new();
+        if self.cursor.end().is_err() {
+            self.cursor.space()?;
+            self.cursor.list(|cursor| {
+                match cursor.word().as_str() {
+                    "USE" => cursor.space()?,
+                    "" => return Err(Refusal::Usage),
+                    _ => return Err(Refusal::Bad("unknown CREATE parameter")),
+                }
+                cursor.list(|cursor| {
+                    cursor.need(b'\\')?;
+                    let attribute = format!("\\{}", cursor.atom()?);
+                    let special = SpecialUse::from_attribute(&attribute);
+                    let special = special.ok_or(Refusal::No("[USEATTR] no mailbox here has that use"))?;
+                    if !special_use.contains(&special) {
+                        special_use.push(special);
+                    }
+                    Ok(())
+                })
+            })?;
+        }
+        Ok(Command::Create { mailbox, special_use })
+    }
+
+    /// RFC 9208 section 4.1.3. The limits are read and dropped: nobody may set them here.
+    fn set_quota(&mut self) -> Parsed<Command> {
+        let root = self.text()?;
+        self.cursor.space()?;
+        self.cursor.list(|cursor| {
+            cursor.atom()?;
+            cursor.space()?;
+            cursor.number64().map(drop)
+        })?;
+        Ok(Command::SetQuota(root))
+    }
+
+    /// What stands between `APPEND` and the message; `None` when the literal is the name.
+    fn append(&mut self) -> Parsed<Option<(AppendHead, bool)>> {
+        let mut ahead = self.cursor;
+        if ahead.space().is_ok() && ahead.is_at_open_literal() {
+            return Ok(None);
+        }
+        let mailbox = self.mailbox(Wanted::New)?;
+        self.cursor.space()?;
+        let mut flags = crate::mail::message::FlagNames::default();
+        if self.cursor.peek() == Some(b'(') {
+            flags = flags::list(&mut self.cursor)?;
+            self.cursor.space()?;
+        }
+        let mut date = None;
+        if self.cursor.peek() == Some(b'"') {
+            let spelled = self.cursor.quoted()?;
+            date = std::str::from_utf8(&spelled).ok().and_then(ZonedTime::parse_imap);
+            date.ok_or(Refusal::Bad("APPEND's date is not like \"17-Jul-1996 02:44:25 -0700\""))?;
+            self.cursor.space()?;
+        }
+        let in_parens = self.cursor.eat_word("UTF8");
+        if in_parens {
+            self.cursor.space()?;
+            self.cursor.need(b'(')?;
+        }
+        let literal = self.cursor.literal_header()?;
+        self.cursor.is_at_end().then_some(()).ok_or(Refusal::Usage)?;
+        let (size, synchronizing) = (literal.size, literal.synchronizing);
+        Ok(Some((AppendHead { mailbox, flags, date, size, synchronizing }, in_parens)))
+    }
+
+    /// FETCH with CHANGEDSINCE (RFC 7162 section 3.1.4.1).
+    fn fetch(&mut self, uid: bool) -> Parsed<Command> {
+        let set = self.set()?;
+        self.cursor.space()?;
+        let items = fetch::items(&mut self.cursor)?;
+        let mut changed_since = None;
+        if self.cursor.end().is_err() {
+            self.cursor.space()?;
+            self.cursor.list(|cursor| match cursor.word().as_str() {
+                "CHANGEDSINCE" => {
+                    cursor.space()?;
+                    changed_since = Some(ModSeq(cursor.number64()?));
+                    Ok(())
+                }
+                "" => Err(Refusal::Usage),
+                _ => Err(Refusal::Bad("unknown FETCH modifier")),
+            })?;
+        }
+        Ok(Command::Fetch { uid, set, items, changed_since })
+    }
+
+    /// STORE with UNCHANGEDSINCE (RFC 7162 section 3.1.3).
+    fn store(&mut self, uid: bool) -> Parsed<StoreCommand> {
+        let set = self.set()?;
+        self.cursor.space()?;
+        let mut unchanged_since = None;
+        if self.cursor.peek() == Some(b'(') {
+            self.cursor.list(|cursor| match cursor.word().as_str() {
+                "UNCHANGEDSINCE" => {
+                    cursor.space()?;
+                    unchanged_since = Some(ModSeq(cursor.number64()?));
+                    Ok(())
+                }
+                "" => Err(Refusal::Usage),
+                _ => Err(Refusal::Bad("unknown STORE modifier")),
+            })?;
+            self.cursor.space()?;
+        }
+        let (mode, silent, flags) = flags::change(&mut self.cursor)?;
+        Ok(StoreCommand { uid, set, mode, silent, flags, unchanged_since })
+    }
+}
+
+/// What may follow UID.
+const UID_USAGE: &str = "UID goes before COPY, EXPUNGE, FETCH, MOVE, SEARCH or STORE";
+
+/// What a command needs, for who got it wrong.
+fn usage(name: &str) -> &'static str {
+    match name {
+        "APPEND" => "APPEND needs a mailbox, maybe flags and a date, and the message as a literal",
+        "AUTHENTICATE" => "AUTHENTICATE needs a mechanism",
+        "COPY" => "COPY needs a sequence set and a mailbox",
+        "CREATE" => "CREATE needs a mailbox",
+        "DELETE" => "DELETE needs a mailbox",
+        "ENABLE" => "ENABLE needs capabilities",
+        "EXAMINE" => "EXAMINE needs a mailbox",
+        "EXPUNGE" => "EXPUNGE needs nothing, UID EXPUNGE a sequence set",
+        "FETCH" => "FETCH needs a sequence set and items",
+        "GETQUOTA" => "GETQUOTA needs a quota root",
+        "GETQUOTAROOT" => "GETQUOTAROOT needs a mailbox",
+        "ID" => "ID needs NIL or a list of fields and values",
+        "LIST" => "LIST needs a reference and a mailbox pattern",
+        "LOGIN" => "LOGIN needs a user and a password",
+        "LSUB" => "LSUB needs a reference and a mailbox pattern",
+        "MOVE" => "MOVE needs a sequence set and a mailbox",
+        "RENAME" => "RENAME needs the old and the new mailbox",
+        "SEARCH" => "SEARCH needs search keys",
+        "SELECT" => "SELECT needs a mailbox",
+        "SETQUOTA" => "SETQUOTA needs a quota root and a list of limits",
+        "STATUS" => "STATUS needs a mailbox and a list of items",
+        "STORE" => "STORE needs a sequence set, FLAGS, +FLAGS or -FLAGS, and flags",
+        "SUBSCRIBE" => "SUBSCRIBE needs a mailbox",
+        "UNSUBSCRIBE" => "UNSUBSCRIBE needs a mailbox",
+        _ => "this command takes no arguments",
+    }
+}
+
+#[cfg(test)]
+mod tests;
