@@ -144,6 +144,13 @@ impl Remote {
     }
 }
 
+impl Remote {
+    /// The connection, for what is no orders; the last order was answered.
+    pub(super) fn into_stream(self) -> UnixStream {
+        self.stream.into_inner()
+    }
+}
+
 /// Gives a list order again and again until all rows are told.
 ///
 /// # Errors

@@ -108,7 +108,7 @@ pub struct Flags {
 }
 
 /// Flags by name, as a client gives them in STORE and APPEND.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlagNames {
     /// System flags.
     pub system: SystemFlags,
@@ -230,7 +230,7 @@ impl FromIterator<Uid> for UidSet {
 pub struct BlobId(pub u64);
 
 /// One message of a mailbox: the small record, about 40 bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// Its uid.
     pub uid: Uid,

@@ -91,6 +91,12 @@ pub enum Order {
         /// How many were told before.
         skip: usize,
     },
+    /// Import or export mail of an account: after [`Outcome::Done`] the connection speaks as
+    /// [`crate::flow::carry::serve`] does.
+    Carry {
+        /// The account's address.
+        address: String,
+    },
     /// Tell how the server is. [`Outcome::Status`]
     Status,
 }
