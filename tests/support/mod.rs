@@ -4,6 +4,7 @@
 //! with its facts, `wire` drives one session without a socket, and [`play`] ties them together. It
 //! knows no protocol: a caller says how a connection is opened.
 
+pub(crate) mod pop3;
 pub(crate) mod script;
 pub(crate) mod wire;
 pub(crate) mod words;
