@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use pillarbox::daemon::receive::Office;
+use pillarbox::daemon::serve_imap::ImapAnswers;
+use pillarbox::protocol::imap::{ImapConfig, Session, Site};
 use pillarbox::protocol::smtp::{Receiver, Role, Setup, SmtpConfig};
 use support::script::Script;
 use support::wire::{Straight, Wire};
@@ -13,8 +15,27 @@ use support::world::World;
 use support::{Pace, Stage, play_folder};
 
 #[test]
+fn imap() {
+    play_folder("imap", &Imap);
+}
+
+#[test]
 fn smtp() {
     play_folder("smtp", &Smtp);
+}
+
+/// An IMAP session with the world behind it.
+struct Imap;
+
+impl Stage for Imap {
+    fn open(&self, script: &Script, world: &World, pace: Pace) -> Result<Box<dyn Wire>, String> {
+        let config: ImapConfig = toml::from_str(&script.settings).map_err(|error| error.to_string())?;
+        let peer = script.client.unwrap_or(IpAddr::from([192, 0, 2, 1]));
+        let site = Site { host: "pillarbox.test".into(), starttls: !script.tls, clear_login: script.clear_login };
+        let session = Session::new(Arc::new(config), site);
+        let answers = ImapAnswers::new(world.store.clone(), &world.doorway, peer);
+        Ok(Box::new(Straight::new(session, answers, world.runtime.clone(), pace, script.tls)))
+    }
 }
 
 /// The receiver of either role with the world behind it.

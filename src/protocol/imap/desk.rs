@@ -152,31 +152,20 @@ pub(crate) enum Then {
     Abort,
 }
 
-/// Which changes of the selected mailbox are told before the tagged response.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Tell {
-    /// All.
-    #[default]
-    All,
-    /// All but EXPUNGE: FETCH, STORE and SEARCH with message numbers (RFC 9051 section 7.5.1).
-    HoldExpunges,
-    /// None: the view was made a moment ago, or there is none.
-    Nothing,
-}
-
 /// How a command ends.
 #[derive(Debug)]
 pub(crate) struct End {
     pub(crate) condition: Condition,
     /// Response code, if any, and text.
     pub(crate) text: Cow<'static, str>,
-    pub(crate) tell: Tell,
+    /// What changed in the selected mailbox is not told: the view was made a moment ago.
+    pub(crate) quiet: bool,
     pub(crate) then: Then,
 }
 
 impl End {
     fn new(condition: Condition, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { condition, text: text.into(), tell: Tell::default(), then: Then::default() }
+        Self { condition, text: text.into(), quiet: false, then: Then::default() }
     }
 
     pub(crate) fn ok(text: impl Into<Cow<'static, str>>) -> Self {
@@ -203,8 +192,8 @@ impl End {
         end
     }
 
-    pub(crate) fn tell(mut self, tell: Tell) -> Self {
-        self.tell = tell;
+    pub(crate) fn quiet(mut self) -> Self {
+        self.quiet = true;
         self
     }
 

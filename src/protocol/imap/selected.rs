@@ -1,13 +1,13 @@
 //! The selected state: messages (RFC 9051 section 6.4).
 
 use super::command::Command;
-use super::desk::{Begun, Desk, End, Tell};
+use super::desk::{Begun, Desk, End};
 use super::errand::expunge::{close, expunge, unselect};
 use super::errand::fetch::Fetch;
 use super::errand::search::Searching;
 use super::errand::store::Store;
 use super::errand::transfer::Transfer;
-use super::view::NoSuchMessage;
+use super::view::{NoSuchMessage, View};
 
 /// Begins a command of this state; `tag` stands in ESEARCH responses.
 pub(crate) fn begin(desk: &mut Desk, tag: &str, command: Command) -> Begun {
@@ -34,14 +34,18 @@ pub(crate) fn begin(desk: &mut Desk, tag: &str, command: Command) -> Begun {
     begun.unwrap_or_else(|NoSuchMessage| End::bad("there is no message of that number").into())
 }
 
-/// FETCH, STORE and SEARCH with message numbers hold EXPUNGE back (RFC 9051 section 7.5.1).
-pub(crate) fn tell(uid: bool) -> Tell {
-    if uid { Tell::All } else { Tell::HoldExpunges }
+/// Tells whether EXPUNGE waits for the next command: it would shift the numbers that FETCH, STORE
+/// and SEARCH are about (RFC 9051 section 7.5.1).
+pub(crate) fn holds_expunges(command: &Command) -> bool {
+    match command {
+        Command::Fetch { uid, .. } | Command::Search { uid, .. } => !uid,
+        Command::Store(store) => !store.uid,
+        _ => false,
+    }
 }
 
 /// The end of such a command: says when numbers it used are of messages that are gone (RFC 5530).
 pub(crate) fn end_of_numbers(desk: &Desk, uid: bool, completed: &'static str) -> End {
-    let gone = !uid && desk.view.as_deref().is_some_and(super::view::View::has_gone);
-    let end = if gone { End::ok(format!("[EXPUNGEISSUED] {completed}")) } else { End::ok(completed) };
-    end.tell(tell(uid))
+    let gone = !uid && desk.view.as_deref().is_some_and(View::has_gone);
+    if gone { End::ok(format!("[EXPUNGEISSUED] {completed}")) } else { End::ok(completed) }
 }

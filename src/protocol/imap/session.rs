@@ -14,7 +14,7 @@ use crate::protocol::{Notice, Session as Protocol, Step, TlsFacts};
 
 use super::command::{Command, Tagged};
 use super::config::ImapConfig;
-use super::desk::{Begun, Desk, Enabled, End, Errand, Site, Stage, Tell, Then, Turn};
+use super::desk::{Begun, Desk, Enabled, End, Errand, Site, Stage, Then, Turn};
 use super::errand::sync::Sync;
 use super::intake::{Intake, Taken};
 use super::request::{Answer, Request};
@@ -44,7 +44,7 @@ enum Work {
     /// Between commands.
     Rest,
     /// A command is being answered.
-    Command { tag: String, errand: Box<dyn Errand> },
+    Command { tag: String, errand: Box<dyn Errand>, expunges: bool },
     /// A command is done but for the tagged response: changes are told first.
     Settle { tag: String, end: End, sync: Box<Sync> },
 }
@@ -118,7 +118,7 @@ impl Session {
     fn done(&mut self, outcome: End) {
         self.due = Due::Go;
         match mem::replace(&mut self.work, Work::Rest) {
-            Work::Command { tag, .. } => self.settle(tag, outcome),
+            Work::Command { tag, expunges, .. } => self.settle(tag, outcome, expunges),
             // The mailbox has gone: the sync has said BYE.
             Work::Settle { .. } if outcome.then != Then::GoOn => self.due = Due::Close,
             Work::Settle { tag, end, .. } => self.tagged(&tag, &end),
@@ -127,9 +127,9 @@ impl Session {
     }
 
     /// Tells changes, then writes the tagged response (RFC 9051 sections 5.2 and 7).
-    fn settle(&mut self, tag: String, end: End) {
-        if self.desk.view.is_some() && end.tell != Tell::Nothing && end.then == Then::GoOn {
-            let sync = Box::new(Sync::new(end.tell == Tell::All));
+    fn settle(&mut self, tag: String, end: End, expunges: bool) {
+        if self.desk.view.is_some() && !end.quiet && end.then == Then::GoOn {
+            let sync = Box::new(Sync::new(expunges));
             self.work = Work::Settle { tag, end, sync };
         } else {
             self.tagged(&tag, &end);
@@ -190,9 +190,10 @@ impl Session {
             }
         }
         self.due = Due::Go;
+        let expunges = !selected::holds_expunges(&command);
         match dispatch(&mut self.desk, &tag, command) {
-            Begun::End(end) => self.settle(tag, end),
-            Begun::Errand(errand) => self.work = Work::Command { tag, errand },
+            Begun::End(end) => self.settle(tag, end, expunges),
+            Begun::Errand(errand) => self.work = Work::Command { tag, errand, expunges },
         }
     }
 }

@@ -150,11 +150,9 @@ impl View {
         numbers
     }
 
-    /// Takes in messages that are new to the client, all from `uid_next` on. Those from
+    /// Takes in messages that are new to the client, above all it knows. Those from
     /// `recent_from` on are `\Recent`.
     pub(crate) fn arrive(&mut self, new: &UidSet, recent_from: Uid) {
-        let Some(last) = new.last() else { return };
-        self.uid_next = self.uid_next.max(last.successor().unwrap_or(Uid::MAX));
         self.uids.union_with(new);
         for &(first, last) in new.ranges() {
             if last >= recent_from {

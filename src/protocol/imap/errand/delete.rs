@@ -1,7 +1,7 @@
 //! DELETE (RFC 9051 section 6.3.5).
 
 use crate::mail::mailbox::MailboxName;
-use crate::protocol::imap::desk::{Desk, End, Errand, Tell, Turn, unexpected};
+use crate::protocol::imap::desk::{Desk, End, Errand, Turn, unexpected};
 use crate::protocol::imap::request::{Answer, Request};
 
 /// A mailbox being deleted. When it is the selected one, the session goes back to the
@@ -32,7 +32,7 @@ impl Errand for Delete {
             (Some(Answer::Mailbox(None)), Some(_)) => {
                 desk.view = None;
                 desk.put(format_args!("* OK [CLOSED] the selected mailbox is deleted\r\n"));
-                Turn::Done(end.tell(Tell::Nothing))
+                Turn::Done(end.quiet())
             }
             // Another one was deleted; its changes are told by the sync that follows.
             _ if self.deleted => Turn::Done(end),

@@ -1,7 +1,7 @@
 //! EXPUNGE, CLOSE and UNSELECT (RFC 9051 sections 6.4.1 to 6.4.3 and 6.4.9).
 
 use crate::mail::message::UidSet;
-use crate::protocol::imap::desk::{Begun, Desk, End, Tell, Turn, unexpected};
+use crate::protocol::imap::desk::{Begun, Desk, End, Turn, unexpected};
 use crate::protocol::imap::request::{Answer, Request};
 
 use super::single::Single;
@@ -27,7 +27,7 @@ pub(crate) fn expunge(desk: &Desk, uids: Option<UidSet>) -> Begun {
 /// CLOSE: expunges without a word and unselects.
 pub(crate) fn close(desk: &mut Desk) -> Begun {
     let Some(view) = desk.view.take() else { return End::bad("no mailbox is selected").into() };
-    let end = || End::ok("CLOSE completed").tell(Tell::Nothing);
+    let end = || End::ok("CLOSE completed").quiet();
     if view.read_only {
         return end().into();
     }
@@ -41,5 +41,5 @@ pub(crate) fn close(desk: &mut Desk) -> Begun {
 /// UNSELECT: forgets the mailbox and nothing else.
 pub(crate) fn unselect(desk: &mut Desk) -> Begun {
     desk.view = None;
-    End::ok("UNSELECT completed").tell(Tell::Nothing).into()
+    End::ok("UNSELECT completed").quiet().into()
 }

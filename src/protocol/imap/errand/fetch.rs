@@ -16,7 +16,7 @@ use crate::protocol::imap::desk::{Begun, Desk, End, Errand, Turn};
 use crate::protocol::imap::fetch::{FetchItem, SectionKind};
 use crate::protocol::imap::request::{Answer, ROWS_BATCH, Refused, Request, SCAN_BATCH, STRUCTURES_BATCH};
 use crate::protocol::imap::response::{write_date_time, write_flags, write_number};
-use crate::protocol::imap::selected::{end_of_numbers, tell};
+use crate::protocol::imap::selected::end_of_numbers;
 use crate::protocol::imap::structure::{write_body, write_envelope};
 use crate::protocol::imap::view::View;
 
@@ -107,9 +107,9 @@ impl Fetch {
 
     fn end(&self, desk: &Desk) -> Turn {
         let end = if self.failed {
-            End::refused(Refused::Unavailable).tell(tell(self.uid))
+            End::refused(Refused::Unavailable)
         } else if self.undecodable {
-            End::no("[UNKNOWN-CTE] a part could not be decoded").tell(tell(self.uid))
+            End::no("[UNKNOWN-CTE] a part could not be decoded")
         } else {
             end_of_numbers(desk, self.uid, "FETCH completed")
         };

@@ -14,7 +14,7 @@ use crate::protocol::imap::selected::end_of_numbers;
 use crate::protocol::imap::view::NoSuchMessage;
 
 /// Ranges or numbers written before they are sent.
-const NUMBERS_BATCH: u32 = 2048;
+const NUMBERS_BATCH: u16 = 2048;
 
 /// A SEARCH on its way.
 #[derive(Debug)]
@@ -34,6 +34,8 @@ pub(crate) struct Searching {
     modseq: ModSeq,
     /// What is still to be written: numbers as the client wants them.
     writing: Option<UidSet>,
+    /// Ranges of these that are written.
+    written: usize,
 }
 
 impl Searching {
@@ -74,6 +76,7 @@ impl Searching {
             found: UidSet::new(),
             modseq: ModSeq(0),
             writing: None,
+            written: 0,
         }))
     }
 
@@ -141,33 +144,38 @@ impl Searching {
         }
     }
 
-    /// Writes some of the numbers.
+    /// Writes some of the numbers, or ends.
     fn write(&mut self, desk: &mut Desk, mut numbers: UidSet) -> Turn {
-        let part = numbers.split_first(NUMBERS_BATCH);
         let out = &mut desk.out;
         if self.returns.is_some() {
-            write_ranges(out, part.ranges().iter().map(|(first, last)| (first.get(), last.get())));
+            let ranges = numbers.ranges().get(self.written..).unwrap_or_default();
+            let part = ranges.get(..NUMBERS_BATCH.into()).unwrap_or(ranges);
+            if self.written > 0 {
+                out.push(b',');
+            }
+            write_ranges(out, part.iter().map(|(first, last)| (first.get(), last.get())));
+            self.written += part.len();
+            if self.written < numbers.ranges().len() {
+                self.writing = Some(numbers);
+                return Turn::Flush;
+            }
+            if self.written > 0 {
+                out.extend_from_slice(b"\r\n");
+            }
         } else {
-            for number in part.iter() {
+            for number in numbers.split_first(NUMBERS_BATCH.into()).iter() {
                 out.push(b' ');
                 write_number(out, u64::from(number.get()));
             }
-        }
-        if !numbers.is_empty() {
-            if self.returns.is_some() {
-                out.push(b',');
+            if !numbers.is_empty() {
+                self.writing = Some(numbers);
+                return Turn::Flush;
             }
-            self.writing = Some(numbers);
-            return Turn::Flush;
-        }
-        if self.returns.is_none() {
             if self.tells_modseq && !self.found.is_empty() {
                 out.extend_from_slice(b" (MODSEQ ");
                 write_number(out, self.modseq.0);
                 out.push(b')');
             }
-            out.extend_from_slice(b"\r\n");
-        } else if !part.is_empty() {
             out.extend_from_slice(b"\r\n");
         }
         Turn::Done(end_of_numbers(desk, self.uid, "SEARCH completed"))

@@ -2,7 +2,7 @@
 
 use crate::mail::mailbox::{MailboxName, Uid};
 use crate::mail::message::KEYWORDS_MAX;
-use crate::protocol::imap::desk::{Desk, End, Errand, Tell, Turn, unexpected};
+use crate::protocol::imap::desk::{Desk, End, Errand, Turn, unexpected};
 use crate::protocol::imap::request::{Answer, Opened, Refused, Request};
 use crate::protocol::imap::response::{write_mailbox, write_mailbox_flags};
 use crate::protocol::imap::view::View;
@@ -44,7 +44,7 @@ impl Select {
         }
         desk.view = Some(Box::new(view));
         let text = if self.read_only { "[READ-ONLY] EXAMINE completed" } else { "[READ-WRITE] SELECT completed" };
-        End::ok(text).tell(Tell::Nothing)
+        End::ok(text).quiet()
     }
 }
 

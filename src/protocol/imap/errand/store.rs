@@ -5,8 +5,10 @@ use crate::protocol::imap::command::StoreCommand;
 use crate::protocol::imap::desk::{Begun, Desk, End, Errand, Turn, unexpected};
 use crate::protocol::imap::request::{Answer, ROWS_BATCH, Request};
 use crate::protocol::imap::response::write_uids;
-use crate::protocol::imap::selected::{end_of_numbers, tell};
+use crate::protocol::imap::selected::end_of_numbers;
+use crate::protocol::imap::view::View;
 
+use super::select::write_keywords;
 use super::sync::write_flags_response;
 
 /// A STORE on its way.
@@ -24,6 +26,8 @@ pub(crate) struct Store {
 enum State {
     Begin,
     Change,
+    /// The mailbox learnt keywords: the client must know them before it is told of them.
+    Keywords,
     Tell,
 }
 
@@ -33,6 +37,10 @@ impl Store {
             return End::no("[READ-ONLY] the mailbox was opened with EXAMINE").into();
         }
         Begun::errand(Self { command, uids, modified: UidSet::new(), state: State::Begin })
+    }
+
+    fn names_unknown_keyword(&self, view: &View) -> bool {
+        !self.uids.is_empty() && self.command.flags.keywords.iter().any(|name| view.keywords.bit(name).is_none())
     }
 
     fn end(&self, desk: &Desk) -> End {
@@ -45,7 +53,7 @@ impl Store {
             _ => write_uids(&mut text, &self.modified),
         }
         text.extend_from_slice(b"] some had changed and were left alone");
-        End::ok(String::from_utf8_lossy(&text).into_owned()).tell(tell(self.command.uid))
+        End::ok(String::from_utf8_lossy(&text).into_owned())
     }
 }
 
@@ -81,6 +89,22 @@ impl Errand for Store {
                     self.uids = UidSet::new();
                 }
                 self.modified = flagged.modified;
+                self.state = State::Tell;
+                match desk.view.as_deref() {
+                    Some(view) if self.names_unknown_keyword(view) => {
+                        self.state = State::Keywords;
+                        let (mailbox, since, uid_next) = (view.mailbox, view.modseq, view.uid_next);
+                        Turn::Ask(Request::Changes { mailbox, since, uid_next })
+                    }
+                    _ => self.go(desk, None),
+                }
+            }
+            (State::Keywords, answer) => {
+                // The rest of these changes is told after the command, as ever.
+                if let (Some(Answer::Changes(changes)), Some(view)) = (answer, &mut desk.view) {
+                    view.keywords = changes.mailbox.keywords;
+                    write_keywords(&mut desk.out, view);
+                }
                 self.state = State::Tell;
                 self.go(desk, None)
             }

@@ -9,7 +9,7 @@ use std::mem;
 
 use crate::mail::mailbox::{MailboxId, ModSeq};
 use crate::mail::message::{Message, UidSet};
-use crate::protocol::imap::desk::{Desk, Enabled, End, Errand, Then, Turn};
+use crate::protocol::imap::desk::{Desk, Enabled, End, Errand, Turn};
 use crate::protocol::imap::request::{Answer, Changes, Request, SCAN_BATCH};
 use crate::protocol::imap::response::{write_flags, write_number};
 use crate::protocol::imap::view::View;
@@ -68,7 +68,7 @@ impl Sync {
             Some(Answer::Mailbox(None)) => {
                 desk.view = None;
                 desk.put(format_args!("* BYE the selected mailbox was deleted\r\n"));
-                return Some(Turn::Done(End::ok("").then(Then::Close)));
+                return Some(Turn::Done(End::abort()));
             }
             // Nothing changed, or nobody knows now. What is gone is told all the same.
             _ => None,
@@ -91,8 +91,12 @@ impl Sync {
             rest.subtract(&changes.vanished);
             let (since, upto) = (view.flags_modseq, mailbox.highest_modseq);
             self.state = State::Flags(Scan { mailbox: mailbox.id, rest, since, upto });
+        } else {
+            // Nobody changed flags up to now: what comes later is all there is to look for.
+            view.flags_modseq = view.flags_modseq.max(mailbox.highest_modseq);
         }
         view.modseq = view.modseq.max(mailbox.highest_modseq);
+        view.uid_next = view.uid_next.max(mailbox.uid_next);
         if view.keywords != mailbox.keywords {
             view.keywords.clone_from(&mailbox.keywords);
             write_keywords(out, view);
