@@ -1,4 +1,5 @@
-//! Plays the transcripts of `tests/session` straight into the sessions, on a real store.
+//! Plays the transcripts of `tests/session` on a real store: straight into the sessions, and over
+//! sockets and TLS through the program's loop.
 
 mod support;
 
@@ -10,7 +11,7 @@ use pillarbox::daemon::serve_imap::ImapAnswers;
 use pillarbox::protocol::imap::{ImapConfig, Session, Site};
 use pillarbox::protocol::smtp::{Receiver, Role, Setup, SmtpConfig};
 use support::script::Script;
-use support::wire::{Straight, Wire};
+use support::wire::{self, Wire};
 use support::world::World;
 use support::{Pace, Stage, play_folder};
 
@@ -42,6 +43,10 @@ impl Stage for Imap {
 struct Smtp;
 
 impl Stage for Smtp {
+    fn paces(&self) -> &[Pace] {
+        &[Pace::Whole, Pace::ByteByByte, Pace::Network]
+    }
+
     fn open(&self, script: &Script, world: &World, pace: Pace) -> Result<Box<dyn Wire>, String> {
         let role = match script.role.as_deref() {
             None | Some("exchange") => Role::Exchange,
@@ -54,7 +59,6 @@ impl Stage for Smtp {
         let office = Office::new(world.store.clone(), world.doorway.clone(), name.clone(), &config);
         let config = Arc::new(config);
         let setup = Setup { role, name, config, peer, starttls: !script.tls, login_in_clear: script.clear_login };
-        let wire = Straight::new(Receiver::new(setup), office.reception(peer), world.runtime.clone(), pace, script.tls);
-        Ok(Box::new(wire))
+        wire::open(Receiver::new(setup), office.reception(peer), script, world, pace)
     }
 }
