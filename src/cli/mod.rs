@@ -13,6 +13,7 @@ mod ask; //         questions to the person at the terminal
 mod check; //       is this config file good?
 pub mod domain; //  whose mail stays here
 pub mod office; //  where orders go: the running server or the store
+pub mod remote; //  a running server's account, for import and export
 mod serve; //       the server
 mod show; //        tables, amounts, JSON
 mod status; //      how the running server is

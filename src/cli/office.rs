@@ -2,12 +2,14 @@
 //! store when no server runs.
 
 use std::fmt;
-use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
+
 use crate::daemon::control::{OUTCOME_LINE_MAX, Order, Outcome, ROWS_MAX, SocketPath, obey};
-use crate::store::{OpenError, Store, StoreConfig};
+use crate::store::{Store, StoreConfig};
 
 /// Why a command failed; `Display` is one sentence without its full stop.
 #[derive(Debug)]
@@ -73,7 +75,7 @@ impl DataOffice {
             )));
         }
         let opened = Store::open(folder, &StoreConfig::default());
-        opened.map(Self::Store).map_err(|error| Failure(unopened(folder, &error)))
+        opened.map(Self::Store).map_err(|error| Failure(error.to_string()))
     }
 }
 
@@ -130,17 +132,37 @@ impl Remote {
     /// # Errors
     /// When the connection breaks or makes no sense.
     pub fn give(&mut self, order: &Order) -> Result<Outcome, Failure> {
+        self.tell(order, &mut |_| Ok(()))
+    }
+
+    /// Gives an order that `follow` writes something after, and waits for what comes of it.
+    ///
+    /// # Errors
+    /// When the connection breaks or makes no sense.
+    pub(super) fn tell<Told: DeserializeOwned>(
+        &mut self,
+        order: &Order,
+        follow: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
+    ) -> Result<Told, Failure> {
         let broken = |error: io::Error| Failure(format!("the server broke the connection off: {error}"));
         let mut line = serde_json::to_vec(order).map_err(|error| broken(error.into()))?;
         line.push(b'\n');
-        self.stream.get_mut().write_all(&line).map_err(broken)?;
+        let out = self.stream.get_mut();
+        let sent = out.write_all(&line).and_then(|()| follow(out));
         line.clear();
-        let mut bounded = (&mut self.stream).take(OUTCOME_LINE_MAX as u64);
-        bounded.read_until(b'\n', &mut line).map_err(broken)?;
+        // A server that takes no more may have said why.
+        let heard = (&mut self.stream).take(OUTCOME_LINE_MAX as u64).read_until(b'\n', &mut line);
         if line.is_empty() {
+            sent.and(heard.map(drop)).map_err(broken)?;
             return Err(Failure("the server closed the connection: it serves its own user and root only".into()));
         }
-        serde_json::from_slice(&line).map_err(|error| Failure(format!("the server's answer makes no sense: {error}")))
+        let told = serde_json::from_slice(&line);
+        told.map_err(|error| Failure(format!("the server's answer makes no sense: {error}")))
+    }
+
+    /// For bytes that follow an answer.
+    pub(super) fn reader(&mut self) -> &mut impl io::Read {
+        &mut self.stream
     }
 }
 
@@ -174,22 +196,6 @@ pub fn done(office: &mut impl Office, order: Order) -> Result<(), Failure> {
 
 pub(super) fn unexpected() -> Failure {
     Failure("the server answered another question: is it of another version?".into())
-}
-
-fn unopened(folder: &Path, error: &OpenError) -> String {
-    let folder = folder.display();
-    match error {
-        OpenError::InUse(_) => {
-            format!("{folder} is open in another process that is just starting or stopping; try again")
-        }
-        OpenError::NewerSchema { found, known } => {
-            format!(
-                "{folder} was written by a newer Pillarbox (schema {found}, this one knows {known}); update this one"
-            )
-        }
-        OpenError::ForeignJournal(path) => format!("{} belongs to another store than {folder}", path.display()),
-        OpenError::Storage(problem) => format!("the store in {folder} does not open: {problem}"),
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,6 @@
 #![allow(clippy::indexing_slicing, clippy::expect_used, reason = "a player that panics is a test that fails")]
 
 pub(crate) mod network;
-pub(crate) mod pop3;
 pub(crate) mod script;
 pub(crate) mod wire;
 pub(crate) mod words;
