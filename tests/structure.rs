@@ -3,6 +3,8 @@
 //! `tests/corpus` holds small messages of our own, each with one thing wrong. A larger set of
 //! messages is read from `mime/` or `mime.tar.zst` in the folder that `PILLARBOX_CORPORA` names.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test may fail")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -50,7 +52,7 @@ fn larger_corpus(room: &Path) -> Option<PathBuf> {
 fn fixture(name: &str) -> Vec<u8> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/corpus/{name}.eml"));
     let message = fs::read(path).unwrap();
-    let lines: Vec<&[u8]> = message.split(|&byte| byte == b'\n').map(|line| line.trim_ascii_end()).collect();
+    let lines: Vec<&[u8]> = message.split(|&byte| byte == b'\n').map(<[u8]>::trim_ascii_end).collect();
     lines.join(&b"\r\n"[..])
 }
 
@@ -388,7 +390,7 @@ fn the_larger_corpus_is_taken_apart_and_spelled_by_the_grammar() {
         match theirs.unwrap_or_default() {
             Some(theirs) if theirs == ours => same += 1,
             theirs => {
-                other.push(format!("{}\n  ours   {ours}\n  theirs {}", path.display(), theirs.unwrap_or_default()))
+                other.push(format!("{}\n  ours   {ours}\n  theirs {}", path.display(), theirs.unwrap_or_default()));
             }
         }
     }

@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn parameters_have_a_bound() {
-        let text: String = (0..10_000).map(|number| format!(";a{number}=x")).collect();
+        let text = (0..10_000).map(|number| format!(";a{number}=x")).collect::<Vec<_>>().concat();
         assert_eq!(parameters(&text).len(), PARAMETERS_MAX);
     }
 

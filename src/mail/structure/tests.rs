@@ -63,7 +63,7 @@ fn a_plain_message_is_header_and_text() {
 fn parts_are_numbered_as_rfc_9051_shows() {
     let leaf = |kind: &str, body: &str| format!("Content-Type: {kind}\n\n{body}");
     let multi = |kind: &str, boundary: &str, parts: &[String]| {
-        let parts: String = parts.iter().map(|part| format!("--{boundary}\n{part}\n")).collect();
+        let parts = parts.iter().map(|part| format!("--{boundary}\n{part}\n")).collect::<Vec<_>>().concat();
         format!("Content-Type: multipart/{kind}; boundary={boundary}\n\n{parts}--{boundary}--\n")
     };
     let message = |part: &str| format!("Content-Type: message/rfc822\n\nSubject: in\n{part}");
@@ -314,7 +314,7 @@ fn lists_of_addresses_are_joined_and_other_fields_count_once() {
 
 #[test]
 fn a_list_that_is_too_long_ends_with_a_whole_address() {
-    let list: String = (0..2000).map(|number| format!(" someone{number}@example.test,\r\n")).collect();
+    let list = (0..2000).map(|number| format!(" someone{number}@example.test,\r\n")).collect::<Vec<_>>().concat();
     let structure = walk_bytes(format!("To:{list} last@x\r\nSubject: s\r\n\r\n").as_bytes());
     assert!(!structure.fields_are_whole());
     let found = addresses(structure.field(Field::To).unwrap());
@@ -352,7 +352,7 @@ fn feed_much(walker: &mut Walker, piece: &[u8], total: usize) {
 fn check_bounds(walker: Walker) -> Structure {
     let structure = walker.finish();
     assert!(structure.nodes.len() <= PARTS_MAX && structure.text.len() <= TEXT_MAX);
-    assert!(record(&structure).len() <= RECORD_MAX && RECORD_MAX <= 64 * 1024);
+    assert!(record(&structure).len() <= RECORD_MAX);
     check_nesting(&structure);
     structure
 }
@@ -517,7 +517,7 @@ proptest! {
         }
         prop_assert_eq!(structure.extent(&path, Section::Body).is_some(), structure.encoding(&path).is_some());
         for part in structure.parts() {
-            let newlines = cut(&message, part.body()).iter().filter(|&&byte| byte == b'\n').count();
+            let newlines = cut(&message, part.body()).split(|&byte| byte == b'\n').count() - 1;
             prop_assert_eq!(part.lines() as usize, newlines);
             let _ = (part.media(), part.parameters(), part.disposition(), part.languages(), part.text());
         }
