@@ -307,12 +307,7 @@ impl Store {
 
     /// Opens a body.
     pub fn body(&self, blob: BlobId) -> Result<Body, ReadError> {
-        Body::open(Box::new(self.pieces()), blob)
-    }
-
-    /// Bodies as they are kept, in packed pieces: for whoever carries them elsewhere.
-    pub fn pieces(&self) -> impl blob::PieceSource + use<> {
-        Pieces::new(self.shared.clone())
+        Body::open(Box::new(Pieces::new(self.shared.clone())), blob)
     }
 
     /// Figures for `status`.
