@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use crate::daemon::control::{OUTCOME_LINE_MAX, Order, Outcome, ROWS_MAX, SocketPath, obey};
-use crate::store::{OpenError, Store, StoreConfig};
+use crate::store::{Store, StoreConfig};
 
 /// Why a command failed; `Display` is one sentence without its full stop.
 #[derive(Debug)]
@@ -73,7 +73,7 @@ impl DataOffice {
             )));
         }
         let opened = Store::open(folder, &StoreConfig::default());
-        opened.map(Self::Store).map_err(|error| Failure(unopened(folder, &error)))
+        opened.map(Self::Store).map_err(|error| Failure(error.to_string()))
     }
 }
 
@@ -181,22 +181,6 @@ pub fn done(office: &mut impl Office, order: Order) -> Result<(), Failure> {
 
 pub(super) fn unexpected() -> Failure {
     Failure("the server answered another question: is it of another version?".into())
-}
-
-fn unopened(folder: &Path, error: &OpenError) -> String {
-    let folder = folder.display();
-    match error {
-        OpenError::InUse(_) => {
-            format!("{folder} is open in another process that is just starting or stopping; try again")
-        }
-        OpenError::NewerSchema { found, known } => {
-            format!(
-                "{folder} was written by a newer Pillarbox (schema {found}, this one knows {known}); update this one"
-            )
-        }
-        OpenError::ForeignJournal(path) => format!("{} belongs to another store than {folder}", path.display()),
-        OpenError::Storage(problem) => format!("the store in {folder} does not open: {problem}"),
-    }
 }
 
 #[cfg(test)]

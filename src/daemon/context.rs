@@ -9,24 +9,33 @@ use tokio::sync::Notify;
 
 use super::listen::Service;
 use super::login::Doorway;
+use super::receive::Office;
 use crate::flow::access::pop3::Locks;
 use crate::net::budget::Budget;
 use crate::net::drive::Stop;
 use crate::net::tls::TlsServer;
+use crate::protocol::imap::ImapConfig;
 use crate::protocol::pop3::Pop3Config;
+use crate::protocol::smtp::SmtpConfig;
 use crate::store::Store;
 
 /// The world behind all connections. One for the server, shared by the tasks of its one reactor.
 #[derive(Debug)]
 pub struct Context {
     /// The name in greetings.
-    pub hostname: String,
+    pub hostname: Arc<str>,
     /// Whether clients on this machine may log in without TLS.
     pub clear_login_on_loopback: bool,
     /// The mail.
     pub store: Store,
     /// Logins.
     pub doorway: Doorway,
+    /// Where SMTP delivers.
+    pub office: Office,
+    /// How SMTP sessions behave.
+    pub smtp: Arc<SmtpConfig>,
+    /// How IMAP sessions behave.
+    pub imap: Arc<ImapConfig>,
     /// Which maildrops are open.
     pub locks: Locks,
     /// How POP3 sessions behave.

@@ -25,7 +25,7 @@ use crate::net::drive::{Answers, Driver, Stop};
 use crate::net::listener;
 use crate::net::stream::Stream;
 use crate::net::tls::{TlsError, TlsServer};
-use crate::protocol::{Session, pop3};
+use crate::protocol::{Session, imap, pop3, smtp};
 use crate::store::Store;
 
 pub mod context; //    what every connection's task shares
@@ -34,7 +34,9 @@ pub mod health; //     memory and threads, for `status`
 pub mod listen; //     the seven services: accepting and turning away
 pub mod log; //        the log
 pub mod login; //      the door as connections use it: delays, password checks
+pub mod receive; //    SMTP connections
 pub mod rights; //     giving up root's rights
+pub mod serve_imap; // IMAP connections
 pub mod serve_pop3; // POP3 connections
 
 use context::{Context, Roll};
@@ -42,6 +44,7 @@ use control::{Control, ListenerStatus, Status, StatusSource};
 use listen::{Bound, OpenError, Service};
 use log::LogHandle;
 use login::Doorway;
+use receive::Office;
 use rights::RightsError;
 
 /// Blocking threads at most: password checks, reads and bodies.
@@ -118,18 +121,18 @@ pub struct Ready {
     pub ca: Option<PathBuf>,
 }
 
-/// Makes the data folder, opens the ports, becomes the user of the settings, and loads or makes the
+/// Opens the ports, makes the data folder, becomes the user of the settings, and loads or makes the
 /// certificate. Call it before any thread starts.
 ///
 /// # Errors
 /// See [`DaemonError`].
 pub fn prepare(settings: Settings) -> Result<Prepared, DaemonError> {
     let user = rights::user_to_become(settings.user.as_deref(), settings.allow_root).map_err(DaemonError::Rights)?;
-    rights::prepare_folder(&settings.data, user.as_ref())
-        .map_err(|error| DaemonError::Folder(settings.data.clone(), error))?;
     let activated =
         listener::activated().map_err(|error| DaemonError::Open(OpenError::Activated(error.to_string())))?;
     let bound = listen::open(&settings.listen, activated).map_err(DaemonError::Open)?;
+    rights::prepare_folder(&settings.data, user.as_ref())
+        .map_err(|error| DaemonError::Folder(settings.data.clone(), error))?;
     let load = || TlsServer::new(&settings.tls, &settings.tls_folder()).map_err(DaemonError::Tls);
     // A key of somebody else's making may be root's alone; our own belongs to the user.
     let early = settings.tls.key.is_some().then(load).transpose()?;
@@ -185,8 +188,12 @@ pub fn run<T>(
         .build()
         .map_err(|error| DaemonError::System("the reactor cannot be set up", error))?;
     let (stop_all, stop) = Stop::new();
+    let hostname: Arc<str> = settings.hostname().into();
     let context = Rc::new(Context {
-        hostname: settings.hostname(),
+        office: Office::new(store.clone(), doorway.clone(), Arc::clone(&hostname), &settings.smtp),
+        smtp: Arc::new(settings.smtp.clone()),
+        imap: Arc::new(settings.imap.clone()),
+        hostname,
         clear_login_on_loopback: settings.auth_in_clear_on_loopback,
         store: store.clone(),
         doorway,
@@ -316,8 +323,23 @@ fn conversation(
 ) -> Pin<Box<dyn Future<Output = ()>>> {
     let clear_login = context.may_log_in_clear(peer);
     match service {
-        Service::Smtp | Service::Submission | Service::Submissions | Service::Imap | Service::Imaps => {
-            Box::pin(async {})
+        Service::Smtp | Service::Submission | Service::Submissions => {
+            let session = smtp::Receiver::new(smtp::Setup {
+                role: if service == Service::Smtp { smtp::Role::Exchange } else { smtp::Role::Submission },
+                name: Arc::clone(&context.hostname),
+                config: Arc::clone(&context.smtp),
+                peer: peer.ip(),
+                starttls: !service.has_implicit_tls(),
+                login_in_clear: clear_login,
+            });
+            converse(context, service, session, context.office.reception(peer.ip()), stream)
+        }
+        Service::Imap | Service::Imaps => {
+            let site =
+                imap::Site { host: Arc::clone(&context.hostname), starttls: !service.has_implicit_tls(), clear_login };
+            let session = imap::Session::new(Arc::clone(&context.imap), site);
+            let answers = serve_imap::ImapAnswers::new(context.store.clone(), &context.doorway, peer.ip());
+            converse(context, service, session, answers, stream)
         }
         Service::Pop3 | Service::Pop3s => {
             let session = pop3::Session::new(Arc::clone(&context.pop3), &context.hostname, clear_login);

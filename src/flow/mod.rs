@@ -2,5 +2,9 @@
 //!
 //! Replies are chosen here, because here both the protocol's words and the store's are known.
 
-pub mod access; // logging in, reading and changing mailboxes (IMAP, POP3)
-pub mod carry; //  import and export: mbox and Maildir
+pub mod access; //  logging in, reading and changing mailboxes (IMAP, POP3)
+pub mod arrive; //  mail from anywhere for our users
+pub mod carry; //   import and export: mbox and Maildir
+pub mod heading; // a message's header as it streams by
+pub mod letter; //  a message on its way in
+pub mod submit; //  mail from our users

@@ -163,6 +163,9 @@ pub struct Mailbox {
     pub uid_validity: UidValidity,
     pub uid_next: Uid,
     pub highest_modseq: ModSeq,
+    /// The last change of flags of a message that was there already; never above `highest_modseq`.
+    /// Sessions look through their messages for new flags only when this has risen.
+    pub flags_modseq: ModSeq,
     pub messages: u32,
     pub unseen: u32,
     pub deleted: u32,

@@ -208,6 +208,112 @@ impl UidSet {
         true
     }
 
+    /// Every uid that is in both sets.
+    #[must_use]
+    pub fn intersection(&self, other: &Self) -> Self {
+        let (mut left, mut right) = (self.0.iter().peekable(), other.0.iter().peekable());
+        let mut both = Vec::new();
+        while let (Some(&&a), Some(&&b)) = (left.peek(), right.peek()) {
+            let (first, last) = (a.0.max(b.0), a.1.min(b.1));
+            if first <= last {
+                both.push((first, last));
+            }
+            if a.1 <= b.1 {
+                left.next();
+            } else {
+                right.next();
+            }
+        }
+        Self(both)
+    }
+
+    /// Takes out every uid of `other`. Time grows with the number of ranges.
+    pub fn subtract(&mut self, other: &Self) {
+        let mut holes = other.0.iter().peekable();
+        let mut kept = Vec::with_capacity(self.0.len());
+        for &(first, last) in &self.0 {
+            // What is left of this range starts here; none when a hole reaches its end.
+            let mut start = Some(first);
+            while let (Some(from), Some(&&(hole, hole_end))) = (start, holes.peek()) {
+                if hole > last {
+                    break;
+                }
+                if let Some(end) = Uid::new(hole.get() - 1).filter(|end| from <= *end) {
+                    kept.push((from, end));
+                }
+                start =
+                    hole_end.max(Uid::new(from.get() - 1).unwrap_or(hole_end)).successor().filter(|next| *next <= last);
+                if hole_end > last {
+                    break;
+                }
+                holes.next();
+            }
+            kept.extend(start.map(|from| (from, last)));
+        }
+        self.0 = kept;
+    }
+
+    /// Adds every uid of `other`. Time grows with the number of ranges.
+    pub fn union_with(&mut self, other: &Self) {
+        let mut all: Vec<(Uid, Uid)> = Vec::with_capacity(self.0.len() + other.0.len());
+        let (mut left, mut right) = (self.0.iter().peekable(), other.0.iter().peekable());
+        loop {
+            let next = match (left.peek(), right.peek()) {
+                (Some(a), Some(b)) if a.0 <= b.0 => left.next(),
+                (_, Some(_)) => right.next(),
+                (_, None) => left.next(),
+            };
+            let Some(&(first, last)) = next else { break };
+            match all.last_mut() {
+                Some(before) if first.get() - 1 <= before.1.get() => before.1 = before.1.max(last),
+                _ => all.push((first, last)),
+            }
+        }
+        self.0 = all;
+    }
+
+    /// Cuts the lowest uids off, at most `count` of them.
+    #[must_use]
+    pub fn split_first(&mut self, count: u32) -> Self {
+        let (mut whole, mut left) = (0, count);
+        while let Some(&(first, last)) = self.0.get(whole).filter(|(first, last)| last.get() - first.get() < left) {
+            left -= last.get() - first.get() + 1;
+            whole += 1;
+        }
+        let mut taken: Vec<_> = self.0.drain(..whole).collect();
+        // `left` is smaller than the range's length here, so neither end overflows.
+        if let Some(range) = self.0.first_mut().filter(|_| left > 0)
+            && let (Some(end), Some(start)) = (Uid::new(range.0.get() + left - 1), Uid::new(range.0.get() + left))
+        {
+            taken.push((range.0, end));
+            range.0 = start;
+        }
+        Self(taken)
+    }
+
+    /// Cuts the highest uids off, at most `count` of them.
+    #[must_use]
+    pub fn split_last(&mut self, count: u32) -> Self {
+        let mut rest = std::mem::take(self);
+        *self = rest.split_first(rest.count().saturating_sub(count));
+        rest
+    }
+
+    /// How many uids are below `uid`.
+    #[must_use]
+    pub fn count_below(&self, uid: Uid) -> u32 {
+        self.0
+            .iter()
+            .take_while(|range| range.0 < uid)
+            .map(|(first, last)| (*last).min(Uid::new(uid.get() - 1).unwrap_or(*last)).get() - first.get() + 1)
+            .sum()
+    }
+
+    /// Gives memory back that the set no longer needs.
+    pub fn shrink_to_fit(&mut self) {
+        self.0.shrink_to_fit();
+    }
+
     /// Every uid, ascending.
     pub fn iter(&self) -> impl Iterator<Item = Uid> + '_ {
         self.0.iter().flat_map(|(first, last)| (first.get()..=last.get()).filter_map(Uid::new))
@@ -268,6 +374,8 @@ pub struct Flagged {
     pub changed: UidSet,
     /// Messages left alone because they changed after UNCHANGEDSINCE.
     pub modified: UidSet,
+    /// The mailbox's `flags_modseq` before the change.
+    pub flags_before: ModSeq,
 }
 
 #[cfg(test)]
@@ -297,6 +405,30 @@ mod tests {
             for pair in set.ranges().windows(2) {
                 prop_assert!(pair[0].1.get() + 1 < pair[1].0.get());
             }
+        }
+
+        #[test]
+        fn sets_meet_join_and_part_as_sets_do(
+            left in prop::collection::btree_set(1_u32..60, 0..40),
+            right in prop::collection::btree_set(1_u32..60, 0..40),
+            count in 0_u32..70,
+        ) {
+            let set = |model: &BTreeSet<u32>| model.iter().filter_map(|uid| Uid::new(*uid)).collect::<UidSet>();
+            let (a, b) = (set(&left), set(&right));
+            prop_assert_eq!(a.intersection(&b), set(&left.intersection(&right).copied().collect()));
+            let mut rest = a.clone();
+            rest.subtract(&b);
+            prop_assert_eq!(rest, set(&left.difference(&right).copied().collect()));
+            let mut both = a.clone();
+            both.union_with(&b);
+            prop_assert_eq!(both, set(&left.union(&right).copied().collect()));
+            let mut rest = a.clone();
+            prop_assert_eq!(rest.split_first(count), set(&left.iter().take(count as usize).copied().collect()));
+            prop_assert_eq!(rest, set(&left.iter().skip(count as usize).copied().collect()));
+            let mut rest = a.clone();
+            prop_assert_eq!(rest.split_last(count), set(&left.iter().rev().take(count as usize).copied().collect()));
+            prop_assert_eq!(rest, set(&left.iter().rev().skip(count as usize).copied().collect()));
+            prop_assert_eq!(a.count_below(Uid::new(count + 1).unwrap()) as usize, left.range(..=count).count());
         }
     }
 }

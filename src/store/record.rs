@@ -81,6 +81,8 @@ pub(super) struct MailboxRecord {
     pub(super) uid_validity: u32,
     pub(super) uid_next: u32,
     pub(super) highest_modseq: u64,
+    /// The last change of flags of a message that was there already.
+    pub(super) flags_modseq: u64,
     pub(super) messages: u32,
     pub(super) unseen: u32,
     pub(super) deleted: u32,

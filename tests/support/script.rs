@@ -6,33 +6,35 @@ use super::words;
 
 /// A transcript.
 #[derive(Debug, Default)]
-pub struct Script {
+pub(crate) struct Script {
     /// What makes the world before the first line on a wire.
-    pub head: Vec<Step>,
+    pub(crate) head: Vec<Step>,
     /// What happens then.
-    pub steps: Vec<Step>,
+    pub(crate) steps: Vec<Step>,
     /// `@ role`
-    pub role: Option<String>,
+    pub(crate) role: Option<String>,
     /// `@ tls`
-    pub tls: bool,
+    pub(crate) tls: bool,
+    /// `@ clear-login`
+    pub(crate) clear_login: bool,
     /// `@ client`
-    pub client: Option<IpAddr>,
+    pub(crate) client: Option<IpAddr>,
     /// The lines of `@ set`, a TOML document.
-    pub settings: String,
+    pub(crate) settings: String,
 }
 
 /// One line of a transcript that does something, with those that belong to it.
 #[derive(Debug)]
-pub struct Step {
+pub(crate) struct Step {
     /// Its number, from 1.
-    pub line: usize,
+    pub(crate) line: usize,
     /// What it does.
-    pub action: Action,
+    pub(crate) action: Action,
 }
 
 /// What a line does.
 #[derive(Debug)]
-pub enum Action {
+pub(crate) enum Action {
     /// `C:`, `S:` and their kin.
     Wire { connection: usize, part: WirePart },
     /// Something happens to a connection.
@@ -43,6 +45,8 @@ pub enum Action {
     Patience { seconds: u64, connection: usize },
     /// `@ account`
     Account { name: String, password: String },
+    /// `@ disk-full`
+    DiskFull,
     /// `@ domain`
     Domain(String),
     /// `@ alias`
@@ -65,7 +69,7 @@ pub enum Action {
 
 /// What happens on a wire.
 #[derive(Debug)]
-pub enum WirePart {
+pub(crate) enum WirePart {
     /// The client sends `text`, words to be filled in, so many times.
     Send { text: Vec<u8>, times: usize },
     /// The server sends a line.
@@ -78,7 +82,7 @@ pub enum WirePart {
 
 /// Something that happens to a connection.
 #[derive(Debug)]
-pub enum Event {
+pub(crate) enum Event {
     Silence(usize),
     Hangup(usize),
     Stop,
@@ -86,7 +90,7 @@ pub enum Event {
 
 /// A line that a message should have.
 #[derive(Debug)]
-pub enum Wanted {
+pub(crate) enum Wanted {
     Exactly(String),
     Like(String),
     AnyLines,
@@ -94,7 +98,7 @@ pub enum Wanted {
 
 impl Step {
     /// Tells whether `next` is sent in one piece with this step.
-    pub fn continues_in(&self, next: &Self) -> bool {
+    pub(crate) fn continues_in(&self, next: &Self) -> bool {
         let sender = |action: &Action| match action {
             Action::Wire { connection, part: WirePart::Send { .. } } => Some(*connection),
             _ => None,
@@ -105,12 +109,17 @@ impl Step {
 
 impl Script {
     /// Reads a transcript; the error is `line: what is wrong`.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut script = Self::default();
         for (index, line) in text.lines().enumerate() {
             script.take(index + 1, line).map_err(|error| format!("{}: {error}: {line:?}", index + 1))?;
         }
         Ok(script)
+    }
+
+    /// Tells whether somebody would have to wait until a session's patience is at its end.
+    pub(crate) fn waits_out_patience(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step.action, Action::Event(Event::Silence(_))))
     }
 
     fn take(&mut self, number: usize, line: &str) -> Result<(), String> {
@@ -169,11 +178,16 @@ impl Script {
                 self.tls = true;
                 return Ok(());
             }
+            ["clear-login"] => {
+                self.clear_login = true;
+                return Ok(());
+            }
             ["client", address] => {
                 self.client = Some(address.parse().map_err(|_| "no IP address")?);
                 return Ok(());
             }
             ["account", name, password] => Action::Account { name: full(name), password: (*password).to_owned() },
+            ["disk-full"] => Action::DiskFull,
             ["domain", name] => Action::Domain((*name).to_owned()),
             ["alias", address, targets @ ..] if !targets.is_empty() => {
                 Action::Alias { address: full(address), targets: targets.iter().map(|name| full(name)).collect() }

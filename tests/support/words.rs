@@ -10,13 +10,13 @@ const CLIENT_NONCE: &str = "rOprNGfwEbeRWgbNEkqO";
 
 /// A connection's SCRAM exchange on the client's side (RFC 5802).
 #[derive(Debug, Default)]
-pub struct Scram {
+pub(crate) struct Scram {
     first_bare: String,
     signature: String,
 }
 
 /// Undoes the escapes of `C>` lines.
-pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
+pub(crate) fn unescape(text: &str) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let mut rest = text.chars();
     while let Some(c) = rest.next() {
@@ -43,7 +43,7 @@ pub fn unescape(text: &str) -> Result<Vec<u8>, String> {
 }
 
 /// Fills in the `${…}` words of a line; `last` is the last line the server said.
-pub fn fill(text: &[u8], scram: &mut Scram, last: &str) -> Result<Vec<u8>, String> {
+pub(crate) fn fill(text: &[u8], scram: &mut Scram, last: &str) -> Result<Vec<u8>, String> {
     let mut filled = Vec::new();
     let mut rest = text;
     while let Some(start) = rest.windows(2).position(|pair| pair == b"${") {
@@ -107,19 +107,19 @@ impl Scram {
 }
 
 /// PBKDF2-HMAC-SHA-256 (RFC 7677).
-pub fn salted(password: &str, salt: &[u8], rounds: NonZeroU32) -> [u8; 32] {
+fn salted(password: &str, salt: &[u8], rounds: NonZeroU32) -> [u8; 32] {
     let mut key = [0; 32];
     pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, salt, password.as_bytes(), &mut key);
     key
 }
 
 /// HMAC-SHA-256.
-pub fn sign(key: &[u8], message: &[u8]) -> Vec<u8> {
+fn sign(key: &[u8], message: &[u8]) -> Vec<u8> {
     hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), message).as_ref().to_vec()
 }
 
 /// Tells whether a line fits a pattern in which `*` stands for any text.
-pub fn matches(pattern: &str, line: &str) -> bool {
+pub(crate) fn matches(pattern: &str, line: &str) -> bool {
     let Some((start, rest)) = pattern.split_once('*') else { return pattern == line };
     let Some(mut line) = line.strip_prefix(start) else { return false };
     let mut parts: Vec<&str> = rest.split('*').collect();

@@ -1,16 +1,17 @@
 //! The world of a transcript: a real store in a temporary folder, and facts about it.
 
-use std::num::NonZeroU32;
+use std::path::Path;
 use std::rc::Rc;
 
+use pillarbox::daemon::login::Doorway;
+use pillarbox::flow::access::lockout::LoginConfig;
 use pillarbox::mail::address::{Address, Domain};
 use pillarbox::mail::date::{Timestamp, ZonedTime};
 use pillarbox::mail::mailbox::{AccountId, MailboxName, Uid};
 use pillarbox::mail::message::{FlagNames, Keyword, SystemFlags, UidSet};
-use pillarbox::mail::secret::ScramVerifier;
+use pillarbox::mail::secret::{Password, ScramVerifier};
 use pillarbox::mail::structure::Walker;
 use pillarbox::store::{Alias, Mailbox, NewMessage, Quota, Store, StoreConfig};
-use ring::digest;
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -21,38 +22,44 @@ use super::words;
 const ROUNDS: u32 = 4096;
 
 /// A store with the local domain `pillarbox.test` and the accounts `ann` and `bob`.
-pub struct World {
+pub(crate) struct World {
     /// The store.
-    pub store: Store,
+    pub(crate) store: Store,
+    /// The door for logins; failures cost no time here.
+    pub(crate) doorway: Doorway,
     /// Where sessions' questions are answered.
-    pub runtime: Rc<Runtime>,
+    pub(crate) runtime: Rc<Runtime>,
     /// The store's folder.
-    pub folder: TempDir,
+    folder: TempDir,
 }
 
 impl World {
     /// Makes the world every transcript begins with.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let config = StoreConfig { journal_bytes: 1 << 20, reserve_bytes: 0, ..StoreConfig::default() };
-        let store = Store::open(folder.path(), &config).expect("a new store");
+        let (store, doorway) = open(folder.path(), 0);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let world = Self { store, runtime: Rc::new(runtime), folder };
+        let world = Self { store, doorway, runtime: Rc::new(runtime), folder };
         for name in ["ann", "bob"] {
             let password = format!("{name}-secret");
             let account = Action::Account { name: format!("{name}@pillarbox.test"), password };
-            world.set_up(&account).expect("an account");
+            world.step(&account).expect("an account");
         }
         world
     }
 
-    /// Does what an `@` line says.
-    pub fn set_up(&self, action: &Action) -> Result<(), String> {
-        self.step(action)
+    /// Does what an `@` line in the head says.
+    pub(crate) fn set_up(&mut self, action: &Action) -> Result<(), String> {
+        if !matches!(action, Action::DiskFull) {
+            return self.step(action);
+        }
+        done(self.store.close())?;
+        (self.store, self.doorway) = open(self.folder.path(), u64::MAX);
+        Ok(())
     }
 
     /// Does what an `@` line says, or checks what a `=` line says.
-    pub fn step(&self, action: &Action) -> Result<(), String> {
+    pub(crate) fn step(&self, action: &Action) -> Result<(), String> {
         match action {
             Action::Account { name, password } => {
                 done(self.store.add_account(address(name)?, verifier(password), Quota::default()).wait())
@@ -73,7 +80,7 @@ impl World {
             }
             Action::Message { times, name, mailbox, flags, lines } => {
                 let mailbox = self.mailbox(name, mailbox)?;
-                let text: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+                let text: String = lines.iter().flat_map(|line| [line, "\r\n"]).collect();
                 for _ in 0..*times {
                     done(self.store.append(mailbox.id, vec![self.new_message(text.as_bytes(), flags)?]).wait())?;
                 }
@@ -181,6 +188,15 @@ impl World {
     }
 }
 
+/// Opens a store that keeps `reserve_bytes` of the disk free, and the door to it.
+fn open(folder: &Path, reserve_bytes: u64) -> (Store, Doorway) {
+    let config = StoreConfig { journal_bytes: 1 << 20, reserve_bytes, ..StoreConfig::default() };
+    let store = Store::open(folder, &config).expect("a store");
+    let login = LoginConfig { delay_max_secs: 0, ..LoginConfig::default() };
+    let doorway = Doorway::new(store.clone(), login).expect("a door");
+    (store, doorway)
+}
+
 fn done<T, E: std::fmt::Debug>(result: Result<T, E>) -> Result<(), String> {
     result.map(drop).map_err(|error| format!("{error:?}"))
 }
@@ -212,17 +228,10 @@ fn flag_names(flags: &[String]) -> Result<FlagNames, String> {
     Ok(names)
 }
 
-/// What the store keeps of a password; the salt is the password's hash, so that runs are alike.
+/// What the store keeps of a password; the salt is the same in every run.
 fn verifier(password: &str) -> ScramVerifier {
-    let hash = |bytes: &[u8]| -> [u8; 32] {
-        digest::digest(&digest::SHA256, bytes).as_ref().try_into().expect("SHA-256 has 32 bytes")
-    };
-    let mut salt = [0; 16];
-    salt.copy_from_slice(&hash(password.as_bytes())[..16]);
-    let salted = words::salted(password, &salt, NonZeroU32::new(ROUNDS).expect("not zero"));
-    let stored_key = hash(&words::sign(&salted, b"Client Key"));
-    let server_key = words::sign(&salted, b"Server Key").try_into().expect("HMAC-SHA-256 has 32 bytes");
-    ScramVerifier { salt, iterations: ROUNDS, stored_key, server_key }
+    let password = Password::new(password.to_owned()).expect("a password");
+    ScramVerifier::derive(&password, *b"salt of no worth", ROUNDS)
 }
 
 /// Compares a message with what it should be, line for line.

@@ -175,6 +175,7 @@ impl Desk {
             }
         }
     }
+
     /// Leave for an import or export, or why there is none.
     async fn begin_carrying(&self, address: String) -> Result<(Exchange, OwnedSemaphorePermit), String> {
         let busy = "another import or export is running";
@@ -239,5 +240,135 @@ impl SocketPath {
     #[must_use]
     pub fn as_path(&self) -> &Path {
         &self.path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::secret::{ScramVerifier, tests::password};
+    use crate::store::{Quota, StoreConfig};
+    use std::future::Future;
+    use std::io::{BufRead as _, Read as _, Write as _};
+
+    struct House {
+        folder: tempfile::TempDir,
+        store: Store,
+    }
+
+    fn house() -> House {
+        let folder = tempfile::tempdir().unwrap();
+        let config = StoreConfig { journal_bytes: 1 << 20, reserve_bytes: 0, ..StoreConfig::default() };
+        let store = Store::open(folder.path(), &config).unwrap();
+        House { folder, store }
+    }
+
+    fn on_reactor<F: Future>(future: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    }
+
+    fn bind(house: &House) -> io::Result<Control> {
+        let status = Status { pid: 77, ..Status::default() };
+        Control::bind(house.folder.path(), house.store.clone(), Arc::new(move || status.clone()))
+    }
+
+    /// Serves while `client` works on a thread of its own.
+    fn served<T: Send + 'static>(house: &House, client: impl FnOnce(BlockingStream) -> T + Send + 'static) -> T {
+        let path = house.folder.path().join(SOCKET);
+        on_reactor(async {
+            let serving = tokio::spawn(bind(house).unwrap().serve());
+            let done =
+                tokio::task::spawn_blocking(move || client(BlockingStream::connect(path).unwrap())).await.unwrap();
+            serving.abort();
+            done
+        })
+    }
+
+    fn exchange(stream: &BlockingStream, line: &str) -> String {
+        let mut stream = std::io::BufReader::new(stream);
+        stream.get_mut().write_all(format!("{line}\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_line(&mut answer).unwrap();
+        answer
+    }
+
+    #[test]
+    fn orders_are_carried_out_one_after_the_other() {
+        let house = house();
+        let verifier = ScramVerifier::derive(&password("pencil"), [1; 16], 16);
+        let add = Order::AddAccount { address: "ann@x.test".into(), verifier, quota: Quota::default() };
+        let add = serde_json::to_string(&add).unwrap();
+        served(&house, move |stream| {
+            assert_eq!(exchange(&stream, &add), "{\"outcome\":\"done\"}\n");
+            let again = exchange(&stream, &add);
+            assert_eq!(again, "{\"outcome\":\"refused\",\"reason\":\"ann@x.test exists already\"}\n");
+            assert!(exchange(&stream, "{\"order\":\"make-tea\"}").contains("this is no order"));
+            assert!(exchange(&stream, "{\"order\":\"status\"}").contains("\"pid\":77"));
+            let domains = exchange(&stream, "{\"order\":\"list-domains\",\"skip\":0}");
+            assert_eq!(domains, "{\"outcome\":\"domains\",\"domains\":[\"x.test\"]}\n");
+        });
+        assert!(house.store.reader().unwrap().login("ann").unwrap().is_some());
+    }
+
+    #[test]
+    fn an_order_that_is_too_long_is_refused_and_ends_the_connection() {
+        served(&house(), |stream| {
+            let answer = exchange(&stream, &"x".repeat(ORDER_LINE_MAX));
+            assert!(answer.contains("too long"), "{answer}");
+            assert_eq!((&stream).read(&mut [0]).unwrap_or(0), 0);
+        });
+    }
+
+    #[test]
+    fn only_so_many_are_served_at_once() {
+        let house = house();
+        let path = house.folder.path().join(SOCKET);
+        served(&house, move |first| {
+            let others: Vec<_> = (1..CONNECTIONS_MAX).map(|_| BlockingStream::connect(&path).unwrap()).collect();
+            for stream in std::iter::once(&first).chain(&others) {
+                assert!(exchange(stream, "{\"order\":\"status\"}").contains("77"));
+            }
+            let mut waiting = BlockingStream::connect(&path).unwrap();
+            waiting.write_all(b"{\"order\":\"status\"}\n").unwrap();
+            waiting.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+            assert!(waiting.read(&mut [0]).is_err(), "nobody serves it yet");
+            drop(first);
+            waiting.set_read_timeout(None).unwrap();
+            assert_eq!(waiting.read(&mut [0]).unwrap(), 1);
+        });
+    }
+
+    #[test]
+    fn the_socket_is_its_owners_alone_and_goes_with_the_server() {
+        let house = house();
+        let path = house.folder.path().join(SOCKET);
+        on_reactor(async {
+            let control = bind(&house).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+            assert_eq!(bind(&house).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+            assert!(answers(house.folder.path()));
+            drop(control);
+            assert!(!path.exists() && !answers(house.folder.path()));
+        });
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced() {
+        let house = house();
+        drop(std::os::unix::net::UnixListener::bind(house.folder.path().join(SOCKET)).unwrap());
+        assert!(on_reactor(async { bind(&house).is_ok() }));
+    }
+
+    #[test]
+    fn a_data_folder_may_lie_deep() {
+        let House { folder, store } = house();
+        let deep = folder.path().join("x".repeat(60)).join("y".repeat(60));
+        fs::create_dir_all(&deep).unwrap();
+        on_reactor(async {
+            let control = Control::bind(&deep, store.clone(), Arc::new(Status::default)).unwrap();
+            assert!(deep.join(SOCKET).exists() && answers(&deep));
+            drop(control);
+        });
+        assert!(!deep.join(SOCKET).exists());
     }
 }

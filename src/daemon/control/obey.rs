@@ -35,12 +35,9 @@ impl fmt::Display for Refusal {
                 WriteError::NotAllowed(rule) => write!(out, "{what}: {rule}"),
                 WriteError::OverQuota => write!(out, "the quota of {what} is used up"),
                 WriteError::Limit(limit) => write!(out, "{what}: {limit}"),
-                WriteError::DiskFull => out.write_str("there is too little space on the disk"),
-                WriteError::Storage(problem) => write!(out, "the store failed: {problem}"),
-                WriteError::Closed => out.write_str("the server is stopping"),
+                WriteError::DiskFull | WriteError::Storage(_) | WriteError::Closed => error.fmt(out),
             },
-            Self::Read(ReadError::Storage(problem)) => write!(out, "the store cannot be read: {problem}"),
-            Self::Read(ReadError::Closed) => out.write_str("the server is stopping"),
+            Self::Read(error) => error.fmt(out),
             Self::NoServer => out.write_str("no server runs on this data folder"),
         }
     }
@@ -52,7 +49,7 @@ impl From<ReadError> for Refusal {
     }
 }
 
-/// Carries out an order. May block; [`Order::Status`] is the server's to answer.
+/// Carries out an order. May block; [`Order::Status`] and [`Order::Carry`] are the server's to answer.
 #[must_use]
 pub fn obey(store: &Store, order: Order) -> Outcome {
     carry_out(store, order).unwrap_or_else(|refusal| Outcome::Refused { reason: refusal.to_string() })
@@ -178,4 +175,86 @@ fn account_row(account: &Account) -> AccountRow {
 fn alias_row(alias: &Alias) -> AliasRow {
     let targets = alias.targets.iter().map(ToString::to_string).collect();
     AliasRow { address: alias.address.to_string(), targets }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::secret::{ScramVerifier, tests::password};
+    use crate::store::{Quota, StoreConfig};
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().unwrap();
+        let config = StoreConfig { journal_bytes: 1 << 20, reserve_bytes: 0, ..StoreConfig::default() };
+        let store = Store::open(folder.path(), &config).unwrap();
+        (folder, store)
+    }
+
+    fn add(address: &str) -> Order {
+        let verifier = ScramVerifier::derive(&password("pencil"), [1; 16], 2);
+        Order::AddAccount { address: address.into(), verifier, quota: Quota::default() }
+    }
+
+    fn reason(outcome: Outcome) -> String {
+        if let Outcome::Refused { reason } = outcome { reason } else { panic!("not refused: {outcome:?}") }
+    }
+
+    #[test]
+    fn accounts_come_change_and_go() {
+        let (_folder, store) = store();
+        assert_eq!(obey(&store, add("Ann@X.test")), Outcome::Done);
+        let address = || "ann@x.test".to_owned();
+        let quota = Quota { bytes: Some(5), messages: None };
+        assert_eq!(obey(&store, Order::SetQuota { address: address(), quota }), Outcome::Done);
+        let verifier = ScramVerifier::derive(&password("brush"), [1; 16], 2);
+        assert_eq!(obey(&store, Order::SetPassword { address: address(), verifier: verifier.clone() }), Outcome::Done);
+        assert_eq!(store.reader().unwrap().login("ann").unwrap().unwrap().1, verifier);
+        let Outcome::Accounts { accounts } = obey(&store, Order::ShowAccount { address: address() }) else { panic!() };
+        assert_eq!((accounts[0].address.as_str(), accounts[0].quota), ("Ann@x.test", quota));
+        assert_eq!(obey(&store, Order::ListAccounts { skip: 1 }), Outcome::Accounts { accounts: Vec::new() });
+        assert_eq!(obey(&store, Order::RemoveAccount { address: address() }), Outcome::Done);
+        assert_eq!(reason(obey(&store, Order::ShowAccount { address: address() })), "there is no account ann@x.test");
+    }
+
+    #[test]
+    fn an_alias_gathers_its_targets() {
+        let (_folder, store) = store();
+        for address in ["ann@x.test", "bob@x.test"] {
+            assert_eq!(obey(&store, add(address)), Outcome::Done);
+        }
+        let alias = |targets: &[&str]| Order::AddAlias {
+            address: "all@x.test".into(),
+            targets: targets.iter().map(|target| (*target).to_owned()).collect(),
+        };
+        assert_eq!(obey(&store, alias(&["ann@x.test"])), Outcome::Done);
+        assert_eq!(obey(&store, alias(&["bob@x.test", "ANN@x.test"])), Outcome::Done);
+        let Outcome::Aliases { aliases } = obey(&store, Order::ListAliases { skip: 0 }) else { panic!() };
+        assert_eq!(aliases[0].targets, ["ann@x.test", "bob@x.test"]);
+        assert_eq!(reason(obey(&store, alias(&["cas@x.test"]))), "there is no account cas@x.test");
+        let remove = || Order::RemoveAlias { address: "all@x.test".into() };
+        assert_eq!(obey(&store, remove()), Outcome::Done);
+        assert_eq!(reason(obey(&store, remove())), "there is no alias all@x.test");
+    }
+
+    #[test]
+    fn a_domain_with_accounts_stays() {
+        let (_folder, store) = store();
+        assert_eq!(obey(&store, Order::AddDomain { domain: "y.test".into() }), Outcome::Done);
+        assert_eq!(obey(&store, Order::RemoveDomain { domain: "y.test".into() }), Outcome::Done);
+        assert_eq!(obey(&store, add("ann@x.test")), Outcome::Done);
+        let refused = reason(obey(&store, Order::RemoveDomain { domain: "x.test".into() }));
+        assert!(refused.starts_with("x.test: "), "{refused}");
+        assert_eq!(reason(obey(&store, Order::RemoveDomain { domain: "z.test".into() })), "there is no domain z.test");
+    }
+
+    #[test]
+    fn a_word_that_does_not_do_is_named() {
+        let (_folder, store) = store();
+        for word in ["ann", "*@x.test", "ann+x@x.test", "@x", "a@b@"] {
+            let refused = reason(obey(&store, add(word)));
+            assert!(refused.starts_with(&format!("`{word}` does not do: ")), "{refused}");
+        }
+        assert!(reason(obey(&store, Order::AddDomain { domain: "-x".into() })).contains("`-x`"));
+        assert_eq!(reason(obey(&store, Order::Status)), "no server runs on this data folder");
+    }
 }

@@ -1,5 +1,7 @@
 //! Logging in, reading and changing mailboxes: what IMAP, POP3 and SASL ask, answered by the store.
 
+pub mod imap; //    what an IMAP session asks about its account
 pub mod lockout; // who may try to log in now, who waits, who is locked out
 pub mod pop3; //    what a POP3 session asks about its maildrop
 pub mod sasl; //    passwords and SCRAM keys, the same door for all three protocols
+pub mod search; //  SEARCH in slices

@@ -1,12 +1,29 @@
 //! IMAP4rev1 and IMAP4rev2 on the server's side (RFC 3501, RFC 9051).
 
+mod any; //           CAPABILITY, NOOP, LOGOUT, ID
+mod authenticated; // the authenticated state
 pub mod command; //   the commands as types
+mod config; //        settings
+mod desk; //          what all commands of a session share
+mod errand; //        commands that take more than one step
 pub mod fetch; //     what FETCH asks for
 mod grammar; //       a whole command into its type
+mod greeting; //      the not authenticated state
+mod idle; //          IDLE
 pub mod intake; //    bytes into whole commands
+pub mod matching; //  whether a message is what SEARCH asks for
 pub mod name; //      mailbox names in UTF-8 and modified UTF-7, LIST patterns
+pub mod request; //   what a session asks the world
 pub mod response; //  the pieces of responses
-pub mod search; //    what SEARCH asks for, and whether a message is it
+pub mod search; //    what SEARCH asks for
+mod selected; //      the selected state
 pub mod sequence; //  sequence sets
+mod session; //       a connection without its socket
 pub mod structure; // ENVELOPE and BODYSTRUCTURE
 mod token; //         atoms, strings, literals
+mod view; //          what a session knows of its mailbox
+
+pub use config::ImapConfig;
+pub use desk::Site;
+pub use request::{Answer, Request};
+pub use session::Session;

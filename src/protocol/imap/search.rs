@@ -1,7 +1,11 @@
-//! What SEARCH asks for, and whether a message is it (RFC 9051 section 6.4.4, RFC 7162, RFC 5182).
+//! What SEARCH asks for (RFC 9051 section 6.4.4, RFC 7162, RFC 5182, RFC 5032).
+//!
+//! The parser makes a [`SearchProgram`]. The session, which alone knows message numbers and `$`,
+//! turns its sets into uids with [`SearchKey::resolve`]; [`super::matching`] then says of each
+//! message whether it is what was asked for.
 
 use crate::mail::mailbox::ModSeq;
-use crate::mail::message::{Keyword, SystemFlags};
+use crate::mail::message::{Keyword, SystemFlags, UidSet};
 
 use super::sequence::SequenceSet;
 
@@ -57,8 +61,57 @@ pub enum SearchKey {
     Text(String),
     Uid(SequenceSet),
     Sequence(SequenceSet),
+    /// What `Uid` and `Sequence` become in [`SearchKey::resolve`]; never parsed.
+    Uids(UidSet),
     ModSeq(ModSeq),
     /// RFC 5032, seconds.
     Older(u32),
     Younger(u32),
+}
+
+/// How a sequence set in a search is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetKind {
+    /// Uids, after `UID`.
+    Uids,
+    /// Message numbers; `$` is uids all the same.
+    Numbers,
+}
+
+impl SearchKey {
+    /// Turns every sequence set into the uids that `look_up` gives for it.
+    ///
+    /// # Errors
+    /// The first error of `look_up`, such as a message number that is too high.
+    pub fn resolve<E>(self, look_up: &mut impl FnMut(SetKind, &SequenceSet) -> Result<UidSet, E>) -> Result<Self, E> {
+        Ok(match self {
+            Self::Uid(set) => Self::Uids(look_up(SetKind::Uids, &set)?),
+            Self::Sequence(set) => Self::Uids(look_up(SetKind::Numbers, &set)?),
+            Self::And(keys) => Self::And(keys.into_iter().map(|key| key.resolve(look_up)).collect::<Result<_, E>>()?),
+            Self::Or(left, right) => Self::Or(Box::new(left.resolve(look_up)?), Box::new(right.resolve(look_up)?)),
+            Self::Not(key) => Self::Not(Box::new(key.resolve(look_up)?)),
+            key => key,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::mailbox::Uid;
+
+    #[test]
+    fn every_set_becomes_uids() {
+        let set = |kind: fn(SequenceSet) -> SearchKey| Box::new(kind(SequenceSet::Saved));
+        let key = SearchKey::And(vec![
+            SearchKey::Not(set(SearchKey::Uid)),
+            SearchKey::Or(set(SearchKey::Sequence), Box::new(SearchKey::Recent)),
+        ]);
+        let one = |number: u32| -> UidSet { Uid::new(number).into_iter().collect() };
+        let resolved = key.clone().resolve(&mut |kind, _| Ok::<_, ()>(one(if kind == SetKind::Uids { 1 } else { 2 })));
+        let uids = |number| Box::new(SearchKey::Uids(one(number)));
+        let wanted = vec![SearchKey::Not(uids(1)), SearchKey::Or(uids(2), Box::new(SearchKey::Recent))];
+        assert_eq!(resolved, Ok(SearchKey::And(wanted)));
+        assert_eq!(key.resolve(&mut |_, _| Err("too high")), Err("too high"));
+    }
 }

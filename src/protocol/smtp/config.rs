@@ -1,9 +1,9 @@
 //! The settings of SMTP receiving and submission; `flow` and `daemon` obey some of them.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Settings of SMTP receiving and submission.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct SmtpConfig {
     /// Largest message accepted, in bytes; announced as SIZE (RFC 1870). Default: 37748736 (36 MiB),

@@ -1,0 +1,271 @@
+//! SMTP connections: the world behind an [`smtp::Receiver`].
+//!
+//! Questions are point reads and are answered at once. A message's bytes are spooled on the reactor
+//! while they stay in memory and on a blocking thread once they have left it. The answer to
+//! [`Request::Finish`] waits for the store: a 250 follows a commit. One line is logged for each
+//! message kept and for each refusal; never what a message says.
+
+use std::fmt::Write as _;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::login::{Doorway, Login, random};
+use crate::flow::letter::{Letter, LetterError, Start, reply_to};
+use crate::flow::{arrive, submit};
+use crate::mail::date::{Timestamp, ZonedTime};
+use crate::mail::envelope::{Envelope, Recipient};
+use crate::mail::mailbox::AccountId;
+use crate::net::drive::Answers;
+use crate::protocol::smtp::{self, Answer, Begin, Reply, Request, Role, Sender, SmtpConfig};
+use crate::store::{Folder, NewMessage, Store};
+
+/// How long a message waits for a place among those received at one time.
+const PLACE_WAIT: Duration = Duration::from_secs(30);
+
+/// What all SMTP connections share.
+#[derive(Clone, Debug)]
+pub struct Office {
+    store: Store,
+    doorway: Doorway,
+    host: Arc<str>,
+    /// Places for messages received at one time.
+    places: Arc<Semaphore>,
+}
+
+impl Office {
+    /// Sets up what connections share; `host` is our name in trace fields.
+    #[must_use]
+    pub fn new(store: Store, doorway: Doorway, host: Arc<str>, config: &SmtpConfig) -> Self {
+        let places = Arc::new(Semaphore::new(usize::from(config.incoming_max.max(1))));
+        Self { store, doorway, host, places }
+    }
+
+    /// The world behind one connection.
+    #[must_use]
+    pub fn reception(&self, client: std::net::IpAddr) -> Reception {
+        Reception {
+            login: self.doorway.login(client),
+            office: self.clone(),
+            sender: None,
+            targets: Vec::new(),
+            incoming: None,
+        }
+    }
+}
+
+/// The world behind one SMTP connection.
+#[derive(Debug)]
+pub struct Reception {
+    office: Office,
+    login: Login,
+    sender: Option<Sender>,
+    /// Accounts the message goes to, without doubles.
+    targets: Vec<AccountId>,
+    incoming: Option<Incoming>,
+}
+
+/// A message whose content comes.
+#[derive(Debug)]
+struct Incoming {
+    /// Away while a blocking thread works at it.
+    letter: Option<Box<Letter>>,
+    envelope: Envelope,
+    id: String,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Answers<smtp::Receiver> for Reception {
+    async fn answer(&mut self, request: Request) -> Answer {
+        let verdict = match request {
+            Request::Sasl(request) => return Answer::Sasl(self.login.sasl(request).await),
+            Request::Sender(sender) => self.sender(*sender),
+            Request::Recipient(recipient) => self.recipient(&recipient),
+            Request::Begin(begin) => self.begin(*begin).await,
+            Request::Body(content) => self.body(content).await,
+            Request::Finish => self.finish().await,
+            Request::Discard(reason) => {
+                if let (Some(incoming), Some(reply)) = (self.incoming.take(), reason) {
+                    incoming.log_refusal(&reply);
+                }
+                Ok(())
+            }
+        };
+        verdict.map_or_else(Answer::Refused, |()| Answer::Accepted)
+    }
+
+    async fn changed(&mut self) {
+        // SMTP has no way to tell.
+        pending::<()>().await;
+    }
+}
+
+impl Drop for Reception {
+    fn drop(&mut self) {
+        if let Some(incoming) = &self.incoming {
+            tracing::info!(id = %incoming.id, from = %incoming.envelope.from, "message broken off");
+        }
+    }
+}
+
+impl Reception {
+    fn sender(&mut self, sender: Sender) -> Result<(), Reply> {
+        self.targets = Vec::new();
+        self.incoming = None;
+        if sender.role == Role::Submission {
+            let reader = self.office.store.reader().map_err(|error| unreadable(&error))?;
+            submit::sender(&reader, &sender).inspect_err(|reply| {
+                tracing::info!(from = %sender.from, %reply, "sender refused");
+            })?;
+        }
+        self.sender = Some(sender);
+        Ok(())
+    }
+
+    fn recipient(&mut self, recipient: &Recipient) -> Result<(), Reply> {
+        let Some(sender) = &self.sender else { return Err(lost()) };
+        let reader = self.office.store.reader().map_err(|error| unreadable(&error))?;
+        let routed = match sender.role {
+            Role::Exchange => arrive::recipient(&reader, sender, recipient),
+            Role::Submission => submit::recipient(&reader, sender, recipient),
+        };
+        let accounts = routed.inspect_err(|reply| {
+            tracing::info!(from = %sender.from, to = %recipient.path, %reply, "recipient refused");
+        })?;
+        for account in accounts {
+            if !self.targets.contains(&account) {
+                self.targets.push(account);
+            }
+        }
+        Ok(())
+    }
+
+    async fn begin(&mut self, begin: Begin) -> Result<(), Reply> {
+        let Begin { client, envelope } = begin;
+        let refused = |reply: Reply| {
+            tracing::warn!(from = %envelope.from, %reply, "message refused");
+            reply
+        };
+        let place = tokio::time::timeout(PLACE_WAIT, self.office.places.clone().acquire_owned()).await;
+        let Ok(Ok(place)) = place else {
+            return Err(refused(Reply::new(452, "4.3.1", "too many messages at one time: try again later")));
+        };
+        let spool = self.office.store.spool().map_err(|error| refused(reply_to(&error)))?;
+        let id = new_id();
+        let start = Start {
+            client: &client,
+            envelope: &envelope,
+            host: &self.office.host,
+            id: &id,
+            at: ZonedTime::utc(now()),
+            complete: self.sender.as_ref().is_some_and(|sender| sender.role == Role::Submission),
+        };
+        let letter = Letter::begin(spool, &start).map_err(|error| refused(error.reply()))?;
+        self.incoming = Some(Incoming { letter: Some(Box::new(letter)), envelope, id, _place: place });
+        Ok(())
+    }
+
+    async fn body(&mut self, content: Vec<u8>) -> Result<(), Reply> {
+        let Some(incoming) = &mut self.incoming else { return Err(lost()) };
+        let Some(mut letter) = incoming.letter.take() else { return Err(lost()) };
+        let written = if letter.is_on_disk() {
+            let working = tokio::task::spawn_blocking(move || {
+                let written = letter.write(&content);
+                (letter, written)
+            });
+            working.await.map_err(|_| lost()).map(|(back, written)| {
+                incoming.letter = Some(back);
+                written
+            })?
+        } else {
+            let written = letter.write(&content);
+            incoming.letter = Some(letter);
+            written
+        };
+        written.map_err(|error| {
+            let reply = error.reply();
+            if let Some(incoming) = self.incoming.take() {
+                incoming.log_failure(&error, &reply);
+            }
+            reply
+        })
+    }
+
+    async fn finish(&mut self) -> Result<(), Reply> {
+        let Some(mut incoming) = self.incoming.take() else { return Err(lost()) };
+        let Some(letter) = incoming.letter.take() else { return Err(lost()) };
+        self.sender = None;
+        let accounts = std::mem::take(&mut self.targets);
+        let size = letter.size();
+        let kept = self.keep(letter, &accounts).await;
+        match &kept {
+            Ok(()) => tracing::info!(
+                id = %incoming.id,
+                from = %incoming.envelope.from,
+                recipients = incoming.envelope.recipients.len(),
+                accounts = accounts.len(),
+                size,
+                "message kept"
+            ),
+            Err(error) => {
+                let reply = error.reply();
+                incoming.log_failure(error, &reply);
+                return Err(reply);
+            }
+        }
+        Ok(())
+    }
+
+    async fn keep(&self, letter: Box<Letter>, accounts: &[AccountId]) -> Result<(), LetterError> {
+        let message: NewMessage = if letter.is_on_disk() {
+            let working = tokio::task::spawn_blocking(move || letter.finish());
+            working.await.map_err(|_| LetterError::Spool(crate::store::WriteError::Closed))??
+        } else {
+            letter.finish()?
+        };
+        let to = accounts.iter().map(|&account| (account, Folder::Inbox)).collect();
+        self.office.store.deliver(message, to).await.map(drop).map_err(LetterError::Spool)
+    }
+}
+
+impl Incoming {
+    fn log_refusal(&self, reply: &Reply) {
+        tracing::info!(id = %self.id, from = %self.envelope.from, %reply, "message refused");
+    }
+
+    /// A refusal for which something of ours is to blame says what.
+    fn log_failure(&self, error: &LetterError, reply: &Reply) {
+        match error {
+            LetterError::Loop => self.log_refusal(reply),
+            LetterError::Spool(error) => {
+                tracing::warn!(id = %self.id, from = %self.envelope.from, ?error, %reply, "message refused");
+            }
+        }
+    }
+}
+
+/// Our name for a new message: 96 random bits in hexadecimal.
+fn new_id() -> String {
+    random::<12>().iter().fold(String::with_capacity(24), |mut id, byte| {
+        // Writing to a String cannot fail.
+        let _ = write!(id, "{byte:02x}");
+        id
+    })
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
+
+fn unreadable(error: &crate::store::ReadError) -> Reply {
+    tracing::error!(?error, "the store cannot be read");
+    Reply::new(451, "4.3.0", "cannot look that up now: try again later")
+}
+
+/// A message that is not there any more, which no peer can bring about.
+fn lost() -> Reply {
+    Reply::new(451, "4.3.0", "the message was lost here: send it again")
+}

@@ -1,0 +1,381 @@
+//! What an IMAP session asks about its account, answered by the store.
+//!
+//! [`plan`] says how an answer is come by: at once, by [`read`] on a thread that may block, or by a
+//! write that resolves when it is durable. A message on its way in has state between questions,
+//! which [`Incoming`] holds.
+
+use crate::mail::date::{Timestamp, ZonedTime};
+use crate::mail::mailbox::{AccountId, Mailbox, MailboxId, MailboxName, ModSeq, Uid};
+use crate::mail::message::{FlagNames, Flagged, Message, Placed, SystemFlags, UidSet};
+use crate::mail::structure::{Extent, Structure, Walker};
+use crate::protocol::imap::matching::{Query, Setting, Source};
+use crate::protocol::imap::request::{Answer, Changes, Opened, Refused, Request, Search};
+use crate::store::{Body, NewMessage, Pending, ReadError, Reader, Spool, Store, WriteError};
+
+/// Most messages whose rows are read without a thread of their own.
+const INLINE_ROWS: u32 = 8;
+
+/// Parts after which no more structures are put into one answer: a structure may be 64 KiB.
+const STRUCTURE_PARTS: usize = 64;
+
+/// Bytes of bodies read for one search answer; the rest of the mailbox waits for the next.
+const SEARCH_BYTES: u64 = 4 << 20;
+
+/// Bytes of a body read at a time while searching.
+const SEARCH_PIECE: usize = 64 * 1024;
+
+/// How an answer is come by.
+#[derive(Debug)]
+pub enum Plan {
+    /// Here it is.
+    Answer(Answer),
+    /// By [`read`], on a thread that may block.
+    Read(Request),
+    /// By a write.
+    Write(Write),
+}
+
+/// A write on its way, by what it answers with.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the names are those of the answers")]
+pub enum Write {
+    Flagged(Pending<Flagged>),
+    Placed(Pending<Placed>),
+    Expunged(Pending<UidSet>),
+    Created(Pending<MailboxId>),
+    Claimed(Pending<Uid>),
+    Done(Pending<()>),
+}
+
+/// Says how the answer to `request` is come by. Bodies, logins and the bytes of an APPEND are not
+/// asked here.
+pub fn plan(store: &Store, account: AccountId, request: Request) -> Plan {
+    match request {
+        Request::Mailboxes
+        | Request::Open(_)
+        | Request::CountFrom { .. }
+        | Request::Structures { .. }
+        | Request::Search { .. } => Plan::Read(request),
+        Request::Rows { ref uids, .. } if uids.count() > INLINE_ROWS => Plan::Read(request),
+        Request::Rows { .. } | Request::Mailbox(_) | Request::Quota => {
+            Plan::Answer(read(store, account, request, Timestamp::default()))
+        }
+        Request::Changes { mailbox, since, .. } => match store.reader().and_then(|reader| reader.mailbox(mailbox)) {
+            Ok(Some(found)) if found.highest_modseq > since => Plan::Read(request),
+            Ok(Some(_)) => Plan::Answer(Answer::Unchanged),
+            Ok(None) => Plan::Answer(Answer::Mailbox(None)),
+            Err(error) => Plan::Answer(unreadable(&error)),
+        },
+        Request::Delete(name) => match has_children(store, account, &name) {
+            Ok(true) => Plan::Answer(Answer::Refused(Refused::HasChildren)),
+            Ok(false) => Plan::Write(Write::Done(store.delete_mailbox(account, name))),
+            Err(error) => Plan::Answer(unreadable(&error)),
+        },
+        Request::ClaimRecent(mailbox) => Plan::Write(Write::Claimed(store.claim_recent(mailbox))),
+        Request::Flag { mailbox, uids, mode, flags, unchanged_since } => {
+            Plan::Write(Write::Flagged(store.flag(mailbox, uids, mode, flags, unchanged_since)))
+        }
+        Request::Copy { from, uids, to } => Plan::Write(Write::Placed(store.copy(from, uids, to))),
+        Request::Move { from, uids, to } => Plan::Write(Write::Placed(store.relocate(from, uids, to))),
+        Request::Expunge { mailbox, uids } => Plan::Write(Write::Expunged(store.expunge(mailbox, uids))),
+        Request::Create { name, special_use } => {
+            Plan::Write(Write::Created(store.create_mailbox(account, name, special_use)))
+        }
+        Request::Rename { from, to } => Plan::Write(Write::Done(store.rename_mailbox(account, from, to))),
+        Request::Subscribe { name, subscribed } => Plan::Write(Write::Done(store.subscribe(account, name, subscribed))),
+        Request::Sasl(_)
+        | Request::Body { .. }
+        | Request::AppendBegin { .. }
+        | Request::AppendBytes(_)
+        | Request::AppendEnd { .. }
+        | Request::AppendCancel => Plan::Answer(Answer::Refused(Refused::Unavailable)),
+    }
+}
+
+/// Answers a request that only reads. May take long: it scans mailboxes and opens bodies.
+pub fn read(store: &Store, account: AccountId, request: Request, now: Timestamp) -> Answer {
+    let answer = || {
+        let reader = store.reader()?;
+        Ok(match request {
+            Request::Mailboxes => {
+                let (mailboxes, subscriptions) = (reader.mailboxes(account)?, reader.subscriptions(account)?);
+                Answer::Mailboxes { mailboxes, subscriptions }
+            }
+            Request::Mailbox(name) => Answer::Mailbox(reader.mailbox_named(account, &name)?.map(Box::new)),
+            Request::Open(name) => Answer::Opened(match reader.mailbox_named(account, &name)? {
+                Some(mailbox) => Some(Box::new(open(&reader, mailbox)?)),
+                None => None,
+            }),
+            Request::CountFrom { mailbox, from } => Answer::Count(uids_from(&reader, mailbox, from)?.count()),
+            Request::Changes { mailbox, since, uid_next } => match reader.mailbox(mailbox)? {
+                Some(found) => Answer::Changes(Box::new(Changes {
+                    new: if found.uid_next > uid_next { uids_from(&reader, mailbox, uid_next)? } else { UidSet::new() },
+                    vanished: reader.vanished(mailbox, since)?,
+                    mailbox: found,
+                })),
+                None => Answer::Mailbox(None),
+            },
+            Request::Rows { mailbox, uids, changed_since } => {
+                Answer::Rows(rows(&reader, mailbox, &uids, changed_since).collect::<Result<_, _>>()?)
+            }
+            Request::Structures { mailbox, uids } => Answer::Structures(structures(&reader, mailbox, &uids)?),
+            Request::Search { mailbox, uids, search } => find(store, &reader, mailbox, &uids, &search, now)?,
+            Request::Quota => match reader.account(account)? {
+                Some(found) => Answer::Quota { limit: found.quota, used: found.used },
+                None => Answer::Refused(Refused::Unavailable),
+            },
+            _ => Answer::Refused(Refused::Unavailable),
+        })
+    };
+    answer().unwrap_or_else(|error| unreadable(&error))
+}
+
+/// Tells a session why a write was not done, and the log what is wrong with the disk.
+pub fn refused(error: &WriteError) -> Refused {
+    match error {
+        WriteError::NoSuchMailbox => Refused::NoSuchMailbox,
+        WriteError::Exists => Refused::Exists,
+        WriteError::NotAllowed(rule) => Refused::NotAllowed(rule),
+        WriteError::OverQuota => Refused::OverQuota,
+        WriteError::Limit(bound) => Refused::Limit(bound),
+        WriteError::DiskFull => Refused::DiskFull,
+        WriteError::NoSuchAccount | WriteError::Closed => Refused::Unavailable,
+        WriteError::Storage(text) => {
+            tracing::error!(error = %text, "the store could not write");
+            Refused::Unavailable
+        }
+    }
+}
+
+/// The answer where reading failed.
+pub fn unreadable(error: &ReadError) -> Answer {
+    if let ReadError::Storage(text) = error {
+        tracing::error!(error = %text, "the store could not be read");
+    }
+    Answer::Refused(Refused::Unavailable)
+}
+
+/// A message on its way in by APPEND.
+#[derive(Debug)]
+pub struct Incoming {
+    mailbox: MailboxId,
+    spool: Spool,
+    walker: Walker,
+}
+
+impl Incoming {
+    /// Begins one of `size` bytes, if there is such a mailbox and room for it.
+    ///
+    /// # Errors
+    /// The answer to give instead.
+    pub fn begin(
+        store: &Store,
+        account: AccountId,
+        name: &MailboxName,
+        size: u64,
+    ) -> Result<(Self, Box<Mailbox>), Answer> {
+        let look = || {
+            let reader = store.reader()?;
+            Ok((reader.mailbox_named(account, name)?, reader.account(account)?))
+        };
+        let (mailbox, account) = look().map_err(|error: ReadError| unreadable(&error))?;
+        let Some(mailbox) = mailbox else { return Err(Answer::Mailbox(None)) };
+        let fits = account.is_some_and(|account| {
+            let within =
+                |limit: Option<u64>, used: u64, more| limit.is_none_or(|limit| used.saturating_add(more) <= limit);
+            within(account.quota.bytes, account.used.bytes, size)
+                && within(account.quota.messages, account.used.messages, 1)
+        });
+        if !fits {
+            return Err(Answer::Refused(Refused::OverQuota));
+        }
+        let spool = store.spool().map_err(|error| Answer::Refused(refused(&error)))?;
+        Ok((Self { mailbox: mailbox.id, spool, walker: Walker::new() }, Box::new(mailbox)))
+    }
+
+    /// Takes the next bytes. May block.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        self.walker.feed(bytes);
+        self.spool.write(bytes)
+    }
+
+    /// Keeps the message. May block, and the write resolves later.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn keep(self, store: &Store, flags: FlagNames, date: ZonedTime) -> Result<Pending<Placed>, WriteError> {
+        let message =
+            NewMessage { body: self.spool.finish()?, structure: self.walker.finish(), internal_date: date, flags };
+        Ok(store.append(self.mailbox, vec![message]))
+    }
+}
+
+fn has_children(store: &Store, account: AccountId, name: &MailboxName) -> Result<bool, ReadError> {
+    Ok(store.reader()?.mailboxes(account)?.iter().any(|mailbox| mailbox.name.is_below(name)))
+}
+
+/// What SELECT needs, as of the reader's moment.
+fn open(reader: &Reader, mailbox: Mailbox) -> Result<Opened, ReadError> {
+    let mut uids = Gathered::default();
+    let mut first_unseen = None;
+    if mailbox.unseen == 0 {
+        return Ok(Opened { uids: reader.uids(mailbox.id)?, mailbox, first_unseen });
+    }
+    for row in reader.messages(mailbox.id, Uid::MIN, Uid::MAX)? {
+        let row = row?;
+        uids.push(row.uid);
+        if first_unseen.is_none() && !row.flags.system.contains(SystemFlags::SEEN) {
+            first_unseen = Some(row.uid);
+        }
+    }
+    Ok(Opened { uids: uids.finish(), mailbox, first_unseen })
+}
+
+fn uids_from(reader: &Reader, mailbox: MailboxId, from: Uid) -> Result<UidSet, ReadError> {
+    let mut uids = Gathered::default();
+    for row in reader.messages(mailbox, from, Uid::MAX)? {
+        uids.push(row?.uid);
+    }
+    Ok(uids.finish())
+}
+
+/// Ascending uids as they come, gathered a range at a time.
+#[derive(Debug, Default)]
+struct Gathered {
+    set: UidSet,
+    run: Option<(Uid, Uid)>,
+}
+
+impl Gathered {
+    fn push(&mut self, uid: Uid) {
+        match &mut self.run {
+            Some((_, last)) if last.successor() == Some(uid) => *last = uid,
+            run => {
+                if let Some((first, last)) = run.replace((uid, uid)) {
+                    self.set.insert_range(first, last);
+                }
+            }
+        }
+    }
+
+    fn finish(mut self) -> UidSet {
+        if let Some((first, last)) = self.run {
+            self.set.insert_range(first, last);
+        }
+        self.set
+    }
+}
+
+/// The rows of those of `uids` that are there and changed after `changed_since`.
+fn rows<'r>(
+    reader: &'r Reader,
+    mailbox: MailboxId,
+    uids: &'r UidSet,
+    changed_since: ModSeq,
+) -> impl Iterator<Item = Result<Message, ReadError>> + 'r {
+    // Ranges close to one another are read through in one go: opening a range costs like some rows.
+    let span = uids.first().zip(uids.last()).filter(|(first, last)| (last.get() - first.get()) / 4 < uids.count());
+    let spans: Vec<(Uid, Uid)> = span.map_or_else(|| uids.ranges().to_vec(), |span| vec![span]);
+    spans.into_iter().flat_map(move |(first, last)| {
+        let (rows, error) = match reader.messages(mailbox, first, last) {
+            Ok(rows) => (Some(rows), None),
+            Err(error) => (None, Some(Err(error))),
+        };
+        rows.into_iter().flatten().chain(error).filter(move |row| match row {
+            Ok(row) => row.modseq > changed_since && uids.contains(row.uid),
+            Err(_) => true,
+        })
+    })
+}
+
+fn structures(reader: &Reader, mailbox: MailboxId, uids: &UidSet) -> Result<Vec<(Uid, Structure)>, ReadError> {
+    let mut found = Vec::new();
+    let mut parts = 0;
+    for uid in uids.iter() {
+        if let Some(structure) = reader.structure(mailbox, uid)? {
+            parts += structure.parts().count();
+            found.push((uid, structure));
+        }
+        if parts > STRUCTURE_PARTS {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// Looks through messages until all are looked at or enough of bodies was read.
+fn find(
+    store: &Store,
+    reader: &Reader,
+    mailbox: MailboxId,
+    uids: &UidSet,
+    search: &Search,
+    now: Timestamp,
+) -> Result<Answer, ReadError> {
+    let Some(record) = reader.mailbox(mailbox)? else { return Ok(Answer::Refused(Refused::NoSuchMailbox)) };
+    let query = Query::new(&search.key, Setting { keywords: &record.keywords, recent: &search.recent, now });
+    let mut shelf = Shelf { store, reader, mailbox, body: None, read: 0 };
+    let (mut found, mut modseq) = (Gathered::default(), ModSeq(0));
+    for row in rows(reader, mailbox, uids, ModSeq(0)) {
+        let row = row?;
+        if shelf.read > SEARCH_BYTES {
+            return Ok(Answer::Found { uids: found.finish(), modseq, next: Some(row.uid) });
+        }
+        // A body that can't be read is one that is not found; the others still are.
+        let matches = query.matches(&row, &mut shelf).unwrap_or_else(|error| {
+            tracing::warn!(?error, uid = row.uid.get(), "a message could not be searched");
+            false
+        });
+        if matches {
+            found.push(row.uid);
+            modseq = modseq.max(row.modseq);
+        }
+    }
+    Ok(Answer::Found { uids: found.finish(), modseq, next: None })
+}
+
+/// Messages as a search reads them.
+struct Shelf<'s> {
+    store: &'s Store,
+    reader: &'s Reader,
+    mailbox: MailboxId,
+    /// The body that was read last.
+    body: Option<Body>,
+    /// Bytes read so far.
+    read: u64,
+}
+
+impl Source for Shelf<'_> {
+    type Error = ReadError;
+
+    fn structure(&mut self, message: &Message) -> Result<Option<Structure>, ReadError> {
+        self.reader.structure(self.mailbox, message.uid)
+    }
+
+    fn read(
+        &mut self,
+        message: &Message,
+        extent: Extent,
+        take: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<(), ReadError> {
+        let mut body = match self.body.take().filter(|body| body.blob() == message.blob) {
+            Some(body) => body,
+            None => self.store.body(message.blob)?,
+        };
+        let (mut offset, end) = (extent.offset, extent.offset.saturating_add(extent.length));
+        while offset < end {
+            let most = usize::try_from(end - offset).unwrap_or(SEARCH_PIECE).min(SEARCH_PIECE);
+            let bytes = body.read(offset, most)?;
+            offset += bytes.len() as u64;
+            self.read += bytes.len() as u64;
+            if bytes.is_empty() || !take(bytes) {
+                break;
+            }
+        }
+        self.body = Some(body);
+        Ok(())
+    }
+}

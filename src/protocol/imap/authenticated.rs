@@ -1,0 +1,90 @@
+//! The authenticated state: mailboxes and what may be done without selecting one (RFC 9051
+//! section 6.3, RFC 9208).
+
+use crate::mail::mailbox::SpecialUse;
+
+use super::command::Command;
+use super::desk::{Begun, Desk, End, Turn, unexpected};
+use super::errand::append::Append;
+use super::errand::delete::Delete;
+use super::errand::list::List;
+use super::errand::quota;
+use super::errand::select::Select;
+use super::errand::single::Single;
+use super::errand::status::Status;
+use super::idle::Idle;
+use super::request::{Answer, Request};
+
+/// Begins a command of this state.
+pub(crate) fn begin(desk: &mut Desk, command: Command) -> Begun {
+    match command {
+        Command::Enable(names) => enable(desk, &names).into(),
+        Command::Select { mailbox, read_only, condstore } => Begun::errand(Select::new(mailbox, read_only, condstore)),
+        Command::Create { mailbox, special_use } => create(mailbox, &special_use),
+        Command::Delete(name) => Begun::errand(Delete::new(name)),
+        Command::Rename { from, to } => change(Request::Rename { from, to }, "RENAME completed"),
+        Command::Subscribe(name) => change(Request::Subscribe { name, subscribed: true }, "SUBSCRIBE completed"),
+        Command::Unsubscribe(name) => change(Request::Subscribe { name, subscribed: false }, "UNSUBSCRIBE completed"),
+        Command::List(list) => Begun::errand(List::list(list)),
+        Command::Lsub { reference, pattern } => Begun::errand(List::lsub(&reference, &pattern)),
+        Command::Namespace => {
+            desk.put(format_args!("* NAMESPACE ((\"\" \"/\")) NIL NIL\r\n"));
+            End::ok("NAMESPACE completed").into()
+        }
+        Command::Status { mailbox, items } => Begun::errand(Status::new(mailbox, items)),
+        Command::Append(head) => Begun::errand(Append::new(head)),
+        Command::Idle => Begun::errand(Idle::default()),
+        Command::GetQuota(root) => quota::of_root(&root),
+        Command::GetQuotaRoot(name) => quota::of_mailbox(name),
+        Command::SetQuota(_) => End::no("[NOPERM] quotas are the administrator's").into(),
+        _ => End::bad("not in this state").into(),
+    }
+}
+
+/// ENABLE (RFC 5161): what is not known is passed over.
+fn enable(desk: &mut Desk, names: &[String]) -> End {
+    let mut enabled = String::new();
+    for name in names {
+        let known = match name.to_ascii_uppercase().as_str() {
+            "CONDSTORE" => {
+                desk.enable_condstore();
+                " CONDSTORE"
+            }
+            "UTF8=ACCEPT" => {
+                desk.enabled.utf8 = true;
+                " UTF8=ACCEPT"
+            }
+            "IMAP4REV2" => {
+                desk.enabled.rev2 = true;
+                " IMAP4rev2"
+            }
+            _ => continue,
+        };
+        if !enabled.contains(known) {
+            enabled.push_str(known);
+        }
+    }
+    desk.put(format_args!("* ENABLED{enabled}\r\n"));
+    End::ok("ENABLE completed")
+}
+
+/// CREATE (RFC 9051 section 6.3.4, RFC 6154 section 3).
+fn create(name: crate::mail::mailbox::MailboxName, uses: &[SpecialUse]) -> Begun {
+    let special_use = match uses {
+        [] => None,
+        [only] => Some(*only),
+        _ => return End::no("[USEATTR] a mailbox has one special use at most").into(),
+    };
+    Begun::errand(Single::new(Request::Create { name, special_use }, |_, answer| match answer {
+        Answer::Created(id) => Turn::Done(End::ok(format!("[MAILBOXID (F{})] CREATE completed", id.0))),
+        other => unexpected(Some(other)),
+    }))
+}
+
+/// A command that is one change.
+fn change(request: Request, completed: &'static str) -> Begun {
+    Begun::errand(Single::new(request, move |_, answer| match answer {
+        Answer::Done => Turn::Done(End::ok(completed)),
+        other => unexpected(Some(other)),
+    }))
+}

@@ -1,0 +1,366 @@
+//! FETCH (RFC 9051 section 6.4.5, RFC 3516, RFC 7162): rows in batches, structures a few at a
+//! time, sections streamed.
+//!
+//! Messages whose `\Seen` a FETCH sets are marked before they are sent, a batch in one write, so
+//! that the flags it tells are those that are kept. A message that another session removed
+//! meanwhile is passed over.
+
+use std::collections::VecDeque;
+use std::vec::IntoIter;
+
+use crate::mail::date::ZonedTime;
+use crate::mail::mailbox::{MailboxId, ModSeq, Uid};
+use crate::mail::message::{FlagMode, FlagNames, Message, SystemFlags, UidSet};
+use crate::mail::structure::Structure;
+use crate::protocol::imap::desk::{Begun, Desk, End, Errand, Turn};
+use crate::protocol::imap::fetch::{FetchItem, SectionKind};
+use crate::protocol::imap::request::{Answer, ROWS_BATCH, Refused, Request, SCAN_BATCH, STRUCTURES_BATCH};
+use crate::protocol::imap::response::{write_date_time, write_flags, write_number};
+use crate::protocol::imap::selected::end_of_numbers;
+use crate::protocol::imap::structure::{write_body, write_envelope};
+use crate::protocol::imap::view::View;
+
+use super::section::{Progress, Section};
+
+/// Messages marked `\Seen` in one write before their bodies are sent.
+const SEEN_BATCH: u32 = 32;
+
+/// A FETCH on its way.
+#[derive(Debug)]
+pub(crate) struct Fetch {
+    mailbox: MailboxId,
+    uid: bool,
+    items: Vec<FetchItem>,
+    changed_since: ModSeq,
+    /// Messages whose rows were not asked for yet.
+    rest: UidSet,
+    rows: IntoIter<Message>,
+    structures: VecDeque<(Uid, Structure)>,
+    /// Messages of this batch whose flags changed by being fetched.
+    seen: UidSet,
+    state: State,
+    needs_structure: bool,
+    marks_seen: bool,
+    /// A part could not be decoded.
+    undecodable: bool,
+    failed: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    Batch,
+    Rows,
+    Marking(Vec<Message>),
+    Row,
+    Structures(Message),
+    /// In the middle of a message: the item that is next, and the section being sent.
+    Item {
+        message: Box<Open>,
+        index: usize,
+        section: Option<Box<Section>>,
+    },
+}
+
+/// The message being sent.
+#[derive(Debug)]
+struct Open {
+    row: Message,
+    structure: Option<Structure>,
+}
+
+impl Fetch {
+    pub(crate) fn begin(
+        desk: &mut Desk,
+        uid: bool,
+        uids: UidSet,
+        mut items: Vec<FetchItem>,
+        changed_since: Option<ModSeq>,
+    ) -> Begun {
+        if changed_since.is_some() && !items.contains(&FetchItem::ModSeq) {
+            items.push(FetchItem::ModSeq);
+        }
+        if items.contains(&FetchItem::ModSeq) {
+            desk.enable_condstore();
+        }
+        if uid && !items.contains(&FetchItem::Uid) {
+            items.insert(0, FetchItem::Uid);
+        }
+        let Some(view) = desk.view.as_deref() else { return End::bad("no mailbox is selected").into() };
+        let needs_structure = items.iter().any(needs_structure);
+        let marks_seen = !view.read_only && items.iter().any(marks_seen);
+        Begun::errand(Self {
+            mailbox: view.mailbox,
+            uid,
+            items,
+            changed_since: changed_since.unwrap_or_default(),
+            rest: uids,
+            rows: Vec::new().into_iter(),
+            structures: VecDeque::new(),
+            seen: UidSet::new(),
+            state: State::Batch,
+            needs_structure,
+            marks_seen,
+            undecodable: false,
+            failed: false,
+        })
+    }
+
+    fn end(&self, desk: &Desk) -> Turn {
+        let end = if self.failed {
+            End::refused(Refused::Unavailable)
+        } else if self.undecodable {
+            End::no("[UNKNOWN-CTE] a part could not be decoded")
+        } else {
+            end_of_numbers(desk, self.uid, "FETCH completed")
+        };
+        Turn::Done(end)
+    }
+
+    fn next_batch(&mut self, desk: &Desk) -> Turn {
+        if self.rest.is_empty() {
+            return self.end(desk);
+        }
+        let count = match self {
+            Self { marks_seen: true, .. } => SEEN_BATCH,
+            Self { changed_since: ModSeq(0), .. } => ROWS_BATCH,
+            _ => SCAN_BATCH,
+        };
+        self.state = State::Rows;
+        let uids = self.rest.split_first(count);
+        Turn::Ask(Request::Rows { mailbox: self.mailbox, uids, changed_since: self.changed_since })
+    }
+
+    /// Rows have come: what they leave unseen is marked first.
+    fn take_rows(&mut self, rows: Vec<Message>) -> Option<Turn> {
+        self.seen = UidSet::new();
+        let unseen = |row: &&Message| self.marks_seen && !row.flags.system.contains(SystemFlags::SEEN);
+        let uids: UidSet = rows.iter().filter(unseen).map(|row| row.uid).collect();
+        if uids.is_empty() {
+            self.rows = rows.into_iter();
+            self.state = State::Row;
+            return None;
+        }
+        self.state = State::Marking(rows);
+        Some(Turn::Ask(Request::Flag {
+            mailbox: self.mailbox,
+            uids,
+            mode: FlagMode::Add,
+            flags: FlagNames { system: SystemFlags::SEEN, keywords: Vec::new() },
+            unchanged_since: None,
+        }))
+    }
+
+    fn marked(&mut self, desk: &mut Desk, mut rows: Vec<Message>, answer: Option<Answer>) {
+        // On a full disk mail can still be read; it just stays unseen.
+        if let Some(Answer::Flagged(flagged)) = answer {
+            for row in rows.iter_mut().filter(|row| flagged.changed.contains(row.uid)) {
+                row.flags.system = row.flags.system.union(SystemFlags::SEEN);
+                row.modseq = flagged.modseq;
+            }
+            if let Some(view) = &mut desk.view {
+                view.flagged(&flagged);
+            }
+            self.seen = flagged.changed;
+        }
+        self.rows = rows.into_iter();
+        self.state = State::Row;
+    }
+
+    /// Begins the next message of the batch; `None` when its structure must be asked for first or
+    /// the batch is over.
+    fn next_row(&mut self, desk: &mut Desk) -> Option<Turn> {
+        let Some(row) = self.rows.next() else {
+            self.state = State::Batch;
+            return None;
+        };
+        if !self.needs_structure {
+            self.open(desk, row, None);
+            return None;
+        }
+        while let Some((uid, structure)) = self.structures.pop_front() {
+            if uid == row.uid {
+                self.open(desk, row, Some(structure));
+                return None;
+            }
+        }
+        let uids = std::iter::once(row.uid)
+            .chain(self.rows.as_slice().iter().map(|row| row.uid))
+            .take(STRUCTURES_BATCH as usize)
+            .collect();
+        self.state = State::Structures(row);
+        Some(Turn::Ask(Request::Structures { mailbox: self.mailbox, uids }))
+    }
+
+    fn open(&mut self, desk: &mut Desk, row: Message, structure: Option<Structure>) {
+        let Some(number) = desk.view.as_deref().and_then(|view| view.number(row.uid)) else {
+            self.state = State::Row;
+            return;
+        };
+        desk.out.extend_from_slice(b"* ");
+        write_number(&mut desk.out, u64::from(number));
+        desk.out.extend_from_slice(b" FETCH (");
+        self.state = State::Item { message: Box::new(Open { row, structure }), index: 0, section: None };
+    }
+}
+
+impl Errand for Fetch {
+    fn go(&mut self, desk: &mut Desk, mut answer: Option<Answer>) -> Turn {
+        loop {
+            let answer = answer.take();
+            match std::mem::replace(&mut self.state, State::Row) {
+                State::Batch => return self.next_batch(desk),
+                State::Rows => {
+                    let Some(Answer::Rows(rows)) = answer else {
+                        self.failed = true;
+                        return self.end(desk);
+                    };
+                    if let Some(turn) = self.take_rows(rows) {
+                        return turn;
+                    }
+                }
+                State::Marking(rows) => self.marked(desk, rows, answer),
+                State::Row => {
+                    if desk.is_full() {
+                        return Turn::Flush;
+                    }
+                    if let Some(turn) = self.next_row(desk) {
+                        return turn;
+                    }
+                }
+                State::Structures(row) => {
+                    match answer {
+                        Some(Answer::Structures(structures)) => self.structures = structures.into(),
+                        _ => self.failed = true,
+                    }
+                    // When it is not there, the message is gone; the others may still be.
+                    if let Some((_, structure)) = self.structures.pop_front_if(|(uid, _)| *uid == row.uid) {
+                        self.open(desk, row, Some(structure));
+                    }
+                }
+                State::Item { message, index, section: Some(mut section) } => match section.go(&mut desk.out, answer) {
+                    Progress::Done => self.state = State::Item { message, index: index + 1, section: None },
+                    Progress::Undecodable => {
+                        self.undecodable = true;
+                        self.state = State::Item { message, index: index + 1, section: None };
+                    }
+                    Progress::Ask(request) => {
+                        self.state = State::Item { message, index, section: Some(section) };
+                        return Turn::Ask(request);
+                    }
+                    Progress::Lost => {
+                        tracing::warn!(uid = message.row.uid.get(), "a body ended early, the connection is closed");
+                        return Turn::Done(End::abort());
+                    }
+                },
+                State::Item { message, index, section: None } => {
+                    if let Some(item) = self.items.get(index) {
+                        if index > 0 {
+                            desk.out.push(b' ');
+                        }
+                        let section = write_item(desk, item, &message).map(Box::new);
+                        let index = if section.is_some() { index } else { index + 1 };
+                        self.state = State::Item { message, index, section };
+                    } else {
+                        self.close(desk, &message.row);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Fetch {
+    /// Ends a message's response; flags that changed by fetching it are told (RFC 9051 section 6.4.5).
+    fn close(&self, desk: &mut Desk, row: &Message) {
+        if self.seen.contains(row.uid)
+            && !self.items.contains(&FetchItem::Flags)
+            && let Desk { view: Some(view), out, enabled, .. } = desk
+        {
+            out.extend_from_slice(b" FLAGS ");
+            write_flags(out, row.flags, &view.keywords, !enabled.rev2 && view.is_recent(row.uid));
+            if enabled.condstore && !self.items.contains(&FetchItem::ModSeq) {
+                write_modseq(out, b" MODSEQ (", row.modseq);
+            }
+        }
+        desk.out.extend_from_slice(b")\r\n");
+    }
+}
+
+/// Writes one item, or begins the section that it is.
+fn write_item(desk: &mut Desk, item: &FetchItem, message: &Open) -> Option<Section> {
+    let row = &message.row;
+    let recent = !desk.enabled.rev2 && desk.view.as_deref().is_some_and(|view: &View| view.is_recent(row.uid));
+    let Desk { view, out, .. } = desk;
+    match item {
+        FetchItem::Uid => {
+            out.extend_from_slice(b"UID ");
+            write_number(out, u64::from(row.uid.get()));
+        }
+        FetchItem::Flags => {
+            out.extend_from_slice(b"FLAGS ");
+            if let Some(view) = view {
+                write_flags(out, row.flags, &view.keywords, recent);
+            }
+        }
+        FetchItem::InternalDate => {
+            out.extend_from_slice(b"INTERNALDATE ");
+            write_date_time(out, row.internal_date);
+        }
+        FetchItem::Rfc822Size => {
+            out.extend_from_slice(b"RFC822.SIZE ");
+            write_number(out, u64::from(row.size));
+        }
+        FetchItem::ModSeq => write_modseq(out, b"MODSEQ (", row.modseq),
+        FetchItem::EmailId => {
+            out.extend_from_slice(b"EMAILID (M");
+            write_number(out, row.blob.0);
+            out.push(b')');
+        }
+        FetchItem::SaveDate => {
+            out.extend_from_slice(b"SAVEDATE ");
+            write_date_time(out, ZonedTime::utc(row.saved));
+        }
+        FetchItem::Envelope => {
+            out.extend_from_slice(b"ENVELOPE ");
+            message.structure.as_ref().map(|structure| write_envelope(out, structure));
+        }
+        FetchItem::Body | FetchItem::BodyStructure => {
+            let extended = *item == FetchItem::BodyStructure;
+            out.extend_from_slice(if extended { b"BODYSTRUCTURE " } else { b"BODY " });
+            message.structure.as_ref().map(|structure| write_body(out, structure, extended));
+        }
+        FetchItem::Rfc822 | FetchItem::Rfc822Header | FetchItem::Rfc822Text => {
+            return Section::begin_rfc822(out, item, row, message.structure.as_ref());
+        }
+        FetchItem::Section(section) => return Section::begin(out, section, row, message.structure.as_ref()),
+    }
+    None
+}
+
+fn write_modseq(out: &mut Vec<u8>, before: &[u8], modseq: ModSeq) {
+    out.extend_from_slice(before);
+    write_number(out, modseq.0);
+    out.push(b')');
+}
+
+/// Tells whether an item needs what the part walker found.
+fn needs_structure(item: &FetchItem) -> bool {
+    match item {
+        FetchItem::Envelope
+        | FetchItem::Body
+        | FetchItem::BodyStructure
+        | FetchItem::Rfc822Header
+        | FetchItem::Rfc822Text => true,
+        FetchItem::Section(section) => section.kind != SectionKind::Body || !section.path.is_empty(),
+        _ => false,
+    }
+}
+
+/// Tells whether an item sets `\Seen`.
+fn marks_seen(item: &FetchItem) -> bool {
+    match item {
+        FetchItem::Rfc822 | FetchItem::Rfc822Text => true,
+        FetchItem::Section(section) => !section.peek && section.kind != SectionKind::BinarySize,
+        _ => false,
+    }
+}

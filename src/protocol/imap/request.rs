@@ -1,0 +1,288 @@
+//! What an IMAP session asks the world, and what it is told: mail words only.
+//!
+//! Long answers are pulled piece by piece: rows in batches, structures a few at a time, bodies by
+//! the chunk. So neither side ever holds more than one piece, whatever a client asks for.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::mail::date::ZonedTime;
+use crate::mail::mailbox::{Mailbox, MailboxId, MailboxName, ModSeq, Quota, SpecialUse, Uid, Usage};
+use crate::mail::message::{BlobId, FlagMode, FlagNames, Flagged, Message, Placed, UidSet};
+use crate::mail::structure::Structure;
+use crate::protocol::sasl;
+
+use super::search::SearchKey;
+
+/// A question only the world outside can answer. The account is that of the last successful login.
+#[derive(Debug)]
+pub enum Request {
+    /// Logging in. Answered by [`Answer::Sasl`].
+    Sasl(sasl::Request),
+    /// All mailboxes and subscriptions. [`Answer::Mailboxes`]
+    Mailboxes,
+    /// One mailbox. [`Answer::Mailbox`]
+    Mailbox(MailboxName),
+    /// One mailbox with the uids of its messages, as of one moment (SELECT). [`Answer::Opened`]
+    Open(MailboxName),
+    /// The first message no session was shown yet, now shown to this one with all that follow.
+    /// [`Answer::Claimed`]
+    ClaimRecent(MailboxId),
+    /// How many messages there are from `from` on. [`Answer::Count`]
+    CountFrom {
+        /// Where.
+        mailbox: MailboxId,
+        /// The first to count.
+        from: Uid,
+    },
+    /// What changed. [`Answer::Unchanged`], [`Answer::Changes`], or [`Answer::Mailbox`] with `None`
+    /// when the mailbox is gone.
+    Changes {
+        /// Where.
+        mailbox: MailboxId,
+        /// Changes up to here are known.
+        since: ModSeq,
+        /// Messages below are known.
+        uid_next: Uid,
+    },
+    /// Those of `uids` that are there and changed after `changed_since`. [`Answer::Rows`]
+    Rows {
+        /// Where.
+        mailbox: MailboxId,
+        /// Which; at most [`ROWS_BATCH`] or, with `changed_since`, [`SCAN_BATCH`].
+        uids: UidSet,
+        /// Zero for all.
+        changed_since: ModSeq,
+    },
+    /// What the part walker found in these messages. [`Answer::Structures`]: in ascending order,
+    /// at least the first of them that is there; the answering side may stop after any.
+    Structures {
+        /// Where.
+        mailbox: MailboxId,
+        /// Which, at most [`STRUCTURES_BATCH`].
+        uids: UidSet,
+    },
+    /// A piece of a body: at most `max` bytes from `offset`, fewer at the end of a block, none past
+    /// the end. [`Answer::Bytes`]
+    Body {
+        /// Which.
+        blob: BlobId,
+        /// From where.
+        offset: u64,
+        /// At most so many bytes.
+        max: usize,
+    },
+    /// Which of `uids` are what `search` asks for. [`Answer::Found`]
+    Search {
+        /// Where.
+        mailbox: MailboxId,
+        /// Which to look at.
+        uids: UidSet,
+        /// What to look for.
+        search: Arc<Search>,
+    },
+    /// The account's quota. [`Answer::Quota`]
+    Quota,
+    /// STORE. [`Answer::Flagged`]
+    Flag {
+        /// Where.
+        mailbox: MailboxId,
+        /// Which.
+        uids: UidSet,
+        /// What to do with `flags`.
+        mode: FlagMode,
+        /// The flags.
+        flags: FlagNames,
+        /// Leave alone what changed later.
+        unchanged_since: Option<ModSeq>,
+    },
+    /// COPY, all or nothing. [`Answer::Placed`]
+    Copy {
+        /// Where from.
+        from: MailboxId,
+        /// Which.
+        uids: UidSet,
+        /// Where to.
+        to: MailboxId,
+    },
+    /// MOVE, all or nothing. [`Answer::Placed`]
+    Move {
+        /// Where from.
+        from: MailboxId,
+        /// Which.
+        uids: UidSet,
+        /// Where to.
+        to: MailboxId,
+    },
+    /// EXPUNGE, of these only if given. [`Answer::Expunged`]
+    Expunge {
+        /// Where.
+        mailbox: MailboxId,
+        /// Which.
+        uids: Option<UidSet>,
+    },
+    /// CREATE. [`Answer::Created`]
+    Create {
+        /// The new name.
+        name: MailboxName,
+        /// What it is for.
+        special_use: Option<SpecialUse>,
+    },
+    /// DELETE. [`Answer::Done`]
+    Delete(MailboxName),
+    /// RENAME. [`Answer::Done`]
+    Rename {
+        /// The old name.
+        from: MailboxName,
+        /// The new name.
+        to: MailboxName,
+    },
+    /// SUBSCRIBE and UNSUBSCRIBE. [`Answer::Done`]
+    Subscribe {
+        /// The name.
+        name: MailboxName,
+        /// Whether it is to be subscribed.
+        subscribed: bool,
+    },
+    /// Begins to take a message in, if mailbox, quota and disk allow. [`Answer::Mailbox`]
+    AppendBegin {
+        /// Where to.
+        mailbox: MailboxName,
+        /// Its size in bytes.
+        size: u64,
+    },
+    /// The next bytes of that message. [`Answer::Done`]
+    AppendBytes(Vec<u8>),
+    /// Keeps that message. [`Answer::Placed`]
+    AppendEnd {
+        /// With which flags.
+        flags: FlagNames,
+        /// INTERNALDATE, now if not given.
+        date: Option<ZonedTime>,
+    },
+    /// Forgets what was taken of that message. [`Answer::Done`]
+    AppendCancel,
+}
+
+/// Most rows in one answer.
+pub const ROWS_BATCH: u32 = 256;
+
+/// Most messages looked at for one answer that tells only the changed ones.
+pub const SCAN_BATCH: u32 = 1024;
+
+/// Most structures in one answer.
+pub const STRUCTURES_BATCH: u32 = 16;
+
+/// Most bytes of a body asked for at once.
+pub const BODY_CHUNK: usize = 16 * 1024;
+
+/// Most messages looked at for one search answer.
+pub const SEARCH_BATCH: u32 = 1024;
+
+/// A search in the terms of the mailbox: message numbers, `$` and `\Recent` have become uids.
+#[derive(Debug)]
+pub struct Search {
+    /// What must hold.
+    pub key: SearchKey,
+    /// Which messages are `\Recent` to the session that asks.
+    pub recent: UidSet,
+}
+
+/// The answer to a [`Request`]. [`Answer::Refused`] answers any.
+#[derive(Debug)]
+#[expect(missing_docs, reason = "the requests say what their answers are")]
+pub enum Answer {
+    Sasl(sasl::Answer),
+    Mailboxes {
+        /// Sorted by name, INBOX first.
+        mailboxes: Vec<Mailbox>,
+        /// Sorted; some may be no mailbox.
+        subscriptions: Vec<MailboxName>,
+    },
+    Mailbox(Option<Box<Mailbox>>),
+    Opened(Option<Box<Opened>>),
+    Claimed(Uid),
+    Count(u32),
+    Unchanged,
+    Changes(Box<Changes>),
+    Rows(Vec<Message>),
+    Structures(Vec<(Uid, Structure)>),
+    Bytes(Vec<u8>),
+    Found {
+        /// Those that are what was asked for.
+        uids: UidSet,
+        /// The highest modification sequence among them.
+        modseq: ModSeq,
+        /// Where to go on when not all were looked at.
+        next: Option<Uid>,
+    },
+    Quota {
+        limit: Quota,
+        used: Usage,
+    },
+    Flagged(Flagged),
+    Placed(Placed),
+    Expunged(UidSet),
+    Created(MailboxId),
+    Done,
+    Refused(Refused),
+}
+
+/// A mailbox as SELECT finds it.
+#[derive(Debug)]
+pub struct Opened {
+    /// The mailbox.
+    pub mailbox: Mailbox,
+    /// Its messages.
+    pub uids: UidSet,
+    /// The first without `\Seen`.
+    pub first_unseen: Option<Uid>,
+}
+
+/// What happened in a mailbox since a moment.
+#[derive(Debug)]
+pub struct Changes {
+    /// The mailbox now.
+    pub mailbox: Mailbox,
+    /// New messages, from the `uid_next` of the request on.
+    pub new: UidSet,
+    /// Removed messages, and perhaps others that were never known.
+    pub vanished: UidSet,
+}
+
+/// Why something was not done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// There is no such mailbox (any more).
+    NoSuchMailbox,
+    /// The name is taken.
+    Exists,
+    /// Mailboxes are below it.
+    HasChildren,
+    /// It is against a rule, which the text says.
+    NotAllowed(&'static str),
+    /// The quota is used up.
+    OverQuota,
+    /// A bound of this server.
+    Limit(&'static str),
+    /// Too little space on the disk.
+    DiskFull,
+    /// The store could not do it now.
+    Unavailable,
+}
+
+impl fmt::Display for Refused {
+    /// Writes response code and text (RFC 5530, RFC 9051 section 7.1).
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoSuchMailbox => out.write_str("[NONEXISTENT] no such mailbox"),
+            Self::Exists => out.write_str("[ALREADYEXISTS] there is a mailbox of that name"),
+            Self::HasChildren => out.write_str("[HASCHILDREN] delete the mailboxes below it first"),
+            Self::NotAllowed(rule) => write!(out, "[CANNOT] {rule}"),
+            Self::OverQuota => out.write_str("[OVERQUOTA] the quota is used up"),
+            Self::Limit(bound) => write!(out, "[LIMIT] {bound}"),
+            Self::DiskFull => out.write_str("[UNAVAILABLE] the server's disk is full; deleting mail makes room"),
+            Self::Unavailable => out.write_str("[UNAVAILABLE] try again later"),
+        }
+    }
+}
