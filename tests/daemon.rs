@@ -279,7 +279,7 @@ fn status_and_accounts_speak_to_the_running_server() {
     let status = ask(&["status"]);
     assert_eq!(status["pid"], server.child.id());
     assert_eq!(status["sessions"], 1);
-    assert!(status["memory_bytes"].as_u64().unwrap() > 0, "{status}");
+    assert!(status["memory-bytes"].as_u64().unwrap() > 0, "{status}");
     assert_eq!(status["listeners"].as_array().unwrap().len(), 7);
     assert_eq!(ask(&["account", "list"]).as_array().unwrap().len(), 2);
 }
