@@ -108,7 +108,7 @@ struct HeaderTest {
     /// In lower case.
     name: String,
     /// The field, where the part walker keeps it.
-    kept: Option<Field>,
+    known: Option<Field>,
     finder: Finder,
 }
 
@@ -138,7 +138,7 @@ struct Unknown {
 }
 
 impl Query {
-    /// Prepares a search. Sets in `key` that nobody resolved are empty.
+    /// Prepares a search. A sequence set that was not resolved counts as uids, `*` and `$` as none.
     #[must_use]
     pub fn new(key: &SearchKey, setting: Setting<'_>) -> Self {
         let mut query = Self { root: Node::Is(Test::Always(false)), headers: Vec::new(), texts: Vec::new() };
@@ -182,8 +182,8 @@ impl Query {
     }
 
     fn node(&mut self, key: &SearchKey, setting: Setting<'_>) -> Node {
-        let day = |order, day: &i64| Test::Day(order, *day);
-        let sent = |order, day: &i64| Test::Sent(order, *day);
+        let by_arrival = |order, day: &i64| Test::Day(order, *day);
+        let by_date_field = |order, day: &i64| Test::Sent(order, *day);
         let before = |secs: &u32| Timestamp(setting.now.0.saturating_sub(i64::from(*secs)));
         Node::Is(match key {
             SearchKey::And(keys) => return Node::All(keys.iter().map(|key| self.node(key, setting)).collect()),
@@ -202,18 +202,18 @@ impl Query {
             SearchKey::Flag(flag) => Test::Flag(*flag),
             SearchKey::Recent => Test::Uids(setting.recent.clone()),
             SearchKey::Keyword(keyword) => setting.keywords.bit(keyword).map_or(Test::Always(false), Test::Keyword),
-            SearchKey::Before(bound) => day(Order::Before, bound),
-            SearchKey::On(bound) => day(Order::On, bound),
-            SearchKey::Since(bound) => day(Order::Since, bound),
-            SearchKey::SentBefore(bound) => sent(Order::Before, bound),
-            SearchKey::SentOn(bound) => sent(Order::On, bound),
-            SearchKey::SentSince(bound) => sent(Order::Since, bound),
+            SearchKey::Before(bound) => by_arrival(Order::Before, bound),
+            SearchKey::On(bound) => by_arrival(Order::On, bound),
+            SearchKey::Since(bound) => by_arrival(Order::Since, bound),
+            SearchKey::SentBefore(bound) => by_date_field(Order::Before, bound),
+            SearchKey::SentOn(bound) => by_date_field(Order::On, bound),
+            SearchKey::SentSince(bound) => by_date_field(Order::Since, bound),
             SearchKey::Larger(size) => Test::Larger(*size),
             SearchKey::Smaller(size) => Test::Smaller(*size),
             SearchKey::Header(name, needle) => {
                 let name = name.to_ascii_lowercase();
-                let kept = Field::named(&name);
-                self.headers.push(HeaderTest { name, kept, finder: Finder::new(needle) });
+                let known = Field::named(&name);
+                self.headers.push(HeaderTest { name, known, finder: Finder::new(needle) });
                 Test::Header(self.headers.len() - 1)
             }
             SearchKey::Body(needle) => self.text(needle, false),
@@ -251,8 +251,8 @@ impl Query {
         }
         for index in unknown.headers {
             let Some(test) = self.headers.get(index) else { continue };
-            let Some(kept) = test.kept else { continue };
-            let found = structure.field(kept).is_some_and(|text| {
+            let Some(known) = test.known else { continue };
+            let found = structure.field(known).is_some_and(|text| {
                 let mut finder = test.finder.clone();
                 finder.feed(&decode_words(text));
                 finder.found()

@@ -1,8 +1,8 @@
 //! Spells the pieces of responses (RFC 9051 section 9).
 //!
-//! Everything is appended to a buffer the session owns and reuses; nothing allocates, since FETCH
-//! FLAGS of a large mailbox passes through here for each message. Strings are quoted where every
-//! client can read them quoted, and literals otherwise.
+//! Everything is appended to a buffer the session owns and reuses; numbers, flags, sets and strings
+//! allocate nothing, since FETCH FLAGS of a large mailbox passes through here for each message.
+//! Strings are quoted where every client can read them quoted, and literals otherwise.
 
 use crate::mail::date::ZonedTime;
 use crate::mail::mailbox::MailboxName;
@@ -148,8 +148,8 @@ pub fn write_flags(out: &mut Vec<u8>, flags: Flags, keywords: &Keywords, recent:
     close_list(out, start);
 }
 
-/// Writes the flags a mailbox has, for the FLAGS response; with `permanent` and room for new
-/// keywords, `\*` at the end, for PERMANENTFLAGS (RFC 9051 section 7.1).
+/// Writes the flags a mailbox has, for the FLAGS response and, with `\*` at the end where there is
+/// room for `new_keywords`, for PERMANENTFLAGS (RFC 9051 section 7.1).
 pub fn write_mailbox_flags(out: &mut Vec<u8>, keywords: &Keywords, new_keywords: bool) {
     out.push(b'(');
     let start = out.len();
