@@ -1,4 +1,5 @@
-//! Plays the transcripts of `tests/session` straight into the sessions, on a real store.
+//! Plays the transcripts of `tests/session` on a real store: straight into the sessions, and over
+//! sockets and TLS through the program's loop.
 
 mod support;
 
@@ -7,10 +8,13 @@ use std::sync::Arc;
 
 use pillarbox::daemon::receive::Office;
 use pillarbox::daemon::serve_imap::ImapAnswers;
+use pillarbox::daemon::serve_pop3::Pop3Answers;
+use pillarbox::flow::access::pop3::Locks;
 use pillarbox::protocol::imap::{ImapConfig, Session, Site};
+use pillarbox::protocol::pop3;
 use pillarbox::protocol::smtp::{Receiver, Role, Setup, SmtpConfig};
 use support::script::Script;
-use support::wire::{Straight, Wire};
+use support::wire::{self, Wire};
 use support::world::World;
 use support::{Pace, Stage, play_folder};
 
@@ -24,6 +28,11 @@ fn smtp() {
     play_folder("smtp", &Smtp);
 }
 
+#[test]
+fn pop3() {
+    play_folder("pop3", &Pop3::default());
+}
+
 /// An IMAP session with the world behind it.
 struct Imap;
 
@@ -34,7 +43,7 @@ impl Stage for Imap {
         let site = Site { host: "pillarbox.test".into(), starttls: !script.tls, clear_login: script.clear_login };
         let session = Session::new(Arc::new(config), site);
         let answers = ImapAnswers::new(world.store.clone(), &world.doorway, peer);
-        Ok(Box::new(Straight::new(session, answers, world.runtime.clone(), pace, script.tls)))
+        wire::open(session, answers, script, world, pace)
     }
 }
 
@@ -42,6 +51,10 @@ impl Stage for Imap {
 struct Smtp;
 
 impl Stage for Smtp {
+    fn paces(&self) -> &[Pace] {
+        &[Pace::Whole, Pace::ByteByByte, Pace::Network]
+    }
+
     fn open(&self, script: &Script, world: &World, pace: Pace) -> Result<Box<dyn Wire>, String> {
         let role = match script.role.as_deref() {
             None | Some("exchange") => Role::Exchange,
@@ -54,7 +67,22 @@ impl Stage for Smtp {
         let office = Office::new(world.store.clone(), world.doorway.clone(), name.clone(), &config);
         let config = Arc::new(config);
         let setup = Setup { role, name, config, peer, starttls: !script.tls, login_in_clear: script.clear_login };
-        let wire = Straight::new(Receiver::new(setup), office.reception(peer), world.runtime.clone(), pace, script.tls);
-        Ok(Box::new(wire))
+        wire::open(Receiver::new(setup), office.reception(peer), script, world, pace)
+    }
+}
+
+/// A POP3 session with its maildrop.
+#[derive(Default)]
+struct Pop3 {
+    locks: Locks,
+}
+
+impl Stage for Pop3 {
+    fn open(&self, script: &Script, world: &World, pace: Pace) -> Result<Box<dyn Wire>, String> {
+        let config = toml::from_str(&script.settings).map_err(|error| error.to_string())?;
+        let peer = script.client.unwrap_or(IpAddr::from([192, 0, 2, 1]));
+        let session = pop3::Session::new(Arc::new(config), "pillarbox.test", script.clear_login);
+        let answers = Pop3Answers::new(world.store.clone(), self.locks.clone(), &world.doorway, peer);
+        wire::open(session, answers, script, world, pace)
     }
 }

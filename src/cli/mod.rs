@@ -7,9 +7,17 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-mod check; //  is this config file good?
-mod serve; //  the server
-mod try_; //   the server for trying out, with accounts and a letter
+pub mod account; // who may log in
+pub mod alias; //   addresses whose mail goes to accounts
+mod ask; //         questions to the person at the terminal
+mod check; //       is this config file good?
+pub mod domain; //  whose mail stays here
+pub mod office; //  where orders go: the running server or the store
+pub mod remote; //  a running server's account, for import and export
+mod serve; //       the server
+mod show; //        tables, amounts, JSON
+mod status; //      how the running server is
+mod try_; //        the server for trying out, with accounts and a letter
 
 /// Pillarbox: a mail server for small computers that stand alone.
 #[derive(Debug, Parser)]
@@ -30,6 +38,11 @@ enum Command {
     Serve(serve::Args),
     /// Check a config file without starting
     Check(check::Args),
+    /// Show how the running server is
+    Status(status::Args),
+    Account(account::AccountArgs),
+    Alias(alias::AliasArgs),
+    Domain(domain::DomainArgs),
     /// Print the version
     Version,
 }
@@ -53,6 +66,10 @@ pub fn main() -> ExitCode {
         Command::Try(args) => try_::run(&args, log_level),
         Command::Serve(args) => serve::run(&args, log_level),
         Command::Check(args) => check::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Account(args) => account::run(args).map_err(Failure::from),
+        Command::Alias(args) => alias::run(args).map_err(Failure::from),
+        Command::Domain(args) => domain::run(args).map_err(Failure::from),
         Command::Version => version(),
     };
     match done {

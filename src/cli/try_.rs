@@ -8,6 +8,7 @@ use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
@@ -18,11 +19,14 @@ use crate::daemon::log::{self, LogConfig};
 use crate::daemon::login::random;
 use crate::daemon::{self, DaemonError, OnHangup, Ready};
 use crate::mail::address::Address;
+use crate::mail::date::{Timestamp, ZonedTime};
+use crate::mail::message::FlagNames;
 use crate::mail::secret::{ITERATIONS_DEFAULT, Password, ScramVerifier};
+use crate::mail::structure::Walker;
 use crate::net::authority::write_atomically;
 use crate::net::budget::NetConfig;
 use crate::net::listener::{BindError, Endpoint};
-use crate::store::{Quota, Store};
+use crate::store::{Folder, NewMessage, Pending, Quota, Store, WriteError};
 
 /// Ports are counted from here, so 10025 is SMTP's.
 const PORTS_DEFAULT: u16 = 10_000;
@@ -35,6 +39,26 @@ const PEOPLE: [&str; 2] = ["ann@pillarbox.local", "bob@pillarbox.local"];
 
 /// Remembers in the store that the welcome message was delivered.
 const WELCOMED: &str = "try-welcomed";
+
+/// The first letter.
+const WELCOME: &str = "\
+From: Pillarbox <postmaster@pillarbox.local>
+To: {to}
+Date: {date}
+Message-ID: <welcome.{since}@pillarbox.local>
+Subject: Welcome to Pillarbox
+MIME-Version: 1.0
+Content-Type: text/plain; charset=us-ascii
+
+Good day,
+
+this letter lies in a mailbox of your own mail server. Send one to the
+other account and watch it arrive; a mail program that stays connected
+is told at once.
+
+What you were told is kept stays kept: pull the plug, start again, and
+look.
+";
 
 /// Arguments of `try`.
 #[derive(Debug, clap::Args)]
@@ -173,9 +197,36 @@ fn furnish(store: &Store, file: &Path) -> Result<Vec<TryAccount>, DaemonError> {
                 adding.wait().map_err(|error| failed(error.to_string()))?
             }
         };
-        ids.push(id);
+        ids.push((id, Folder::Inbox));
+    }
+    let welcomed =
+        store.reader().and_then(|reader| reader.note(WELCOMED)).map_err(|error| failed(error.to_string()))?;
+    if welcomed.is_none() {
+        let welcoming = welcome(store, &accounts, SystemTime::now()).map(|message| store.deliver(message, ids));
+        welcoming
+            .and_then(Pending::wait)
+            .and_then(|_| store.put_note(WELCOMED, vec![1]).wait())
+            .map_err(|error| failed(error.to_string()))?;
     }
     Ok(accounts)
+}
+
+/// The first letter in both mailboxes.
+fn welcome(store: &Store, accounts: &[TryAccount], now: SystemTime) -> Result<NewMessage, WriteError> {
+    let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let at = ZonedTime::utc(Timestamp(i64::try_from(since).unwrap_or(0)));
+    let to: Vec<&str> = accounts.iter().map(|account| account.address.as_str()).collect();
+    let text = WELCOME
+        .replace("{to}", &to.join(", "))
+        .replace("{date}", &at.to_rfc5322())
+        .replace("{since}", &since.to_string())
+        .replace('\n', "\r\n");
+    let mut spool = store.spool()?;
+    spool.write(text.as_bytes())?;
+    let mut walker = Walker::new();
+    walker.feed(text.as_bytes());
+    let (body, structure) = (spool.finish()?, walker.finish());
+    Ok(NewMessage { body, structure, internal_date: at, flags: FlagNames::default() })
 }
 
 /// None when there is no file yet.

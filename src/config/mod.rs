@@ -14,7 +14,9 @@ use crate::daemon::log::{self, LogConfig};
 use crate::flow::access::lockout::LoginConfig;
 use crate::net::budget::NetConfig;
 use crate::net::tls::TlsConfig;
+use crate::protocol::imap::ImapConfig;
 use crate::protocol::pop3::Pop3Config;
+use crate::protocol::smtp::SmtpConfig;
 use crate::store::StoreConfig;
 
 mod explain;
@@ -45,6 +47,10 @@ pub struct Settings {
     pub net: NetConfig,
     /// The log.
     pub log: LogConfig,
+    /// SMTP receiving and submission.
+    pub smtp: SmtpConfig,
+    /// IMAP.
+    pub imap: ImapConfig,
     /// POP3.
     pub pop3: Pop3Config,
     /// Logins.
@@ -65,6 +71,8 @@ impl Default for Settings {
             tls: TlsConfig::default(),
             net: NetConfig::default(),
             log: LogConfig::default(),
+            smtp: SmtpConfig::default(),
+            imap: ImapConfig::default(),
             pop3: Pop3Config::default(),
             login: LoginConfig::default(),
             store: StoreConfig::default(),
@@ -213,7 +221,7 @@ mod tests {
         );
         let place = problem("[listen]\nsmtp = [\"*:25\",\n  \"here\"]\n");
         assert!(
-            place.starts_with("pillarbox.toml line 3: `smtp` in [listen]: `here` is no place to listen"),
+            place.starts_with("pillarbox.toml line 2: `smtp` in [listen]: `here` is no place to listen"),
             "{place}"
         );
     }

@@ -1,33 +1,41 @@
 //! What every connection's task shares, and the count of those tasks.
 
-use std::cell::Cell;
 use std::net::SocketAddr;
-use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Instant, SystemTime};
 
 use tokio::sync::Notify;
 
 use super::listen::Service;
 use super::login::Doorway;
+use super::receive::Office;
 use crate::flow::access::pop3::Locks;
 use crate::net::budget::Budget;
 use crate::net::drive::Stop;
 use crate::net::tls::TlsServer;
+use crate::protocol::imap::ImapConfig;
 use crate::protocol::pop3::Pop3Config;
+use crate::protocol::smtp::SmtpConfig;
 use crate::store::Store;
 
 /// The world behind all connections. One for the server, shared by the tasks of its one reactor.
 #[derive(Debug)]
 pub struct Context {
     /// The name in greetings.
-    pub hostname: String,
+    pub hostname: Arc<str>,
     /// Whether clients on this machine may log in without TLS.
     pub clear_login_on_loopback: bool,
     /// The mail.
     pub store: Store,
     /// Logins.
     pub doorway: Doorway,
+    /// Where SMTP delivers.
+    pub office: Office,
+    /// How SMTP sessions behave.
+    pub smtp: Arc<SmtpConfig>,
+    /// How IMAP sessions behave.
+    pub imap: Arc<ImapConfig>,
     /// Which maildrops are open.
     pub locks: Locks,
     /// How POP3 sessions behave.
@@ -41,7 +49,7 @@ pub struct Context {
     /// Where it listens.
     pub listeners: Vec<(Service, SocketAddr)>,
     /// Connections at work.
-    pub roll: Rc<Roll>,
+    pub roll: Arc<Roll>,
 }
 
 impl Context {
@@ -54,8 +62,8 @@ impl Context {
 /// Who is connected: how many for each service, since when, and a name for the next one.
 #[derive(Debug)]
 pub struct Roll {
-    open: [Cell<u32>; Service::ALL.len()],
-    served: Cell<u64>,
+    open: [AtomicU32; Service::ALL.len()],
+    served: AtomicU64,
     first_id: u64,
     started: Instant,
     left: Notify,
@@ -65,29 +73,34 @@ impl Default for Roll {
     fn default() -> Self {
         // Ids go on from one run to the next, unless there were more connections than seconds.
         let first_id = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        Self { open: Default::default(), served: Cell::new(0), first_id, started: Instant::now(), left: Notify::new() }
+        Self {
+            open: Default::default(),
+            served: AtomicU64::new(0),
+            first_id,
+            started: Instant::now(),
+            left: Notify::new(),
+        }
     }
 }
 
 impl Roll {
     /// Writes a connection down until the entry is dropped.
-    pub fn enter(self: &Rc<Self>, service: Service) -> Entry {
-        let number = self.served.get();
-        self.served.set(number + 1);
+    pub fn enter(self: &Arc<Self>, service: Service) -> Entry {
+        let number = self.served.fetch_add(1, Ordering::Relaxed);
         if let Some(open) = self.open.get(service as usize) {
-            open.set(open.get() + 1);
+            open.fetch_add(1, Ordering::Relaxed);
         }
-        Entry { roll: Rc::clone(self), service, id: base36(self.first_id.wrapping_add(number)) }
+        Entry { roll: Arc::clone(self), service, id: base36(self.first_id.wrapping_add(number)) }
     }
 
     /// Connections of one service now.
     pub fn open(&self, service: Service) -> u32 {
-        self.open.get(service as usize).map_or(0, Cell::get)
+        self.open.get(service as usize).map_or(0, |open| open.load(Ordering::Relaxed))
     }
 
     /// Connections since start.
     pub fn served(&self) -> u64 {
-        self.served.get()
+        self.served.load(Ordering::Relaxed)
     }
 
     /// Seconds since start.
@@ -97,7 +110,7 @@ impl Roll {
 
     /// Waits until nobody is connected.
     pub async fn empty(&self) {
-        while self.open.iter().any(|open| open.get() > 0) {
+        while Service::ALL.into_iter().any(|service| self.open(service) > 0) {
             self.left.notified().await;
         }
     }
@@ -106,7 +119,7 @@ impl Roll {
 /// One connection on the roll.
 #[derive(Debug)]
 pub struct Entry {
-    roll: Rc<Roll>,
+    roll: Arc<Roll>,
     service: Service,
     id: String,
 }
@@ -121,7 +134,7 @@ impl Entry {
 impl Drop for Entry {
     fn drop(&mut self) {
         if let Some(open) = self.roll.open.get(self.service as usize) {
-            open.set(open.get().saturating_sub(1));
+            open.fetch_sub(1, Ordering::Relaxed);
         }
         self.roll.left.notify_one();
     }
@@ -143,7 +156,7 @@ mod tests {
 
     #[test]
     fn the_roll_counts_by_service_and_names_everyone_differently() {
-        let roll = Rc::new(Roll::default());
+        let roll = Arc::new(Roll::default());
         let (first, second) = (roll.enter(Service::Imap), roll.enter(Service::Smtp));
         assert_ne!(first.id(), second.id());
         assert_eq!((roll.open(Service::Imap), roll.open(Service::Smtp), roll.open(Service::Pop3)), (1, 1, 0));

@@ -55,6 +55,9 @@ pub fn parse_level(text: &str) -> Result<Targets, String> {
             "`{text}` is no log level; write `error`, `warn`, `info`, `debug`, `trace`, `off`, or parts such as `info,pillarbox::net=debug`"
         )
     };
+    if text.trim().is_empty() {
+        return Err(wrong());
+    }
     // A single word could also be read as the name of a part; we do not want that.
     if !text.contains(['=', ',']) {
         return text.parse::<LevelFilter>().map(|level| Targets::new().with_default(level)).map_err(|_| wrong());

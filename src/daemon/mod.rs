@@ -25,10 +25,11 @@ use crate::net::drive::{Answers, Driver, Stop};
 use crate::net::listener;
 use crate::net::stream::Stream;
 use crate::net::tls::{TlsError, TlsServer};
-use crate::protocol::{Session, pop3};
+use crate::protocol::{Session, imap, pop3, smtp};
 use crate::store::Store;
 
 pub mod context; //    what every connection's task shares
+pub mod control; //    the socket on which commands speak to a running server
 pub mod health; //     memory and threads, for `status`
 pub mod listen; //     the seven services: accepting and turning away
 pub mod log; //        the log
@@ -39,9 +40,11 @@ pub mod serve_imap; // IMAP connections
 pub mod serve_pop3; // POP3 connections
 
 use context::{Context, Roll};
+use control::{Control, ListenerStatus, Status, StatusSource};
 use listen::{Bound, OpenError, Service};
 use log::LogHandle;
 use login::Doorway;
+use receive::Office;
 use rights::RightsError;
 
 /// Blocking threads at most: password checks, reads and bodies.
@@ -118,18 +121,18 @@ pub struct Ready {
     pub ca: Option<PathBuf>,
 }
 
-/// Makes the data folder, opens the ports, becomes the user of the settings, and loads or makes the
+/// Opens the ports, makes the data folder, becomes the user of the settings, and loads or makes the
 /// certificate. Call it before any thread starts.
 ///
 /// # Errors
 /// See [`DaemonError`].
 pub fn prepare(settings: Settings) -> Result<Prepared, DaemonError> {
     let user = rights::user_to_become(settings.user.as_deref(), settings.allow_root).map_err(DaemonError::Rights)?;
-    rights::prepare_folder(&settings.data, user.as_ref())
-        .map_err(|error| DaemonError::Folder(settings.data.clone(), error))?;
     let activated =
         listener::activated().map_err(|error| DaemonError::Open(OpenError::Activated(error.to_string())))?;
     let bound = listen::open(&settings.listen, activated).map_err(DaemonError::Open)?;
+    rights::prepare_folder(&settings.data, user.as_ref())
+        .map_err(|error| DaemonError::Folder(settings.data.clone(), error))?;
     let load = || TlsServer::new(&settings.tls, &settings.tls_folder()).map_err(DaemonError::Tls);
     // A key of somebody else's making may be root's alone; our own belongs to the user.
     let early = settings.tls.key.is_some().then(load).transpose()?;
@@ -151,7 +154,9 @@ pub fn rehearse(settings: &Settings) -> Result<(), DaemonError> {
     if settings.tls.key.is_some() {
         TlsServer::new(&settings.tls, &settings.tls_folder()).map_err(DaemonError::Tls)?;
     }
-    listen::open(&settings.listen, Vec::new()).map_err(DaemonError::Open)?;
+    if !control::answers(&settings.data) {
+        listen::open(&settings.listen, Vec::new()).map_err(DaemonError::Open)?;
+    }
     Ok(())
 }
 
@@ -173,7 +178,7 @@ pub fn run<T>(
     let store = Store::open(&settings.data, &settings.store).map_err(|error| DaemonError::Store(error.to_string()))?;
     let furniture = furnish(&store)?;
     let doorway = Doorway::new(store.clone(), settings.login.clone())
-        .map_err(|error| DaemonError::Store(format!("logins cannot be set up: {error:?}")))?;
+        .map_err(|error| DaemonError::Store(format!("logins cannot be set up: {error}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -183,8 +188,12 @@ pub fn run<T>(
         .build()
         .map_err(|error| DaemonError::System("the reactor cannot be set up", error))?;
     let (stop_all, stop) = Stop::new();
+    let hostname: Arc<str> = settings.hostname().into();
     let context = Rc::new(Context {
-        hostname: settings.hostname(),
+        office: Office::new(store.clone(), doorway.clone(), Arc::clone(&hostname), &settings.smtp),
+        smtp: Arc::new(settings.smtp.clone()),
+        imap: Arc::new(settings.imap.clone()),
+        hostname,
         clear_login_on_loopback: settings.auth_in_clear_on_loopback,
         store: store.clone(),
         doorway,
@@ -194,20 +203,23 @@ pub fn run<T>(
         budget: Budget::new(settings.net.clone()),
         stop,
         listeners: bound.iter().map(|bound| (bound.service, bound.address)).collect(),
-        roll: Rc::new(Roll::default()),
+        roll: Arc::new(Roll::default()),
     });
     let served = LocalSet::new().block_on(&runtime, async {
-        serve(Rc::clone(&context), bound, on_hangup, log, |now| ready(now, furniture), &stop_all).await
+        let control = Control::bind(&settings.data, store.clone(), status_source(&context))
+            .map_err(|error| DaemonError::System("the control socket cannot be set up", error))?;
+        serve(Rc::clone(&context), bound, control, on_hangup, log, |now| ready(now, furniture), &stop_all).await
     });
     // Whatever still blocks may finish its read; writes are in the store's hands already.
     runtime.shutdown_timeout(Duration::from_secs(1));
-    let closed = store.close().map_err(|error| DaemonError::Store(format!("the store did not close well: {error:?}")));
+    let closed = store.close().map_err(|error| DaemonError::Store(format!("the store did not close well: {error}")));
     served.and(closed)
 }
 
 async fn serve(
     context: Rc<Context>,
     bound: Vec<Bound>,
+    control: Control,
     on_hangup: &OnHangup,
     log: Option<&LogHandle>,
     ready: impl FnOnce(&Ready) -> Result<(), DaemonError>,
@@ -225,6 +237,7 @@ async fn serve(
         tracing::info!(service = service.name(), %address, "listening");
         acceptors.push(tokio::task::spawn_local(listen::accept(Rc::clone(&context), service, listener)));
     }
+    acceptors.push(tokio::task::spawn_local(control.serve()));
     ready(&Ready { listeners: context.listeners.clone(), ca: context.tls.ca() })?;
     tell_systemd(Moment::Ready);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
@@ -259,6 +272,30 @@ async fn serve(
     Ok(())
 }
 
+/// Gathers what `status` shows, when somebody asks.
+fn status_source(context: &Context) -> StatusSource {
+    let (store, budget, roll) = (context.store.clone(), context.budget.clone(), Arc::clone(&context.roll));
+    let listeners = context.listeners.clone();
+    Arc::new(move || {
+        let memory = health::memory();
+        let shown = |(service, address): &(Service, SocketAddr)| ListenerStatus {
+            name: service.name().to_owned(),
+            address: address.to_string(),
+            sessions: roll.open(*service),
+        };
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            uptime_secs: roll.uptime_secs(),
+            listeners: listeners.iter().map(shown).collect(),
+            sessions: budget.open(),
+            memory_bytes: memory.pss,
+            memory_peak_bytes: memory.peak_rss,
+            store: store.figures(),
+        }
+    })
+}
+
 /// Takes from the config file what can change while running: log level, limits of connections,
 /// certificates. A file that is wrong changes nothing.
 fn reload(context: &Context, path: &std::path::Path, log: Option<&LogHandle>) {
@@ -286,8 +323,23 @@ fn conversation(
 ) -> Pin<Box<dyn Future<Output = ()>>> {
     let clear_login = context.may_log_in_clear(peer);
     match service {
-        Service::Smtp | Service::Submission | Service::Submissions | Service::Imap | Service::Imaps => {
-            Box::pin(async {})
+        Service::Smtp | Service::Submission | Service::Submissions => {
+            let session = smtp::Receiver::new(smtp::Setup {
+                role: if service == Service::Smtp { smtp::Role::Exchange } else { smtp::Role::Submission },
+                name: Arc::clone(&context.hostname),
+                config: Arc::clone(&context.smtp),
+                peer: peer.ip(),
+                starttls: !service.has_implicit_tls(),
+                login_in_clear: clear_login,
+            });
+            converse(context, service, session, context.office.reception(peer.ip()), stream)
+        }
+        Service::Imap | Service::Imaps => {
+            let site =
+                imap::Site { host: Arc::clone(&context.hostname), starttls: !service.has_implicit_tls(), clear_login };
+            let session = imap::Session::new(Arc::clone(&context.imap), site);
+            let answers = serve_imap::ImapAnswers::new(context.store.clone(), &context.doorway, peer.ip());
+            converse(context, service, session, answers, stream)
         }
         Service::Pop3 | Service::Pop3s => {
             let session = pop3::Session::new(Arc::clone(&context.pop3), &context.hostname, clear_login);

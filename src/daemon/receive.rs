@@ -102,6 +102,14 @@ impl Answers<smtp::Receiver> for Reception {
     }
 }
 
+impl Drop for Reception {
+    fn drop(&mut self) {
+        if let Some(incoming) = &self.incoming {
+            tracing::info!(id = %incoming.id, from = %incoming.envelope.from, "message broken off");
+        }
+    }
+}
+
 impl Reception {
     fn sender(&mut self, sender: Sender) -> Result<(), Reply> {
         self.targets = Vec::new();

@@ -152,7 +152,7 @@ impl MailboxName {
 }
 
 /// A mailbox with its counters.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[expect(missing_docs, reason = "the names are RFC 9051's STATUS items")]
 pub struct Mailbox {
     pub id: MailboxId,

@@ -336,7 +336,7 @@ impl FromIterator<Uid> for UidSet {
 pub struct BlobId(pub u64);
 
 /// One message of a mailbox: the small record, about 40 bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// Its uid.
     pub uid: Uid,

@@ -4,8 +4,10 @@
 //! Fields are spelled whole, folded, with their CRLF. What a client said of itself comes in as
 //! parsed types alone, so nothing here can break a line.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
 
+use super::address::Domain;
 use super::date::ZonedTime;
 use super::envelope::{Client, Envelope, ReversePath};
 
@@ -31,7 +33,7 @@ pub fn received(stamp: &Stamp<'_>) -> String {
     let Stamp { client, by, id, envelope, at } = stamp;
     let address = literal(client.address);
     // A name that is not ASCII may stand only in a message that may be UTF-8 (RFC 6531 section 3.7.3).
-    let name = client.greeting.as_ref().map(|name| name.as_str()).filter(|name| envelope.utf8 || name.is_ascii());
+    let name = client.greeting.as_ref().map(Domain::as_str).filter(|name| envelope.utf8 || name.is_ascii());
     let name = name.unwrap_or(&address);
     let mut field = format!("Received: from {name} ({address})\r\n\tby {by} with {}", transmission(client, envelope));
     if let Some(tls) = &client.tls {
@@ -42,10 +44,10 @@ pub fn received(stamp: &Stamp<'_>) -> String {
     field.push_str("\r\n\tid ");
     field.push_str(id);
     if let [recipient] = envelope.recipients.as_slice() {
-        field.push_str(&format!("\r\n\tfor {}", recipient.path));
+        // Writing to a String cannot fail.
+        let _ = write!(field, "\r\n\tfor {}", recipient.path);
     }
-    field.push_str(&format!(";\r\n\t{}\r\n", at.to_rfc5322()));
-    field
+    field + ";\r\n\t" + &at.to_rfc5322() + "\r\n"
 }
 
 /// Spells the Return-Path field (RFC 5321 section 4.4, `Return-path-line`).
@@ -94,7 +96,7 @@ fn transmission(client: &Client, envelope: &Envelope) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::address::{Address, Domain};
+    use crate::mail::address::Address;
     use crate::mail::date::Timestamp;
     use crate::mail::envelope::{BodyType, ForwardPath, Notify, Recipient};
 

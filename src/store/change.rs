@@ -12,12 +12,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::mail::date::{Timestamp, ZonedTime};
 use crate::mail::mailbox::{MailboxName, SpecialUse};
-use crate::mail::message::{BlobId, Flags, Keyword, Keywords, SystemFlags, UidSet};
+use crate::mail::message::{Flags, Keyword, Keywords, SystemFlags, UidSet};
 
-use super::blob::{self, BlobRecord};
+use super::blob::BlobRecord;
 use super::error::Trouble;
 use super::record::{AccountRecord, AddressRecord, Bytes, MailboxRecord, MessageRecord, Record, Tally, VanishRecord};
-use super::table::{SWEEP_BODY, SWEEP_MAILBOX, SWEEP_STAGED, Tables, load};
+use super::shelf::{put_body, release};
+use super::table::{SWEEP_MAILBOX, Tables, load};
 
 /// The first byte of a group's payload.
 pub(super) const PAYLOAD_VERSION: u8 = 1;
@@ -248,73 +249,6 @@ fn use_space_of(tables: &mut Tables<'_>, owner: u32, more: &Tally, less: &Tally)
     used.bytes = used.bytes.saturating_add(more.size).saturating_sub(less.size);
     used.messages = used.messages.saturating_add(more.messages.into()).saturating_sub(less.messages.into());
     tables.save_account(owner, &account)
-}
-
-fn put_body(
-    tables: &mut Tables<'_>,
-    id: u64,
-    record: &BlobRecord,
-    structure: &[u8],
-    stored: Option<&[u8]>,
-) -> Result<(), Trouble> {
-    tables.blob()?.insert(id, record.encode()?.as_slice())?;
-    tables.env()?.insert(id, structure)?;
-    tables.progress.blob = tables.progress.blob.max(id.saturating_add(1));
-    tables.progress.kept = tables.progress.kept.saturating_add(space_of(record, structure.len()));
-    let Some(stored) = stored else {
-        tables.sweep()?.remove((SWEEP_STAGED, id))?;
-        return Ok(());
-    };
-    let pieces = tables.piece()?;
-    let mut trouble = None;
-    let cut = blob::cut(BlobId(id), stored, &mut |index, piece| {
-        trouble = pieces.insert((id, index), piece).err().map(Trouble::from);
-        Ok(trouble.is_none())
-    });
-    match (trouble, cut) {
-        (Some(trouble), _) => Err(trouble),
-        (None, Err(_)) => Err(Trouble::damaged("body of a change")),
-        (None, Ok(())) => Ok(()),
-    }
-}
-
-/// Bytes of the index that a body takes up, by a cautious estimate: its pieces in their pages, its
-/// structure and its messages' rows in pages half full.
-pub(super) fn space_of(record: &BlobRecord, structure: usize) -> u64 {
-    record.stored + record.stored / 16 + 2 * structure as u64 + 4096
-}
-
-/// Counts one reference to a body out. The last one removes it, or leaves that to the sweep when
-/// this transaction has removed enough.
-pub(super) fn release(tables: &mut Tables<'_>, id: u64) -> Result<(), Trouble> {
-    let mut record: BlobRecord = load(tables.blob()?, id)?.ok_or_else(|| Trouble::damaged("message without a body"))?;
-    record.refs = record.refs.saturating_sub(1);
-    let pieces = blob::piece_count(record.stored).max(1);
-    match tables.pieces_left.checked_sub(pieces) {
-        Some(left) if record.refs == 0 => {
-            tables.pieces_left = left;
-            for index in 0..pieces {
-                tables.piece()?.remove((id, index))?;
-            }
-            erase(tables, id)
-        }
-        _ => {
-            if record.refs == 0 {
-                tables.leave_to_sweep(SWEEP_BODY, id)?;
-            }
-            tables.blob()?.insert(id, record.encode()?.as_slice())?;
-            Ok(())
-        }
-    }
-}
-
-/// Removes what is kept of a body beside its pieces.
-pub(super) fn erase(tables: &mut Tables<'_>, id: u64) -> Result<(), Trouble> {
-    let structure = tables.env()?.remove(id)?.map_or(0, |value| value.value().len());
-    let record = tables.blob()?.remove(id)?.map(|value| BlobRecord::decode(value.value())).transpose()?;
-    let space = record.map_or(0, |record| space_of(&record, structure));
-    tables.progress.kept = tables.progress.kept.saturating_sub(space);
-    Ok(())
 }
 
 fn flag(

@@ -29,7 +29,8 @@ use super::{StoreConfig, sweep, upgrade};
 /// called durable then never makes us give a `ModSeq` to two changes.
 const SEQ_GAP: u64 = 4096;
 
-/// Bytes of journal that call for a checkpoint, at least.
+/// Bytes of journal that call for a checkpoint, at least; less where redb's cache can't hold what
+/// they change, because it would write pages before the checkpoint and again at it.
 const CHECKPOINT_MIN: u64 = 1 << 20;
 
 /// Bytes a checkpoint writes for the allocator's state, for each GiB of the index (STORAGE section 1).
@@ -226,8 +227,9 @@ impl Engine {
     pub(super) fn wants_checkpoint(&self, shared: &Shared) -> bool {
         let index = shared.disks.index.len().unwrap_or(0);
         let allocator = index.saturating_mul(ALLOCATOR_PER_GIB) >> 30;
+        let least = CHECKPOINT_MIN.min(u64::from(shared.config.cache_bytes / 2));
         let most = self.journal.payload_max();
-        self.journal.volume() > allocator.saturating_mul(8).max(CHECKPOINT_MIN).min(most)
+        self.journal.volume() > allocator.saturating_mul(8).max(least).min(most)
     }
 }
 

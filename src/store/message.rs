@@ -88,27 +88,19 @@ struct Placing {
 
 impl Placing {
     fn mailbox(&mut self, tables: &mut Tables<'_>, id: u32) -> Result<&mut MailboxRecord, Fault> {
-        let at = match self.mailboxes.iter().position(|(known, _)| *known == id) {
-            Some(at) => at,
-            None => {
-                self.mailboxes.push((id, tables.load_mailbox(id)?.ok_or(WriteError::NoSuchMailbox)?));
-                self.mailboxes.len() - 1
-            }
-        };
-        let found = self.mailboxes.get_mut(at).map(|(_, record)| record);
+        if !self.mailboxes.iter().any(|(known, _)| *known == id) {
+            self.mailboxes.push((id, tables.load_mailbox(id)?.ok_or(WriteError::NoSuchMailbox)?));
+        }
+        let found = self.mailboxes.iter_mut().find(|(known, _)| *known == id).map(|(_, record)| record);
         Ok(found.ok_or_else(|| Trouble::damaged("mailbox"))?)
     }
 
     /// Counts a message against an account's quota.
     fn charge(&mut self, tables: &mut Tables<'_>, id: u32, size: u32) -> Result<(), Fault> {
-        let at = match self.accounts.iter().position(|(known, _)| *known == id) {
-            Some(at) => at,
-            None => {
-                self.accounts.push((id, tables.load_account(id)?.ok_or(WriteError::NoSuchAccount)?));
-                self.accounts.len() - 1
-            }
-        };
-        if let Some((_, account)) = self.accounts.get_mut(at) {
+        if !self.accounts.iter().any(|(known, _)| *known == id) {
+            self.accounts.push((id, tables.load_account(id)?.ok_or(WriteError::NoSuchAccount)?));
+        }
+        if let Some((_, account)) = self.accounts.iter_mut().find(|(known, _)| *known == id) {
             let more = Usage { bytes: size.into(), messages: 1 };
             account.used = within(account.quota, account.used, more).ok_or(WriteError::OverQuota)?;
         }
@@ -229,12 +221,12 @@ pub(super) fn flag(
         ),
         FlagMode::Add | FlagMode::Replace => learn(&mut record.keywords, &names.keywords)?,
     };
-    let named = Flags { system: names.system, keywords };
+    let given = Flags { system: names.system, keywords };
     let all = Flags { system: SystemFlags(u8::MAX), keywords: u64::MAX };
     let (clear, set) = match mode {
-        FlagMode::Replace => (all, named),
-        FlagMode::Add => (Flags::default(), named),
-        FlagMode::Remove => (named, Flags::default()),
+        FlagMode::Replace => (all, given),
+        FlagMode::Add => (Flags::default(), given),
+        FlagMode::Remove => (given, Flags::default()),
     };
     let mut flagged = Flagged {
         modseq: ModSeq(record.highest_modseq),

@@ -27,6 +27,7 @@ mod message; //     plans: messages
 mod notify; //      wakes sessions when something changed
 mod reader; //      reads: mailboxes and messages
 mod record; //      the tables' values
+mod shelf; //       bodies in the tables
 mod space; //       is there room for more mail?
 mod sweep; //       removes in steps what nobody refers to
 mod table; //       the tables
@@ -57,7 +58,7 @@ use crate::mail::structure::Structure;
 use disk::{Counted, Counters, Disk, Disks, FileDisk};
 use engine::{Engine, Shared};
 use message::Incoming;
-use reader::Pieces;
+use shelf::Pieces;
 use space::Space;
 use table::Tables;
 use writer::{Command, Keep, Target, Writer, job};
@@ -171,7 +172,7 @@ pub enum Folder {
 }
 
 /// Figures for `status`.
-#[derive(Clone, Debug, Default, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Figures {
     /// Size of `mail.redb` and the journal on disk, allocated bytes.
     pub store_bytes: u64,
@@ -306,7 +307,12 @@ impl Store {
 
     /// Opens a body.
     pub fn body(&self, blob: BlobId) -> Result<Body, ReadError> {
-        Body::open(Box::new(Pieces(self.shared.clone())), blob)
+        Body::open(Box::new(self.pieces()), blob)
+    }
+
+    /// Bodies as they are kept, in packed pieces: for whoever carries them elsewhere.
+    pub fn pieces(&self) -> impl blob::PieceSource + use<> {
+        Pieces::new(self.shared.clone())
     }
 
     /// Figures for `status`.
@@ -315,12 +321,10 @@ impl Store {
         let bytes = |counters: &Counters| counters.written.load(Ordering::Relaxed);
         let syncs = |counters: &Counters| counters.syncs.load(Ordering::Relaxed);
         let counts = *self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let disks = [&self.shared.disks.index, &self.shared.disks.journal];
         let store_bytes = match &self.shared.files {
             Some(files) => files.iter().map(|file| Space::allocated(file)).sum(),
-            None => {
-                let disks = &self.shared.disks;
-                [&disks.index, &disks.journal].into_iter().map(|disk| disk.len().unwrap_or(0)).sum()
-            }
+            None => disks.into_iter().map(|disk| disk.len().unwrap_or(0)).sum(),
         };
         Figures {
             store_bytes,

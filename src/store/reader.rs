@@ -1,8 +1,8 @@
 //! Reads: one redb read transaction for one command.
 //!
 //! Nothing here borrows: an iterator keeps the transaction alive by itself and goes when the
-//! command is answered. A transaction pins pages, so [`Pieces`], which serves a body to a slow
-//! client, takes a fresh one for each piece.
+//! command is answered. Bodies are read elsewhere (`shelf`), because a slow client must not pin a
+//! transaction's pages.
 
 use std::fmt;
 use std::sync::Arc;
@@ -13,11 +13,10 @@ use crate::mail::mailbox::{AccountId, Mailbox, MailboxId, MailboxName, ModSeq, U
 use crate::mail::message::{BlobId, Message, UidSet};
 use crate::mail::structure::Structure;
 
-use super::blob::{BlobRecord, PieceSource};
 use super::engine::Shared;
 use super::error::{ReadError, Trouble};
 use super::record::{MailboxRecord, MessageRecord, Record, VanishRecord};
-use super::table::{BLOB, ENV, MBOX, MBOXNAME, MSG, NOTE, PIECE, SUBSCRIPTION, VANISH, load};
+use super::table::{ENV, MBOX, MBOXNAME, MSG, NOTE, SUBSCRIPTION, VANISH, load};
 
 /// One read transaction: the store as it is now, for one command.
 pub struct Reader {
@@ -240,30 +239,6 @@ fn told_message(uid: Uid, row: &MessageRecord) -> Message {
         saved: row.saved,
         size: row.size,
         blob: BlobId(row.blob),
-    }
-}
-
-/// Bodies as [`super::Body`] reads them.
-#[derive(Debug)]
-pub(super) struct Pieces(pub(super) Arc<Shared>);
-
-impl PieceSource for Pieces {
-    fn record(&self, blob: BlobId) -> Result<Option<BlobRecord>, ReadError> {
-        let transaction = self.0.begin_read()?;
-        let read = || load(&transaction.open_table(BLOB)?, blob.0);
-        read().map_err(|trouble| self.0.failed(trouble))
-    }
-
-    fn piece(&self, blob: BlobId, index: u32, take: &mut dyn FnMut(&[u8])) -> Result<(), ReadError> {
-        let transaction = self.0.begin_read()?;
-        let read = || {
-            let piece = transaction.open_table(PIECE)?.get((blob.0, index))?;
-            let piece = piece.ok_or_else(|| Trouble::damaged("body: the message may have been removed"))?;
-            take(piece.value());
-            Ok(())
-        };
-        let mut read = read;
-        read().map_err(|trouble: Trouble| self.0.failed(trouble))
     }
 }
 

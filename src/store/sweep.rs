@@ -7,9 +7,9 @@
 
 use redb::ReadableTable;
 
-use super::change::{erase, release};
 use super::error::Trouble;
 use super::record::{MessageRecord, Record};
+use super::shelf::{erase, release};
 use super::table::{SWEEP_BODY, SWEEP_MAILBOX, SWEEP_STAGED, Tables};
 
 /// Pieces one step removes: about 2 MiB.
@@ -40,6 +40,7 @@ fn sweep_body(tables: &mut Tables<'_>, id: u64) -> Result<bool, Trouble> {
     if found.len() == PIECES_AT_ONCE {
         return Ok(false);
     }
+    tables.tail()?.remove(id)?;
     erase(tables, id)?;
     Ok(true)
 }

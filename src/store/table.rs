@@ -100,6 +100,8 @@ tables! {
     env ENV: u64 => &'static [u8];
     /// (body, index) to a piece with its header.
     piece PIECE: (u64, u32) => &'static [u8];
+    /// Body to its last piece, where that is small (see `shelf`).
+    tail TAIL: u64 => &'static [u8];
     /// What is still to be removed: ([`SWEEP_BODY`], [`SWEEP_MAILBOX`] or [`SWEEP_STAGED`], number).
     sweep SWEEP: (u8, u64) => ();
     /// Small settings of the program's own, by name.
@@ -117,9 +119,9 @@ pub(super) const SWEEP_STAGED: u8 = 2;
 const PIECES_AT_ONCE: u32 = 64;
 
 /// Reads one record.
-pub(super) fn load<'k, R: Record, K: Key + 'static>(
+pub(super) fn load<R: Record, K: Key + 'static>(
     table: &impl ReadableTable<K, &'static [u8]>,
-    key: K::SelfType<'k>,
+    key: K::SelfType<'_>,
 ) -> Result<Option<R>, Trouble> {
     table.get(key)?.map(|value| R::decode(value.value())).transpose()
 }

@@ -28,6 +28,7 @@ use super::engine::{Engine, Shared, now};
 use super::error::{Fault, Trouble, WriteError};
 use super::journal::JournalError;
 use super::message::{self, Incoming, Pieces, Plan};
+use super::shelf::put_piece;
 use super::table::{SWEEP_STAGED, Tables};
 use super::{Folder, Pending, Placed, sweep};
 
@@ -525,10 +526,9 @@ fn stage_step(tables: &mut Tables<'_>, message: &Incoming) -> Result<Pieces, Fau
         done @ (Pieces::Inline | Pieces::Staged(_)) => return Ok(done),
     };
     let total = piece_count(message.body.stored());
-    let table = tables.piece()?;
     let (mut bytes, mut next, mut trouble) = (0, first, None);
     let cut = message.body.pieces(BlobId(id), first, &mut |index, piece| {
-        trouble = table.insert((id, index), piece).err().map(Trouble::from);
+        trouble = put_piece(tables, id, index, piece).err();
         bytes += piece.len();
         next = index.saturating_add(1);
         Ok(trouble.is_none() && bytes < STEP_BYTES)

@@ -1,9 +1,13 @@
 //! Plays transcripts (`tests/session/README.md`) against anything that speaks like a server.
 //!
 //! `script` reads a file into steps, `words` fills in what depends on the run, `world` is the store
-//! with its facts, `wire` drives one session without a socket, and [`play`] ties them together. It
-//! knows no protocol: a caller says how a connection is opened.
+//! with its facts, `wire` drives one session without a socket, `network` lets the program's own loop
+//! drive it over one, and [`play`] ties them together. It knows no protocol: a caller says how a
+//! session is made.
 
+#![allow(clippy::indexing_slicing, clippy::expect_used, reason = "a player that panics is a test that fails")]
+
+pub(crate) mod network;
 pub(crate) mod script;
 pub(crate) mod wire;
 pub(crate) mod words;
@@ -11,6 +15,7 @@ pub(crate) mod world;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use script::{Action, Event, Script, WirePart};
 use wire::{Heard, Wire};
@@ -23,32 +28,54 @@ pub(crate) enum Pace {
     Whole,
     /// One at a time.
     ByteByByte,
+    /// As the transcript writes them, over a real socket and real TLS.
+    Network,
 }
 
-/// One way of playing transcripts.
-pub(crate) trait Stage {
+/// One way of playing transcripts. Several are played at one time.
+pub(crate) trait Stage: Sync {
+    /// The paces at which each script is played.
+    fn paces(&self) -> &[Pace] {
+        &[Pace::Whole, Pace::ByteByByte]
+    }
+
     /// Opens one more connection for a script in its world.
     fn open(&self, script: &Script, world: &World, pace: Pace) -> Result<Box<dyn Wire>, String>;
 }
 
+/// Transcripts played at one time: most of their time is the disk's.
+const PLAYERS: usize = 4;
+
 /// Plays every transcript of one folder of `tests/session` and panics with all that failed.
 pub(crate) fn play_folder(folder: &str, stage: &dyn Stage) {
     let wanted = std::env::var("PLAY").unwrap_or_default();
-    let mut failures = Vec::new();
-    let mut played = 0;
-    for path in transcripts(folder) {
-        if !path.to_string_lossy().contains(&wanted) {
-            continue;
-        }
-        for pace in [Pace::Whole, Pace::ByteByByte] {
-            if let Err(failure) = play(&path, stage, pace) {
-                failures.push(format!("{}:{failure} ({pace:?})", path.display()));
+    let mut paths = transcripts(folder);
+    paths.retain(|path| path.to_string_lossy().contains(&wanted));
+    assert!(!paths.is_empty() || !wanted.is_empty(), "no transcripts in tests/session/{folder}");
+    let next = AtomicUsize::new(0);
+    let player = || {
+        let mut failures = Vec::new();
+        while let Some(path) = paths.get(next.fetch_add(1, Ordering::Relaxed)) {
+            for &pace in stage.paces() {
+                if let Err(failure) = play(path, stage, pace) {
+                    failures.push(format!("{}:{failure} ({pace:?})", path.display()));
+                }
             }
         }
-        played += 1;
-    }
-    assert!(failures.is_empty(), "{} failed of {played}:\n{}", failures.len(), failures.join("\n"));
-    assert!(played > 0 || !wanted.is_empty(), "no transcripts in tests/session/{folder}");
+        failures
+    };
+    let mut failures: Vec<String> = std::thread::scope(|scope| {
+        let players: Vec<_> = (0..PLAYERS).map(|_| scope.spawn(player)).collect();
+        players.into_iter().flat_map(|player| player.join().expect("a player that ends")).collect()
+    });
+    failures.sort();
+    assert!(
+        failures.is_empty(),
+        "{} of {} failed:\n{}",
+        failures.len(),
+        stage.paces().len() * paths.len(),
+        failures.join("\n")
+    );
 }
 
 fn transcripts(folder: &str) -> Vec<PathBuf> {
@@ -64,7 +91,10 @@ fn transcripts(folder: &str) -> Vec<PathBuf> {
 pub(crate) fn play(path: &Path, stage: &dyn Stage, pace: Pace) -> Result<(), String> {
     let text = fs::read_to_string(path).map_err(|error| format!("0: {error}"))?;
     let script = Script::parse(&text)?;
-    let world = World::new();
+    if pace == Pace::Network && script.waits_out_patience() {
+        return Ok(());
+    }
+    let mut world = World::new();
     for step in &script.head {
         world.set_up(&step.action).map_err(|error| format!("{}: {error}", step.line))?;
     }

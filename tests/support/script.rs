@@ -45,6 +45,8 @@ pub(crate) enum Action {
     Patience { seconds: u64, connection: usize },
     /// `@ account`
     Account { name: String, password: String },
+    /// `@ disk-full`
+    DiskFull,
     /// `@ domain`
     Domain(String),
     /// `@ alias`
@@ -115,6 +117,11 @@ impl Script {
         Ok(script)
     }
 
+    /// Tells whether somebody would have to wait until a session's patience is at its end.
+    pub(crate) fn waits_out_patience(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step.action, Action::Event(Event::Silence(_))))
+    }
+
     fn take(&mut self, number: usize, line: &str) -> Result<(), String> {
         if line.trim().is_empty() || line.starts_with('#') {
             return Ok(());
@@ -180,6 +187,7 @@ impl Script {
                 return Ok(());
             }
             ["account", name, password] => Action::Account { name: full(name), password: (*password).to_owned() },
+            ["disk-full"] => Action::DiskFull,
             ["domain", name] => Action::Domain((*name).to_owned()),
             ["alias", address, targets @ ..] if !targets.is_empty() => {
                 Action::Alias { address: full(address), targets: targets.iter().map(|name| full(name)).collect() }

@@ -9,6 +9,9 @@ use pillarbox::protocol::{Notice, Session, Step, TlsFacts};
 use tokio::runtime::Runtime;
 
 use super::Pace;
+use super::network::Network;
+use super::script::Script;
+use super::world::World;
 
 /// How long a line may take that comes by itself (a change pushed to an idling client).
 const PUSH_MAX: Duration = Duration::from_secs(5);
@@ -62,6 +65,24 @@ pub(crate) trait Wire {
     fn patience(&self) -> Option<Duration>;
 }
 
+/// Opens a connection to a session at this pace.
+pub(crate) fn open<S, A>(
+    session: S,
+    answers: A,
+    script: &Script,
+    world: &World,
+    pace: Pace,
+) -> Result<Box<dyn Wire>, String>
+where
+    S: Session + Send + 'static,
+    A: Answers<S> + Send + 'static,
+{
+    match pace {
+        Pace::Network => Ok(Box::new(Network::open(session, answers, script.tls)?)),
+        _ => Ok(Box::new(Straight::new(session, answers, world.runtime.clone(), pace, script.tls))),
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
     Reading,
@@ -76,6 +97,8 @@ pub(crate) struct Straight<S: Session, A: Answers<S>> {
     runtime: Rc<Runtime>,
     pace: Pace,
     input: Vec<u8>,
+    /// Bytes of `input` that were taken.
+    taken: usize,
     output: Vec<u8>,
     place: Place,
 }
@@ -87,7 +110,7 @@ impl<S: Session, A: Answers<S>> Straight<S, A> {
             session.tls_started(facts());
         }
         let (input, output) = (Vec::new(), Vec::new());
-        let mut wire = Self { session, answers, runtime, pace, input, output, place: Place::Reading };
+        let mut wire = Self { session, answers, runtime, pace, input, taken: 0, output, place: Place::Reading };
         wire.drive();
         wire
     }
@@ -96,12 +119,17 @@ impl<S: Session, A: Answers<S>> Straight<S, A> {
     fn drive(&mut self) {
         while self.place == Place::Reading {
             match self.session.next() {
-                Step::Read if self.input.is_empty() => return,
+                Step::Read if self.taken == self.input.len() => {
+                    self.input.clear();
+                    self.taken = 0;
+                    return;
+                }
                 Step::Read => {
-                    let most = if self.pace == Pace::ByteByByte { 1 } else { self.input.len() };
-                    let taken = self.session.receive(&self.input[..most]);
-                    assert!((1..=most).contains(&taken), "receive took {taken} of {most} bytes");
-                    self.input.drain(..taken);
+                    let offered = &self.input[self.taken..];
+                    let offered = if self.pace == Pace::ByteByByte { &offered[..1] } else { offered };
+                    let taken = self.session.receive(offered);
+                    assert!((1..=offered.len()).contains(&taken), "receive took {taken} of {} bytes", offered.len());
+                    self.taken += taken;
                 }
                 Step::Write(bytes) => self.output.extend_from_slice(bytes),
                 Step::Ask(request) => {
@@ -110,6 +138,7 @@ impl<S: Session, A: Answers<S>> Straight<S, A> {
                 }
                 Step::StartTls => {
                     self.input.clear();
+                    self.taken = 0;
                     self.place = Place::BeforeTls;
                 }
                 Step::Close => self.place = Place::Closed,

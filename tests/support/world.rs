@@ -1,5 +1,6 @@
 //! The world of a transcript: a real store in a temporary folder, and facts about it.
 
+use std::path::Path;
 use std::rc::Rc;
 
 use pillarbox::daemon::login::Doorway;
@@ -29,30 +30,32 @@ pub(crate) struct World {
     /// Where sessions' questions are answered.
     pub(crate) runtime: Rc<Runtime>,
     /// The store's folder.
-    pub(crate) folder: TempDir,
+    folder: TempDir,
 }
 
 impl World {
     /// Makes the world every transcript begins with.
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let config = StoreConfig { journal_bytes: 1 << 20, reserve_bytes: 0, ..StoreConfig::default() };
-        let store = Store::open(folder.path(), &config).expect("a new store");
-        let login = LoginConfig { delay_max_secs: 0, ..LoginConfig::default() };
-        let doorway = Doorway::new(store.clone(), login).expect("a door");
+        let (store, doorway) = open(folder.path(), 0);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let world = Self { store, doorway, runtime: Rc::new(runtime), folder };
         for name in ["ann", "bob"] {
             let password = format!("{name}-secret");
             let account = Action::Account { name: format!("{name}@pillarbox.test"), password };
-            world.set_up(&account).expect("an account");
+            world.step(&account).expect("an account");
         }
         world
     }
 
-    /// Does what an `@` line says.
-    pub(crate) fn set_up(&self, action: &Action) -> Result<(), String> {
-        self.step(action)
+    /// Does what an `@` line in the head says.
+    pub(crate) fn set_up(&mut self, action: &Action) -> Result<(), String> {
+        if !matches!(action, Action::DiskFull) {
+            return self.step(action);
+        }
+        done(self.store.close())?;
+        (self.store, self.doorway) = open(self.folder.path(), u64::MAX);
+        Ok(())
     }
 
     /// Does what an `@` line says, or checks what a `=` line says.
@@ -77,7 +80,7 @@ impl World {
             }
             Action::Message { times, name, mailbox, flags, lines } => {
                 let mailbox = self.mailbox(name, mailbox)?;
-                let text: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+                let text: String = lines.iter().flat_map(|line| [line, "\r\n"]).collect();
                 for _ in 0..*times {
                     done(self.store.append(mailbox.id, vec![self.new_message(text.as_bytes(), flags)?]).wait())?;
                 }
@@ -183,6 +186,15 @@ impl World {
         }
         Err(format!("it has {:?} and {keywords:?}", message.flags.system))
     }
+}
+
+/// Opens a store that keeps `reserve_bytes` of the disk free, and the door to it.
+fn open(folder: &Path, reserve_bytes: u64) -> (Store, Doorway) {
+    let config = StoreConfig { journal_bytes: 1 << 20, reserve_bytes, ..StoreConfig::default() };
+    let store = Store::open(folder, &config).expect("a store");
+    let login = LoginConfig { delay_max_secs: 0, ..LoginConfig::default() };
+    let doorway = Doorway::new(store.clone(), login).expect("a door");
+    (store, doorway)
 }
 
 fn done<T, E: std::fmt::Debug>(result: Result<T, E>) -> Result<(), String> {

@@ -12,7 +12,7 @@ use std::hash::{BuildHasher as _, Hash, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Addresses whose failures are remembered; about 64 bytes each.
 pub const SOURCES_MAX: usize = 1024;
@@ -27,7 +27,7 @@ const FREE_FAILURES: u32 = 2;
 const USER_DELAY_MAX: Duration = Duration::from_secs(2);
 
 /// How failed logins are answered; the same for SMTP, IMAP and POP3.
-#[derive(Clone, Debug, Deserialize, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct LoginConfig {
     /// Failures after which an address is locked out. A device that repeats one wrong password

@@ -140,6 +140,12 @@ fn failed<E>(error: &ReadError, refusal: E) -> E {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::mail::address::Address;
+    use crate::mail::date::ZonedTime;
+    use crate::mail::message::FlagNames;
+    use crate::mail::secret::ScramVerifier;
+    use crate::mail::structure::Structure;
+    use crate::store::{Folder, NewMessage, Quota, StoreConfig};
 
     #[test]
     fn a_maildrop_is_locked_for_one_session_until_it_ends() {
@@ -149,5 +155,45 @@ mod tests {
         assert!(locks.take(AccountId(2)).is_some());
         drop(first);
         assert!(locks.take(AccountId(1)).is_some());
+    }
+
+    #[test]
+    fn a_message_comes_in_pieces_and_leaves_at_the_update() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = StoreConfig { journal_bytes: 1 << 20, reserve_bytes: 0, ..StoreConfig::default() };
+        let store = Store::open(folder.path(), &config).unwrap();
+        let verifier = ScramVerifier::made_up(&[0; 32], "ann", 1);
+        let ann = Address::parse("ann@x.test").unwrap();
+        let account = store.add_account(ann, verifier, Quota::default()).wait().unwrap();
+        // Longer than a block, and not alike everywhere.
+        let text: Vec<u8> = (0..200_000_u32).flat_map(|number| (number / 7).to_be_bytes()).collect();
+        let mut spool = store.spool().unwrap();
+        spool.write(&text).unwrap();
+        let (structure, body) = (Structure::default(), spool.finish().unwrap());
+        let message = NewMessage { body, structure, internal_date: ZonedTime::default(), flags: FlagNames::default() };
+        store.deliver(message, vec![(account, Folder::Inbox)]).wait().unwrap();
+
+        let mut desk = Desk::new(store.clone(), Locks::default());
+        let maildrop = desk.open(account).unwrap();
+        let uid = maildrop.uids.first().unwrap();
+        assert_eq!((maildrop.uids.count(), maildrop.octets), (1, text.len() as u64));
+        assert_eq!(desk.sizes(Uid::MIN, Uid::MAX), Ok(vec![(uid, 800_000)]));
+        let mut found = Vec::new();
+        loop {
+            let piece = desk.piece(uid, found.len() as u64).unwrap();
+            assert!(piece.bytes.len() <= PIECE_MAX && piece.size == 800_000);
+            found.extend(piece.bytes);
+            if piece.end {
+                break;
+            }
+        }
+        assert!(found == text);
+        assert!(matches!(desk.piece(Uid::MAX, 0), Err(PieceError::Gone)));
+
+        assert_eq!(Desk::new(store.clone(), desk.locks.clone()).open(account), Err(OpenError::InUse));
+        assert_eq!(desk.update(UidSet::from_iter([uid])), Ok(()));
+        assert_eq!(desk.open(account).unwrap().uids.count(), 0);
+        assert_eq!(desk.update(UidSet::new()), Ok(()));
+        assert_eq!(desk.update(UidSet::new()), Err(Unavailable), "it is no longer open");
     }
 }

@@ -58,6 +58,15 @@ pub enum DoorError {
     Write(WriteError),
 }
 
+impl fmt::Display for DoorError {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Read(error) => error.fmt(out),
+            Self::Write(error) => error.fmt(out),
+        }
+    }
+}
+
 impl Door {
     /// Sets the door up; keeps a new secret in a store that has none. May block.
     ///
@@ -191,4 +200,125 @@ fn unavailable(error: &ReadError) -> Refusal {
 /// A panic elsewhere while the table was held cannot leave it half changed.
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::address::Address;
+    use crate::mail::secret::tests::password;
+    use crate::store::{Quota, StoreConfig};
+
+    struct House {
+        _folder: tempfile::TempDir,
+        store: Store,
+        door: Door,
+    }
+
+    fn store_in(folder: &std::path::Path) -> Store {
+        let config = StoreConfig { journal_bytes: 1 << 20, reserve_bytes: 0, ..StoreConfig::default() };
+        Store::open(folder, &config).unwrap()
+    }
+
+    /// A store with the account `ann@x.test` and the password `pencil`.
+    fn house() -> House {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store_in(folder.path());
+        let verifier = ScramVerifier::derive(&password("pencil"), [1; 16], 16);
+        store.add_account(Address::parse("ann@x.test").unwrap(), verifier, Quota::default()).wait().unwrap();
+        let door = Door::new(store.clone(), LoginConfig::default(), &[7; DOOR_RANDOM]).unwrap();
+        House { _folder: folder, store, door }
+    }
+
+    fn client() -> IpAddr {
+        [192, 0, 2, 1].into()
+    }
+
+    #[test]
+    fn a_password_is_checked_once_and_recognized_afterwards() {
+        let House { door, store, .. } = &house();
+        let now = Instant::now();
+        assert!(door.recognize(client(), "ann@x.test", &password("pencil"), now).is_none());
+        let identity = door.check(client(), "ann@x.test", &password("pencil"), now).unwrap();
+        assert_eq!(identity.address.to_string(), "ann@x.test");
+        assert_eq!(door.recognize(client(), "ann@x.test", &password("pencil"), now), Some(identity.clone()));
+        assert!(door.recognize(client(), "ann@x.test", &password("pencils"), now).is_none());
+
+        let changed = ScramVerifier::derive(&password("brush"), [1; 16], 16);
+        store.set_verifier(identity.account, changed).wait().unwrap();
+        assert!(door.recognize(client(), "ann@x.test", &password("pencil"), now).is_none(), "the password was changed");
+        assert_eq!(door.check(client(), "ann@x.test", &password("pencil"), now), Err(Refusal::Credentials));
+    }
+
+    #[test]
+    fn a_short_login_means_its_only_account() {
+        let House { door, .. } = &house();
+        let identity = door.check(client(), "Ann", &password("pencil"), Instant::now()).unwrap();
+        assert_eq!(identity.address.to_string(), "ann@x.test");
+    }
+
+    #[test]
+    fn an_unknown_user_has_keys_that_stay_the_same_over_a_restart() {
+        let House { _folder: folder, store, door } = house();
+        let keys = |door: &Door, login: &str| match door.verifier(client(), login, [0; 18], Instant::now()) {
+            Answer::Verifier { verifier, .. } => verifier,
+            Answer::Login(refusal) => panic!("{refusal:?}"),
+        };
+        let before = keys(&door, "nobody@x.test");
+        assert_ne!(before.salt, keys(&door, "noone@x.test").salt);
+        assert_eq!(before.iterations, ITERATIONS_DEFAULT);
+        drop(door);
+        store.close().unwrap();
+        drop(store);
+        let store = store_in(folder.path());
+        let door = Door::new(store, LoginConfig::default(), &[8; DOOR_RANDOM]).unwrap();
+        assert_eq!(keys(&door, "nobody@x.test"), before);
+    }
+
+    #[test]
+    fn wrong_proofs_and_passwords_lock_the_address_out_even_for_the_right_one() {
+        let House { door, .. } = &house();
+        let now = Instant::now();
+        for number in 0..5 {
+            let guess = password(&format!("guess {number}"));
+            assert_eq!(door.check(client(), "ann@x.test", &guess, now), Err(Refusal::Credentials));
+            assert_eq!(door.conclude(client(), "ann@x.test", false, now), Err(Refusal::Credentials));
+        }
+        let locked = Refusal::LockedOut { retry: Duration::from_mins(15) };
+        assert_eq!(door.check(client(), "ann@x.test", &password("pencil"), now), Err(locked));
+        assert_eq!(door.conclude(client(), "ann@x.test", true, now), Err(locked));
+        assert!(
+            matches!(door.verifier(client(), "ann@x.test", [0; 18], now), Answer::Login(Err(refusal)) if refusal == locked)
+        );
+        assert_eq!(door.admit(client(), "bob", now), Admission::Locked(Duration::from_mins(15)));
+        assert!(door.check([192, 0, 2, 2].into(), "ann@x.test", &password("pencil"), now).is_ok());
+    }
+
+    #[test]
+    fn a_recognized_password_does_not_open_a_locked_address() {
+        let House { door, .. } = &house();
+        let now = Instant::now();
+        door.check(client(), "ann", &password("pencil"), now).unwrap();
+        for _ in 0..10 {
+            let _ = door.conclude(client(), "ann", false, now);
+        }
+        assert!(door.recognize(client(), "ann", &password("pencil"), now).is_none());
+    }
+
+    #[test]
+    fn no_more_proved_passwords_are_remembered_than_the_bound() {
+        let House { door, .. } = &house();
+        for number in 0..=u8::MAX {
+            door.remember([number; 32]);
+            door.remember([number; 32]);
+        }
+        let proved = held(&door.proved);
+        assert_eq!((proved.len(), proved.back()), (PROVED_MAX, Some(&[u8::MAX; 32])));
+    }
+
+    #[test]
+    fn a_proof_of_somebody_who_is_gone_lets_nobody_in() {
+        let House { door, .. } = &house();
+        assert_eq!(door.conclude(client(), "nobody", true, Instant::now()), Err(Refusal::Credentials));
+    }
 }

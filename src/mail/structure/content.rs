@@ -49,10 +49,16 @@ pub(super) fn disposition(text: &str) -> Option<ContentDisposition> {
     (!kind.is_empty()).then(|| ContentDisposition { kind: kind.to_owned(), parameters: parameters(rest) })
 }
 
-/// Reads the parameters that follow a type or a disposition, each after a semicolon.
+/// Reads the parameters that follow a type or a disposition, each after a semicolon; the first one
+/// also where its semicolon was forgotten.
 pub(super) fn parameters(text: &str) -> Vec<Parameter> {
     let mut pieces: Vec<Piece<'_>> = Vec::new();
-    let mut rest = text;
+    let mut rest = scan::skip_comments(text);
+    if !scan::token(rest).0.is_empty() {
+        let (first, after) = piece(rest);
+        pieces.extend(first);
+        rest = after;
+    }
     while let Some((_, after)) = rest.split_once(';')
         && pieces.len() < PARAMETERS_MAX
     {
@@ -227,6 +233,7 @@ mod tests {
             (";;; a=1;; b;c=2;", "a=1|c=2|"),
             ("; a=1; A=2", "a=1|"),
             ("garbage; a=1", "a=1|"),
+            (" a=1; b=2", "a=1|b=2|"),
         ];
         for (text, expected) in cases {
             assert_eq!(spell(text), expected, "{text}");
@@ -246,7 +253,7 @@ mod tests {
             ("; filename*=utf-8''a.txt; filename=b.txt", "filename=a.txt|"),
             ("; name*=%41", "name=%41|"),
             ("; name*7=x", "name=x|"),
-            ("; name*=iso-2022-jp''%1B$B$3%1B(B", "name*=iso-2022-jp''%1B$B$3%1B|"),
+            ("; name*=iso-2022-jp''%1B$B$3%1B(B", "name*=iso-2022-jp''%1B$B$3%1B(B|"),
         ];
         for (text, expected) in cases {
             assert_eq!(spell(text), expected, "{text}");
@@ -262,7 +269,7 @@ mod tests {
 
     #[test]
     fn parameters_have_a_bound() {
-        let text: String = (0..10_000).map(|number| format!(";a{number}=x")).collect();
+        let text = (0..10_000).map(|number| format!(";a{number}=x")).collect::<Vec<_>>().concat();
         assert_eq!(parameters(&text).len(), PARAMETERS_MAX);
     }
 

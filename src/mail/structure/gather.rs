@@ -54,6 +54,8 @@ impl Gather {
     /// header goes on: a block that does not begin with a field is none, and its first line is body.
     pub(super) fn take(&mut self, line: &[u8], whole: bool, length: u32) -> bool {
         let first = self.seen == 0;
+        // Editors on some systems begin every file with this mark.
+        let line = line.strip_prefix(b"\xef\xbb\xbf").filter(|_| first).unwrap_or(line);
         let folded = line.first().is_some_and(|byte| matches!(byte, b' ' | b'\t'));
         let field = if folded { None } else { split(line) };
         // The line that a Unix mailbox puts before a message is passed over.

@@ -30,11 +30,14 @@ pub use walker::Walker;
 pub const DEPTH_MAX: usize = 32;
 
 /// Most parts of a message. Real mail stays under a hundred; with this many the table of parts takes
-/// 24,000 bytes of the record.
+/// at most 25,000 bytes of the record.
 pub const PARTS_MAX: usize = 1000;
 
 /// Most bytes of header fields kept of a message, all its parts together.
 pub const TEXT_MAX: usize = 40_000;
+
+// `Node::text_end` reaches to its end.
+const _: () = assert!(TEXT_MAX <= u16::MAX as usize && RECORD_MAX <= 64 * 1024);
 
 /// Bytes of [`TEXT_MAX`] set aside for media types and transfer encodings alone, so that a message
 /// with long fields in many parts still shows what each part is.
@@ -51,8 +54,8 @@ pub const HEADER_MAX: u32 = 64 * 1024;
 /// with a longer one is not taken apart.
 pub const BOUNDARY_MAX: usize = 256;
 
-/// Longest record in bytes, as postcard spells it: 24 bytes a part, the text, and their lengths.
-pub const RECORD_MAX: usize = 24 * PARTS_MAX + TEXT_MAX + 8;
+/// Longest record in bytes, as postcard spells it: 25 bytes a part, the text, and their lengths.
+pub const RECORD_MAX: usize = 25 * PARTS_MAX + TEXT_MAX + 8;
 
 /// What the walker keeps of a message.
 ///

@@ -17,8 +17,8 @@ const LINE_MAX: usize = 16 * 1024;
 /// transport added (RFC 2046 section 5.1.1).
 const DELIMITER_MAX: usize = BOUNDARY_MAX + 256;
 
-/// Finds the parts of a message while it streams by; bounded whatever the message holds: some
-/// 150 KiB at the worst, a few KiB for common mail.
+/// Finds the parts of a message while it streams by; bounded whatever the message holds: less
+/// than 256 KiB at the worst, a few KiB for common mail.
 #[derive(Debug)]
 pub struct Walker {
     nodes: Vec<Node>,
@@ -155,6 +155,10 @@ impl Walker {
 
     /// Finds the multipart that a line divides: its level, and whether it ends there. The innermost
     /// comes first; one that has ended is not looked at, so that a boundary may be used again.
+    ///
+    /// Nothing but white space may follow the boundary, as the grammar of RFC 2046 section 5.1.1 has
+    /// it. Its note for implementors would let any text follow, but then `--part-1` of a multipart
+    /// within would end a part of the one whose boundary is `part`.
     fn delimiter(&self, line: &Line<'_>) -> Option<(usize, bool)> {
         let text = line.kept.strip_prefix(b"--").filter(|_| line.whole)?;
         self.open.iter().enumerate().rev().find_map(|(level, open)| {

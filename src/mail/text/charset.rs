@@ -1,6 +1,6 @@
 //! Turns the charsets of mail into UTF-8 piece by piece.
 //!
-//! Labels are read as the web reads them (encoding_rs), which is how mail programs mean them. Text
+//! Labels are read as the web reads them (`encoding_rs`), which is how mail programs mean them. Text
 //! that is labelled US-ASCII, UTF-8, by a name nobody knows or not at all is read as UTF-8, and what
 //! is no UTF-8 in it as windows-1252: wrong labels are common, and so a search finds the words.
 

@@ -51,15 +51,19 @@ impl TransferDecoder {
 
     /// Decodes the next bytes onto `out`, passing over what it does not understand.
     pub fn decode(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
-        let fine = match &mut self.coding {
-            Coding::Identity => {
-                out.extend_from_slice(bytes);
-                true
+        match &mut self.coding {
+            Coding::Identity => out.extend_from_slice(bytes),
+            Coding::Base64(base64) => {
+                for &byte in bytes {
+                    self.malformed |= !base64.take(byte, out);
+                }
             }
-            Coding::Base64(base64) => bytes.iter().fold(true, |fine, &byte| base64.take(byte, out) && fine),
-            Coding::QuotedPrintable(quoted) => bytes.iter().fold(true, |fine, &byte| quoted.take(byte, out) && fine),
-        };
-        self.malformed |= !fine;
+            Coding::QuotedPrintable(quoted) => {
+                for &byte in bytes {
+                    self.malformed |= !quoted.take(byte, out);
+                }
+            }
+        }
     }
 
     /// Ends the body: writes what was held back and leaves the decoder as new.
@@ -184,10 +188,9 @@ impl QuotedPrintable {
                 out.push(b'\r');
                 self.take_text(byte, out);
             }
-            (Quoted::Equals, b'\r') => self.state = Quoted::SoftReturn,
             (Quoted::Equals | Quoted::SoftBlank, b' ' | b'\t') => self.state = Quoted::SoftBlank,
             (Quoted::Equals | Quoted::SoftBlank | Quoted::SoftReturn, b'\n') => {}
-            (Quoted::SoftBlank, b'\r') => self.state = Quoted::SoftReturn,
+            (Quoted::Equals | Quoted::SoftBlank, b'\r') => self.state = Quoted::SoftReturn,
             (Quoted::Equals, byte) if byte.is_ascii_hexdigit() => self.state = Quoted::Digit(byte),
             (Quoted::Digit(first), byte) if byte.is_ascii_hexdigit() => {
                 out.push(hex_value(first) << 4 | hex_value(byte));

@@ -1,9 +1,9 @@
 //! Settings of the IMAP server.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Settings of the IMAP server.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ImapConfig {
     /// Largest message APPEND takes, in bytes; announced as APPENDLIMIT (RFC 7889). Default: 50 MiB.

@@ -9,7 +9,7 @@
 //! second program fetch copies. Messages are removed at QUIT only (the UPDATE state); a connection
 //! that is lost removes nothing.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::mail::mailbox::{AccountId, Uid, UidValidity};
 use crate::mail::message::UidSet;
@@ -34,7 +34,7 @@ pub const SIZES_MAX: usize = 512;
 pub const PIECE_MAX: usize = 32 << 10;
 
 /// How POP3 sessions behave.
-#[derive(Clone, Debug, Deserialize, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Pop3Config {
     /// Silence that ends a session, in seconds. Default: 600, the least that RFC 1939 section 3

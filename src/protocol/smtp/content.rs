@@ -103,6 +103,9 @@ impl Content {
         self.ended = left == 0;
         if self.size.saturating_add(left) > self.max {
             self.refuse(too_big(), false);
+        } else if self.ended && self.refusal.is_none() {
+            // An empty last chunk ends what came before it.
+            self.gather(Vec::new());
         }
     }
 
@@ -116,7 +119,8 @@ impl Content {
     /// Takes some bytes and says how many.
     pub(super) fn take(&mut self, input: &[u8]) -> usize {
         let input = input.get(..READ_MAX).unwrap_or(input);
-        let mut content = Vec::new();
+        // The reader may owe a byte from before.
+        let mut content = Vec::with_capacity(input.len() + 1);
         let taken = match &mut self.frame {
             Frame::Dotted(reader) => {
                 let (taken, ended) = reader.read(input, &mut content);

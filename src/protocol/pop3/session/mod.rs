@@ -604,9 +604,9 @@ mod tests {
     fn silence_says_nothing_and_a_stop_says_so() {
         let (mut session, mut world) = (fresh(), World::new(&[]));
         talk(&mut session, &mut world, b"", 1);
-        assert_eq!(session.patience(), Duration::from_secs(120));
+        assert_eq!(session.patience(), Duration::from_mins(2));
         talk(&mut session, &mut world, b"USER ann\r\nPASS secret\r\n", 1000);
-        assert_eq!(session.patience(), Duration::from_secs(600));
+        assert_eq!(session.patience(), Duration::from_mins(10));
         session.notice(Notice::Silence);
         assert!(matches!(session.next(), Step::Close) && world.removed.is_none());
 

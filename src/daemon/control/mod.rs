@@ -1,0 +1,343 @@
+//! The control socket: how commands speak to a running server, which owns the store.
+//!
+//! `control.sock` lies in the data folder and belongs to its owner alone (mode 0600; the kernel also
+//! tells who called, and only the same user and root are heard). A line each way is one JSON object:
+//! [`Order`] and [`Outcome`]. A connection gives one order at a time; few connections are served at
+//! once, the others wait.
+
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
+use std::os::unix::net::UnixStream as BlockingStream;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+mod carry;
+mod obey;
+mod order;
+
+pub use carry::{CarryOrder, CarryOutcome, LETTERS_MAX, LetterHead};
+pub use obey::obey;
+pub use order::{
+    AccountRow, AliasRow, ListenerStatus, ORDER_LINE_MAX, OUTCOME_LINE_MAX, Order, Outcome, ROWS_MAX, Status,
+};
+
+use crate::store::Store;
+
+/// The socket's name in the data folder.
+pub const SOCKET: &str = "control.sock";
+
+/// Connections served at one time.
+const CONNECTIONS_MAX: usize = 4;
+
+/// Silence between orders that ends a connection.
+const SILENCE_MAX: Duration = Duration::from_mins(1);
+
+/// Wait before the next try when a connection could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
+
+/// Longest path the kernel takes for a socket, with room to spare (108 bytes with its NUL).
+const SOCKET_PATH_MAX: usize = 100;
+
+/// Tells how the server is.
+pub type StatusSource = Arc<dyn Fn() -> Status + Send + Sync>;
+
+/// The control socket, bound.
+pub struct Control {
+    listener: UnixListener,
+    path: PathBuf,
+    desk: Desk,
+}
+
+/// What a connection needs.
+#[derive(Clone)]
+struct Desk {
+    store: Store,
+    status: StatusSource,
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Control").field("path", &self.path).finish_non_exhaustive()
+    }
+}
+
+impl Control {
+    /// Binds the socket in the data folder; a stale one, on which nobody listens, is replaced. Needs
+    /// a reactor.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AddrInUse`] when another server listens there.
+    pub fn bind(folder: &Path, store: Store, status: StatusSource) -> io::Result<Self> {
+        let path = folder.join(SOCKET);
+        let address = SocketPath::of(folder)?;
+        if fs::symlink_metadata(&path).is_ok_and(|found| found.file_type().is_socket()) {
+            if BlockingStream::connect(address.as_path()).is_ok() {
+                return Err(io::ErrorKind::AddrInUse.into());
+            }
+            fs::remove_file(&path)?;
+        }
+        let listener = UnixListener::bind(address.as_path())?;
+        fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+        Ok(Self { listener, path, desk: Desk { store, status } })
+    }
+
+    /// Serves until dropped; connections end with it.
+    pub async fn serve(self) {
+        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let mut connections = JoinSet::new();
+        loop {
+            let Ok(permit) = permits.clone().acquire_owned().await else { return };
+            while connections.try_join_next().is_some() {}
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    let desk = self.desk.clone();
+                    connections.spawn(async move {
+                        if let Err(error) = desk.attend(stream).await {
+                            tracing::debug!(%error, "a control connection broke");
+                        }
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the control socket did not accept");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        // Left behind it would do no harm: the next server replaces it.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+impl Desk {
+    /// Serves one connection.
+    async fn attend(&self, stream: UnixStream) -> io::Result<()> {
+        let caller = stream.peer_cred()?.uid();
+        if caller != 0 && caller != rustix::process::geteuid().as_raw() {
+            tracing::warn!(uid = caller, "a control connection of another user was refused");
+            return Ok(());
+        }
+        let mut stream = BufReader::new(stream);
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let limit = ORDER_LINE_MAX as u64 + 1;
+            let mut bounded = (&mut stream).take(limit);
+            match timeout(SILENCE_MAX, bounded.read_until(b'\n', &mut line)).await {
+                Err(_) | Ok(Ok(0)) => return Ok(()),
+                Ok(read) => read?,
+            };
+            let whole = line.len() <= ORDER_LINE_MAX && line.ends_with(b"\n");
+            let outcome = match serde_json::from_slice(&line) {
+                _ if !whole => Outcome::Refused { reason: "the order is too long".into() },
+                Ok(Order::Status) => Outcome::Status { status: Box::new((self.status)()) },
+                Ok(Order::Carry(order)) => {
+                    let reply = carry::carry(&self.store, order, &mut stream).await?;
+                    say(&mut stream, &reply.outcome, &reply.bytes).await?;
+                    if reply.in_step {
+                        continue;
+                    }
+                    return Ok(());
+                }
+                Ok(order) => {
+                    let store = self.store.clone();
+                    let working = tokio::task::spawn_blocking(move || obey(&store, order));
+                    working.await.unwrap_or_else(|_| Outcome::Refused { reason: "the server is stopping".into() })
+                }
+                Err(error) => Outcome::Refused { reason: format!("this is no order: {error}") },
+            };
+            say(&mut stream, &outcome, &[]).await?;
+            if !whole {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Sends an outcome as a line, and the bytes that follow it.
+async fn say(stream: &mut BufReader<UnixStream>, outcome: &impl Serialize, bytes: &[u8]) -> io::Result<()> {
+    let mut answer = serde_json::to_vec(outcome).map_err(io::Error::other)?;
+    answer.push(b'\n');
+    answer.extend_from_slice(bytes);
+    timeout(SILENCE_MAX, stream.get_mut().write_all(&answer)).await?
+}
+
+/// Tells whether a server runs on this data folder.
+pub fn answers(folder: &Path) -> bool {
+    SocketPath::of(folder).is_ok_and(|address| BlockingStream::connect(address.as_path()).is_ok())
+}
+
+/// The path under which the kernel takes the socket: a deep data folder would make it too long, so
+/// it is then named by way of the open folder.
+#[derive(Debug)]
+pub struct SocketPath {
+    path: PathBuf,
+    _folder: Option<File>,
+}
+
+impl SocketPath {
+    /// The path of the socket in this data folder.
+    ///
+    /// # Errors
+    /// When the path is long and the folder cannot be opened.
+    pub fn of(folder: &Path) -> io::Result<Self> {
+        let path = folder.join(SOCKET);
+        if path.as_os_str().len() <= SOCKET_PATH_MAX {
+            return Ok(Self { path, _folder: None });
+        }
+        let open = File::open(folder)?;
+        let path = PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", open.as_raw_fd()));
+        Ok(Self { path, _folder: Some(open) })
+    }
+
+    /// The path, good as long as this lives.
+    #[must_use]
+    pub fn as_path(&self) -> &Path {
+        &self.path
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::secret::{ScramVerifier, tests::password};
+    use crate::store::{Quota, StoreConfig};
+    use std::future::Future;
+    use std::io::{BufRead as _, Read as _, Write as _};
+
+    struct House {
+        folder: tempfile::TempDir,
+        store: Store,
+    }
+
+    fn house() -> House {
+        let folder = tempfile::tempdir().unwrap();
+        let config = StoreConfig { journal_bytes: 1 << 20, reserve_bytes: 0, ..StoreConfig::default() };
+        let store = Store::open(folder.path(), &config).unwrap();
+        House { folder, store }
+    }
+
+    fn on_reactor<F: Future>(future: F) -> F::Output {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    }
+
+    fn bind(house: &House) -> io::Result<Control> {
+        let status = Status { pid: 77, ..Status::default() };
+        Control::bind(house.folder.path(), house.store.clone(), Arc::new(move || status.clone()))
+    }
+
+    /// Serves while `client` works on a thread of its own.
+    fn served<T: Send + 'static>(house: &House, client: impl FnOnce(BlockingStream) -> T + Send + 'static) -> T {
+        let path = house.folder.path().join(SOCKET);
+        on_reactor(async {
+            let serving = tokio::spawn(bind(house).unwrap().serve());
+            let done =
+                tokio::task::spawn_blocking(move || client(BlockingStream::connect(path).unwrap())).await.unwrap();
+            serving.abort();
+            done
+        })
+    }
+
+    fn exchange(stream: &BlockingStream, line: &str) -> String {
+        let mut stream = std::io::BufReader::new(stream);
+        stream.get_mut().write_all(format!("{line}\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_line(&mut answer).unwrap();
+        answer
+    }
+
+    #[test]
+    fn orders_are_carried_out_one_after_the_other() {
+        let house = house();
+        let verifier = ScramVerifier::derive(&password("pencil"), [1; 16], 16);
+        let add = Order::AddAccount { address: "ann@x.test".into(), verifier, quota: Quota::default() };
+        let add = serde_json::to_string(&add).unwrap();
+        served(&house, move |stream| {
+            assert_eq!(exchange(&stream, &add), "{\"outcome\":\"done\"}\n");
+            let again = exchange(&stream, &add);
+            assert_eq!(again, "{\"outcome\":\"refused\",\"reason\":\"ann@x.test exists already\"}\n");
+            assert!(exchange(&stream, "{\"order\":\"make-tea\"}").contains("this is no order"));
+            assert!(exchange(&stream, "{\"order\":\"status\"}").contains("\"pid\":77"));
+            let domains = exchange(&stream, "{\"order\":\"list-domains\",\"skip\":0}");
+            assert_eq!(domains, "{\"outcome\":\"domains\",\"domains\":[\"x.test\"]}\n");
+        });
+        assert!(house.store.reader().unwrap().login("ann").unwrap().is_some());
+    }
+
+    #[test]
+    fn an_order_that_is_too_long_is_refused_and_ends_the_connection() {
+        served(&house(), |stream| {
+            let answer = exchange(&stream, &"x".repeat(ORDER_LINE_MAX));
+            assert!(answer.contains("too long"), "{answer}");
+            assert_eq!((&stream).read(&mut [0]).unwrap_or(0), 0);
+        });
+    }
+
+    #[test]
+    fn only_so_many_are_served_at_once() {
+        let house = house();
+        let path = house.folder.path().join(SOCKET);
+        served(&house, move |first| {
+            let others: Vec<_> = (1..CONNECTIONS_MAX).map(|_| BlockingStream::connect(&path).unwrap()).collect();
+            for stream in std::iter::once(&first).chain(&others) {
+                assert!(exchange(stream, "{\"order\":\"status\"}").contains("77"));
+            }
+            let mut waiting = BlockingStream::connect(&path).unwrap();
+            waiting.write_all(b"{\"order\":\"status\"}\n").unwrap();
+            waiting.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+            assert!(waiting.read(&mut [0]).is_err(), "nobody serves it yet");
+            drop(first);
+            waiting.set_read_timeout(None).unwrap();
+            assert_eq!(waiting.read(&mut [0]).unwrap(), 1);
+        });
+    }
+
+    #[test]
+    fn the_socket_is_its_owners_alone_and_goes_with_the_server() {
+        let house = house();
+        let path = house.folder.path().join(SOCKET);
+        on_reactor(async {
+            let control = bind(&house).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+            assert_eq!(bind(&house).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+            assert!(answers(house.folder.path()));
+            drop(control);
+            assert!(!path.exists() && !answers(house.folder.path()));
+        });
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced() {
+        let house = house();
+        drop(std::os::unix::net::UnixListener::bind(house.folder.path().join(SOCKET)).unwrap());
+        assert!(on_reactor(async { bind(&house).is_ok() }));
+    }
+
+    #[test]
+    fn a_data_folder_may_lie_deep() {
+        let House { folder, store } = house();
+        let deep = folder.path().join("x".repeat(60)).join("y".repeat(60));
+        fs::create_dir_all(&deep).unwrap();
+        on_reactor(async {
+            let control = Control::bind(&deep, store.clone(), Arc::new(Status::default)).unwrap();
+            assert!(deep.join(SOCKET).exists() && answers(&deep));
+            drop(control);
+        });
+        assert!(!deep.join(SOCKET).exists());
+    }
+}

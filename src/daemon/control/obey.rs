@@ -1,0 +1,250 @@
+//! Carries out an [`Order`] on the store: for the control socket, and for a command that has opened
+//! the store itself because no server runs.
+
+use std::fmt;
+
+use super::order::{AccountRow, AliasRow, Order, Outcome, ROWS_MAX};
+use crate::mail::address::{Address, Domain};
+use crate::store::{Account, Alias, ReadError, Reader, Store, WriteError};
+
+/// Why an order was not carried out; `Display` is the sentence for whoever gave it.
+#[derive(Debug, PartialEq, Eq)]
+enum Refusal {
+    /// A word of the order is no address or domain.
+    Word { given: String, why: String },
+    /// There is no such thing.
+    Missing(String),
+    /// The store refused; the text is what was to be changed.
+    Write(String, WriteError),
+    /// The store could not be read.
+    Read(ReadError),
+    /// The order is for a running server.
+    NoServer,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Word { given, why } => write!(out, "`{given}` does not do: {why}"),
+            Self::Missing(what) => write!(out, "there is no {what}"),
+            Self::Write(what, error) => match error {
+                WriteError::NoSuchAccount => write!(out, "there is no account {what}"),
+                WriteError::NoSuchMailbox => write!(out, "there is no mailbox {what}"),
+                WriteError::Exists => write!(out, "{what} exists already"),
+                WriteError::NotAllowed(rule) => write!(out, "{what}: {rule}"),
+                WriteError::OverQuota => write!(out, "the quota of {what} is used up"),
+                WriteError::Limit(limit) => write!(out, "{what}: {limit}"),
+                WriteError::DiskFull | WriteError::Storage(_) | WriteError::Closed => error.fmt(out),
+            },
+            Self::Read(error) => error.fmt(out),
+            Self::NoServer => out.write_str("no server runs on this data folder"),
+        }
+    }
+}
+
+impl From<ReadError> for Refusal {
+    fn from(error: ReadError) -> Self {
+        Self::Read(error)
+    }
+}
+
+/// Carries out an order. May block; [`Order::Status`] and [`Order::Carry`] are the server's to answer.
+#[must_use]
+pub fn obey(store: &Store, order: Order) -> Outcome {
+    carry_out(store, order).unwrap_or_else(|refusal| Outcome::Refused { reason: refusal.to_string() })
+}
+
+fn carry_out(store: &Store, order: Order) -> Result<Outcome, Refusal> {
+    let done = match order {
+        Order::AddAccount { address, verifier, quota } => {
+            let address = parse_address(&address)?;
+            if address.local().contains('*') {
+                return Err(Refusal::Word { given: address.to_string(), why: "`*` is for aliases".into() });
+            }
+            // The detail is cut off before accounts are looked up (RFC 5233): nobody would get its mail.
+            if address.without_detail().is_some() {
+                let why = "mail for `name+anything` goes to `name`".into();
+                return Err(Refusal::Word { given: address.to_string(), why });
+            }
+            let what = address.to_string();
+            store.add_account(address, verifier, quota).wait().map(drop).map_err(|error| Refusal::Write(what, error))
+        }
+        Order::RemoveAccount { address } => {
+            let account = find(&store.reader()?, &address)?;
+            store.remove_account(account.id).wait().map_err(|error| Refusal::Write(address, error))
+        }
+        Order::SetPassword { address, verifier } => {
+            let account = find(&store.reader()?, &address)?;
+            store.set_verifier(account.id, verifier).wait().map_err(|error| Refusal::Write(address, error))
+        }
+        Order::SetQuota { address, quota } => {
+            let account = find(&store.reader()?, &address)?;
+            store.set_quota(account.id, quota).wait().map_err(|error| Refusal::Write(address, error))
+        }
+        Order::AddAlias { address, targets } => {
+            let alias = widened(&store.reader()?, parse_address(&address)?, &targets)?;
+            store.put_alias(alias).wait().map_err(|error| Refusal::Write(address, error))
+        }
+        Order::RemoveAlias { address } => {
+            let parsed = parse_address(&address)?;
+            let known = store.reader()?.aliases()?.iter().any(|alias| alias.address.key() == parsed.key());
+            if !known {
+                return Err(Refusal::Missing(format!("alias {address}")));
+            }
+            store.remove_alias(parsed).wait().map_err(|error| Refusal::Write(address, error))
+        }
+        Order::AddDomain { domain } => {
+            let parsed = parse_domain(&domain)?;
+            store.add_domain(parsed).wait().map_err(|error| Refusal::Write(domain, error))
+        }
+        Order::RemoveDomain { domain } => {
+            let parsed = parse_domain(&domain)?;
+            if !store.reader()?.domains()?.contains(&parsed) {
+                return Err(Refusal::Missing(format!("domain {domain}")));
+            }
+            store.remove_domain(parsed).wait().map_err(|error| Refusal::Write(domain, error))
+        }
+        Order::ShowAccount { address } => {
+            let account = find(&store.reader()?, &address)?;
+            return Ok(Outcome::Accounts { accounts: vec![account_row(&account)] });
+        }
+        Order::ListAccounts { skip } => {
+            let accounts = store.reader()?.accounts()?;
+            let accounts = accounts.iter().skip(skip).take(ROWS_MAX).map(account_row).collect();
+            return Ok(Outcome::Accounts { accounts });
+        }
+        Order::ListAliases { skip } => {
+            let aliases = store.reader()?.aliases()?;
+            let aliases = aliases.iter().skip(skip).take(ROWS_MAX).map(alias_row).collect();
+            return Ok(Outcome::Aliases { aliases });
+        }
+        Order::ListDomains { skip } => {
+            let domains = store.reader()?.domains()?;
+            let domains = domains.iter().skip(skip).take(ROWS_MAX).map(ToString::to_string).collect();
+            return Ok(Outcome::Domains { domains });
+        }
+        Order::Status | Order::Carry(_) => Err(Refusal::NoServer),
+    };
+    done.map(|()| Outcome::Done)
+}
+
+/// The alias `address` with these targets beside those it has.
+fn widened(reader: &Reader, address: Address, targets: &[String]) -> Result<Alias, Refusal> {
+    let key = address.key();
+    let known = reader.aliases()?.into_iter().find(|alias| alias.address.key() == key);
+    let mut alias = known.unwrap_or(Alias { address, targets: Vec::new() });
+    for target in targets {
+        let target = find(reader, target)?.address;
+        if !alias.targets.iter().any(|known| known.key() == target.key()) {
+            alias.targets.push(target);
+        }
+    }
+    Ok(alias)
+}
+
+/// The account whose own address this is.
+fn find(reader: &Reader, address: &str) -> Result<Account, Refusal> {
+    let key = parse_address(address)?.key();
+    let found = reader.accounts()?.into_iter().find(|account| account.address.key() == key);
+    found.ok_or_else(|| Refusal::Missing(format!("account {address}")))
+}
+
+fn parse_address(given: &str) -> Result<Address, Refusal> {
+    Address::parse(given).map_err(|error| Refusal::Word { given: given.to_owned(), why: error.to_string() })
+}
+
+fn parse_domain(given: &str) -> Result<Domain, Refusal> {
+    let why = || Refusal::Word { given: given.to_owned(), why: "this is not a valid domain".into() };
+    Domain::parse(given).map_err(|_| why())
+}
+
+fn account_row(account: &Account) -> AccountRow {
+    AccountRow { address: account.address.to_string(), quota: account.quota, used: account.used }
+}
+
+fn alias_row(alias: &Alias) -> AliasRow {
+    let targets = alias.targets.iter().map(ToString::to_string).collect();
+    AliasRow { address: alias.address.to_string(), targets }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::secret::{ScramVerifier, tests::password};
+    use crate::store::{Quota, StoreConfig};
+
+    fn store() -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().unwrap();
+        let config = StoreConfig { journal_bytes: 1 << 20, reserve_bytes: 0, ..StoreConfig::default() };
+        let store = Store::open(folder.path(), &config).unwrap();
+        (folder, store)
+    }
+
+    fn add(address: &str) -> Order {
+        let verifier = ScramVerifier::derive(&password("pencil"), [1; 16], 2);
+        Order::AddAccount { address: address.into(), verifier, quota: Quota::default() }
+    }
+
+    fn reason(outcome: Outcome) -> String {
+        if let Outcome::Refused { reason } = outcome { reason } else { panic!("not refused: {outcome:?}") }
+    }
+
+    #[test]
+    fn accounts_come_change_and_go() {
+        let (_folder, store) = store();
+        assert_eq!(obey(&store, add("Ann@X.test")), Outcome::Done);
+        let address = || "ann@x.test".to_owned();
+        let quota = Quota { bytes: Some(5), messages: None };
+        assert_eq!(obey(&store, Order::SetQuota { address: address(), quota }), Outcome::Done);
+        let verifier = ScramVerifier::derive(&password("brush"), [1; 16], 2);
+        assert_eq!(obey(&store, Order::SetPassword { address: address(), verifier: verifier.clone() }), Outcome::Done);
+        assert_eq!(store.reader().unwrap().login("ann").unwrap().unwrap().1, verifier);
+        let Outcome::Accounts { accounts } = obey(&store, Order::ShowAccount { address: address() }) else { panic!() };
+        assert_eq!((accounts[0].address.as_str(), accounts[0].quota), ("Ann@x.test", quota));
+        assert_eq!(obey(&store, Order::ListAccounts { skip: 1 }), Outcome::Accounts { accounts: Vec::new() });
+        assert_eq!(obey(&store, Order::RemoveAccount { address: address() }), Outcome::Done);
+        assert_eq!(reason(obey(&store, Order::ShowAccount { address: address() })), "there is no account ann@x.test");
+    }
+
+    #[test]
+    fn an_alias_gathers_its_targets() {
+        let (_folder, store) = store();
+        for address in ["ann@x.test", "bob@x.test"] {
+            assert_eq!(obey(&store, add(address)), Outcome::Done);
+        }
+        let alias = |targets: &[&str]| Order::AddAlias {
+            address: "all@x.test".into(),
+            targets: targets.iter().map(|target| (*target).to_owned()).collect(),
+        };
+        assert_eq!(obey(&store, alias(&["ann@x.test"])), Outcome::Done);
+        assert_eq!(obey(&store, alias(&["bob@x.test", "ANN@x.test"])), Outcome::Done);
+        let Outcome::Aliases { aliases } = obey(&store, Order::ListAliases { skip: 0 }) else { panic!() };
+        assert_eq!(aliases[0].targets, ["ann@x.test", "bob@x.test"]);
+        assert_eq!(reason(obey(&store, alias(&["cas@x.test"]))), "there is no account cas@x.test");
+        let remove = || Order::RemoveAlias { address: "all@x.test".into() };
+        assert_eq!(obey(&store, remove()), Outcome::Done);
+        assert_eq!(reason(obey(&store, remove())), "there is no alias all@x.test");
+    }
+
+    #[test]
+    fn a_domain_with_accounts_stays() {
+        let (_folder, store) = store();
+        assert_eq!(obey(&store, Order::AddDomain { domain: "y.test".into() }), Outcome::Done);
+        assert_eq!(obey(&store, Order::RemoveDomain { domain: "y.test".into() }), Outcome::Done);
+        assert_eq!(obey(&store, add("ann@x.test")), Outcome::Done);
+        let refused = reason(obey(&store, Order::RemoveDomain { domain: "x.test".into() }));
+        assert!(refused.starts_with("x.test: "), "{refused}");
+        assert_eq!(reason(obey(&store, Order::RemoveDomain { domain: "z.test".into() })), "there is no domain z.test");
+    }
+
+    #[test]
+    fn a_word_that_does_not_do_is_named() {
+        let (_folder, store) = store();
+        for word in ["ann", "*@x.test", "ann+x@x.test", "@x", "a@b@"] {
+            let refused = reason(obey(&store, add(word)));
+            assert!(refused.starts_with(&format!("`{word}` does not do: ")), "{refused}");
+        }
+        assert!(reason(obey(&store, Order::AddDomain { domain: "-x".into() })).contains("`-x`"));
+        assert_eq!(reason(obey(&store, Order::Status)), "no server runs on this data folder");
+    }
+}

@@ -1,0 +1,210 @@
+//! The words of the control socket: one JSON object a line, an [`Order`] there and an [`Outcome`]
+//! back.
+//!
+//! Passwords do not travel: the command derives the SCRAM keys and sends those.
+
+use serde::{Deserialize, Serialize};
+
+use super::carry::CarryOrder;
+use crate::mail::secret::ScramVerifier;
+use crate::store::{Figures, Quota, Usage};
+
+/// Longest order in bytes, its LF included.
+pub const ORDER_LINE_MAX: usize = 512 << 10;
+
+/// Longest outcome in bytes, its LF included; long lists of accounts come in several.
+pub const OUTCOME_LINE_MAX: usize = 1 << 20;
+
+/// Most rows of one list outcome.
+pub const ROWS_MAX: usize = 1024;
+
+/// What the server, or a command that has the store open itself, is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "order", rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub enum Order {
+    /// Make an account. [`Outcome::Done`]
+    AddAccount {
+        /// Its address.
+        address: String,
+        /// The keys of its password.
+        verifier: ScramVerifier,
+        /// What it may keep.
+        quota: Quota,
+    },
+    /// Remove an account and all its mail. [`Outcome::Done`]
+    RemoveAccount {
+        /// Its address.
+        address: String,
+    },
+    /// Tell all accounts. [`Outcome::Accounts`]
+    ListAccounts {
+        /// How many were told before.
+        skip: usize,
+    },
+    /// Change a password. [`Outcome::Done`]
+    SetPassword {
+        /// The account's address.
+        address: String,
+        /// The keys of the new password.
+        verifier: ScramVerifier,
+    },
+    /// Tell one account. [`Outcome::Accounts`]
+    ShowAccount {
+        /// Its address.
+        address: String,
+    },
+    /// Change what an account may keep. [`Outcome::Done`]
+    SetQuota {
+        /// The account's address.
+        address: String,
+        /// What it may keep.
+        quota: Quota,
+    },
+    /// Let mail for an address go to these accounts too. [`Outcome::Done`]
+    AddAlias {
+        /// The address; `*@domain` for all addresses of a domain that are nobody's.
+        address: String,
+        /// Addresses of accounts.
+        targets: Vec<String>,
+    },
+    /// Remove an alias. [`Outcome::Done`]
+    RemoveAlias {
+        /// Its address.
+        address: String,
+    },
+    /// Tell all aliases. [`Outcome::Aliases`]
+    ListAliases {
+        /// How many were told before.
+        skip: usize,
+    },
+    /// Make a domain local. [`Outcome::Done`]
+    AddDomain {
+        /// Its name.
+        domain: String,
+    },
+    /// Make a domain foreign. [`Outcome::Done`]
+    RemoveDomain {
+        /// Its name.
+        domain: String,
+    },
+    /// Tell the local domains. [`Outcome::Domains`]
+    ListDomains {
+        /// How many were told before.
+        skip: usize,
+    },
+    /// Tell how the server is. [`Outcome::Status`]
+    Status,
+    /// Import and export; answered with a [`CarryOutcome`](super::CarryOutcome).
+    Carry(CarryOrder),
+}
+
+/// What came of an order.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
+pub enum Outcome {
+    /// It is done, and on disk.
+    Done,
+    /// It is not done.
+    Refused {
+        /// Why, as one sentence without its full stop.
+        reason: String,
+    },
+    /// Accounts; more follow when there are [`ROWS_MAX`].
+    Accounts {
+        /// By number.
+        accounts: Vec<AccountRow>,
+    },
+    /// Aliases; more follow when there are [`ROWS_MAX`].
+    Aliases {
+        /// By address.
+        aliases: Vec<AliasRow>,
+    },
+    /// Domains; more follow when there are [`ROWS_MAX`].
+    Domains {
+        /// By name.
+        domains: Vec<String>,
+    },
+    /// How the server is.
+    Status {
+        /// How.
+        status: Box<Status>,
+    },
+}
+
+/// An account as lists show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountRow {
+    /// Its address, which is also its login.
+    pub address: String,
+    /// What it may keep.
+    pub quota: Quota,
+    /// What it keeps.
+    pub used: Usage,
+}
+
+/// An alias as lists show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AliasRow {
+    /// What mail is addressed to.
+    pub address: String,
+    /// The accounts it goes to.
+    pub targets: Vec<String>,
+}
+
+/// How the server is.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Status {
+    /// Our version.
+    pub version: String,
+    /// The server's process.
+    pub pid: u32,
+    /// Seconds since it started.
+    pub uptime_secs: u64,
+    /// Where it listens.
+    pub listeners: Vec<ListenerStatus>,
+    /// Open connections in all.
+    pub sessions: u32,
+    /// Memory of the process, in bytes, as the kernel counts it (PSS).
+    pub memory_bytes: u64,
+    /// The most it has been (`VmHWM`), in bytes.
+    pub memory_peak_bytes: u64,
+    /// Figures of the store.
+    pub store: Figures,
+}
+
+/// One listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct ListenerStatus {
+    /// What it speaks, such as `imaps`.
+    pub name: String,
+    /// Its address and port.
+    pub address: String,
+    /// Open connections.
+    pub sessions: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::secret::tests::password;
+
+    #[test]
+    fn an_order_is_one_line_of_json_and_reads_back() {
+        let verifier = ScramVerifier::derive(&password("pencil"), [255; 16], 2);
+        let quota = Quota { bytes: Some(u64::MAX), messages: None };
+        let order = Order::AddAccount { address: "ann@pillarbox.test".into(), verifier, quota };
+        let line = serde_json::to_string(&order).unwrap();
+        assert!(!line.contains('\n') && line.len() < ORDER_LINE_MAX);
+        assert!(line.starts_with(r#"{"order":"add-account","address":"ann@pillarbox.test","#), "{line}");
+        assert_eq!(serde_json::from_str::<Order>(&line).unwrap(), order);
+    }
+
+    #[test]
+    fn an_order_with_a_misspelled_word_is_no_order() {
+        for line in [r#"{"order":"stop"}"#, r#"{"order":"list-accounts","skips":0}"#, "{}", "[]", ""] {
+            assert!(serde_json::from_str::<Order>(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What transcripts cannot show: how a receiver behaves whatever the bytes and however they are cut.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::mail::envelope::ReversePath;
+use crate::protocol::smtp::content::PIECE_MAX;
+
+/// A world that knows everybody but `n...`, and keeps what it is given.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct World {
+    said: Vec<u8>,
+    letter: Vec<u8>,
+    kept: Vec<Vec<u8>>,
+    tls_asked: bool,
+    closed: bool,
+}
+
+impl World {
+    fn answer(&mut self, request: Request) -> Answer {
+        match request {
+            Request::Sasl(_) => return Answer::Sasl(sasl::Answer::Login(Err(sasl::Refusal::Credentials))),
+            Request::Recipient(recipient) => {
+                if recipient.path.address().is_some_and(|address| address.local().starts_with('n')) {
+                    return Answer::Refused(Reply::new(550, "5.1.1", "unknown"));
+                }
+            }
+            Request::Begin(_) | Request::Discard(_) => self.letter.clear(),
+            Request::Body(piece) => {
+                assert!(!piece.is_empty() && piece.len() <= PIECE_MAX, "{} bytes", piece.len());
+                self.letter.extend(piece);
+            }
+            Request::Finish => self.kept.push(std::mem::take(&mut self.letter)),
+            Request::Sender(sender) => assert!(sender.from != ReversePath::Null || sender.role == Role::Exchange),
+        }
+        Answer::Accepted
+    }
+}
+
+fn receiver(role: Role) -> Receiver {
+    let config = SmtpConfig { message_max_bytes: 100_000, ..SmtpConfig::default() };
+    Receiver::new(Setup {
+        role,
+        name: "box.test".into(),
+        config: Arc::new(config),
+        peer: IpAddr::from([127, 0, 0, 1]),
+        starttls: true,
+        login_in_clear: true,
+    })
+}
+
+/// Plays a client that sends `input` in pieces of `cut` bytes.
+fn play(role: Role, input: &[u8], cut: usize) -> World {
+    let (mut receiver, mut world, mut rest) = (receiver(role), World::default(), input);
+    loop {
+        match receiver.next() {
+            Step::Write(bytes) => world.said.extend_from_slice(bytes),
+            Step::Ask(request) => {
+                let answer = world.answer(request);
+                receiver.resume(answer);
+            }
+            Step::Read => {
+                let offered = rest.get(..cut).unwrap_or(rest);
+                let taken = receiver.receive(offered);
+                assert!(taken <= offered.len() && (taken > 0 || offered.is_empty()));
+                rest = &rest[taken..];
+            }
+            Step::StartTls => {
+                world.tls_asked = true;
+                return world;
+            }
+            Step::Close => {
+                world.closed = true;
+                return world;
+            }
+        }
+    }
+}
+
+fn said(world: &World) -> Vec<&str> {
+    std::str::from_utf8(&world.said).unwrap().lines().collect()
+}
+
+#[test]
+fn a_large_message_passes_in_bounded_pieces() {
+    let line = "0123456789012345678901234567890123456789\r\n";
+    let body = line.repeat(2_000);
+    let input = format!("EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<b@c>\r\nDATA\r\n{body}.\r\nQUIT\r\n");
+    let world = play(Role::Exchange, input.as_bytes(), 1_000_000);
+    assert_eq!(world.kept, [body.into_bytes()]);
+}
+
+#[test]
+fn a_message_of_bare_returns_stays_within_the_size_that_was_announced() {
+    let mut input = b"EHLO c\r\nAUTH PLAIN\r\n".to_vec();
+    assert!(said(&play(Role::Submission, &input, 99)).last().unwrap().starts_with("334"));
+    input = b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<b@c>\r\nDATA\r\n".to_vec();
+    input.extend(std::iter::repeat_n(b'\n', 60_000));
+    input.extend(b"\r\n.\r\n");
+    let mut receiver = receiver(Role::Submission);
+    receiver.login =
+        Some(sasl::Identity { account: crate::mail::mailbox::AccountId(1), address: Address::parse("a@b").unwrap() });
+    let (mut world, mut rest, mut out) = (World::default(), input.as_slice(), Vec::new());
+    while !rest.is_empty() {
+        match receiver.next() {
+            Step::Read => rest = &rest[receiver.receive(rest)..],
+            Step::Write(bytes) => out.extend_from_slice(bytes),
+            Step::Ask(request) => {
+                let answer = world.answer(request);
+                receiver.resume(answer);
+            }
+            step => panic!("{step:?}"),
+        }
+    }
+    while let Step::Write(bytes) = receiver.next() {
+        out.extend_from_slice(bytes);
+    }
+    assert!(String::from_utf8(out).unwrap().ends_with("552 5.3.4 message too big\r\n"));
+    assert!(world.kept.is_empty() && world.letter.is_empty());
+}
+
+#[test]
+fn an_idle_receiver_holds_no_buffers() {
+    let mut receiver = receiver(Role::Exchange);
+    for line in ["EHLO client.test\r\n", "MAIL FROM:<a@b>\r\n", "RSET\r\n"] {
+        loop {
+            match receiver.next() {
+                Step::Write(_) => {}
+                Step::Ask(_) => receiver.resume(Answer::Accepted),
+                _ => break,
+            }
+        }
+        assert_eq!((receiver.out.capacity(), receiver.line.is_empty()), (0, true));
+        receiver.receive(line.as_bytes());
+    }
+}
+
+/// Pieces of sessions, put together at random.
+fn words() -> impl Strategy<Value = Vec<u8>> {
+    let words: Vec<&'static [u8]> = vec![
+        b"EHLO c\r\n",
+        b"HELO c\r\n",
+        b"MAIL FROM:<a@b>\r\n",
+        b"MAIL FROM:<a@b> BODY=BINARYMIME\r\n",
+        b"RCPT TO:<b@c>\r\n",
+        b"RCPT TO:<nobody@c>\r\n",
+        b"DATA\r\n",
+        b"text\r\n",
+        b"..\r\n",
+        b".\r\n",
+        b".\n",
+        b"\n",
+        b"\r",
+        b"\r\n",
+        b"BDAT 5\r\n",
+        b"BDAT 7 LAST\r\n",
+        b"BDAT 0 LAST\r\n",
+        b"BDAT 999999999\r\n",
+        b"RSET\r\n",
+        b"AUTH LOGIN\r\n",
+        b"AUTH PLAIN AHUAcA==\r\n",
+        b"*\r\n",
+        b"NOOP\r\n",
+        b"STARTTLS\r\n",
+        b"QUIT\r\n",
+        b"GET / HTTP/1.1\r\n",
+        b"\x16",
+        b"\0",
+    ];
+    prop::collection::vec(prop::sample::select(words), 0..40).prop_map(|words| words.concat())
+}
+
+proptest! {
+    #[test]
+    fn how_the_bytes_are_cut_changes_nothing(input in words(), cut in 1_usize..30, submission in any::<bool>()) {
+        let role = if submission { Role::Submission } else { Role::Exchange };
+        prop_assert_eq!(play(role, &input, cut), play(role, &input, 100_000));
+    }
+
+    #[test]
+    fn nothing_kept_on_port_25_has_a_bare_cr_or_lf(input in words(), data in any::<bool>()) {
+        let start: &[u8] = if data { b"DATA\r\n" } else { b"BDAT 5\r\ntext\r" };
+        let input = [b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<b@c>\r\n", start, input.as_slice()].concat();
+        if !input.windows(10).any(|ten| ten == b"BINARYMIME") {
+            for kept in play(Role::Exchange, &input, 1000).kept {
+                let text = String::from_utf8(kept).unwrap().replace("\r\n", "");
+                prop_assert!(!text.contains(['\r', '\n']));
+            }
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_taken_without_a_panic(input in prop::collection::vec(any::<u8>(), 0..300), cut in 1_usize..30) {
+        prop_assert!(play(Role::Submission, &input, cut).closed);
+    }
+}

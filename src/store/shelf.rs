@@ -1,0 +1,139 @@
+//! Bodies on their shelf: how their pieces, records and structures come and go in the tables.
+//!
+//! A body's last piece is apart, in TAIL, while it is small: between full pieces it would have a
+//! page of its own, and in TAIL it shares one. So a mail of 4,100 bytes costs 4 KiB and not 8.
+//! References are counted in the body's record; the last one to go takes the body along, or
+//! leaves a large one to the sweep.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use crate::mail::message::BlobId;
+
+use super::blob::{self, BlobRecord, PieceSource};
+use super::engine::Shared;
+use super::error::{ReadError, Trouble};
+use super::record::Record;
+use super::table::{BLOB, PIECE, SWEEP_BODY, SWEEP_STAGED, TAIL, Tables, load};
+
+/// A last piece below this many bytes goes to TAIL: two of them fit a page.
+const TAIL_MAX: usize = 2000;
+
+/// Puts one piece on the shelf.
+pub(super) fn put_piece(tables: &mut Tables<'_>, id: u64, index: u32, piece: &[u8]) -> Result<(), Trouble> {
+    // Pieces are cut from large to small, so a small one is the last.
+    if piece.len() < TAIL_MAX {
+        tables.tail()?.insert(id, piece)?;
+    } else {
+        tables.piece()?.insert((id, index), piece)?;
+    }
+    Ok(())
+}
+
+/// Puts a body's record and structure on the shelf, and its pieces where they are not staged yet.
+pub(super) fn put_body(
+    tables: &mut Tables<'_>,
+    id: u64,
+    record: &BlobRecord,
+    structure: &[u8],
+    stored: Option<&[u8]>,
+) -> Result<(), Trouble> {
+    tables.blob()?.insert(id, record.encode()?.as_slice())?;
+    tables.env()?.insert(id, structure)?;
+    tables.progress.blob = tables.progress.blob.max(id.saturating_add(1));
+    tables.progress.kept = tables.progress.kept.saturating_add(space_of(record, structure.len()));
+    let Some(stored) = stored else {
+        tables.sweep()?.remove((SWEEP_STAGED, id))?;
+        return Ok(());
+    };
+    let mut trouble = None;
+    let cut = blob::cut(BlobId(id), stored, &mut |index, piece| {
+        trouble = put_piece(tables, id, index, piece).err();
+        Ok(trouble.is_none())
+    });
+    match (trouble, cut) {
+        (Some(trouble), _) => Err(trouble),
+        (None, Err(_)) => Err(Trouble::damaged("body of a change")),
+        (None, Ok(())) => Ok(()),
+    }
+}
+
+/// Bytes of the index that a body takes up, by a cautious estimate: its pieces in their pages, its
+/// structure and its messages' rows in pages half full.
+fn space_of(record: &BlobRecord, structure: usize) -> u64 {
+    record.stored + record.stored / 16 + 2 * structure as u64 + 4096
+}
+
+/// Counts one reference to a body out. The last one removes it, or leaves that to the sweep when
+/// this transaction has removed enough.
+pub(super) fn release(tables: &mut Tables<'_>, id: u64) -> Result<(), Trouble> {
+    let mut record: BlobRecord = load(tables.blob()?, id)?.ok_or_else(|| Trouble::damaged("message without a body"))?;
+    record.refs = record.refs.saturating_sub(1);
+    let pieces = blob::piece_count(record.stored);
+    match tables.pieces_left.checked_sub(pieces.max(1)) {
+        Some(left) if record.refs == 0 => {
+            tables.pieces_left = left;
+            let tail = tables.tail()?.remove(id)?.is_some();
+            for index in 0..pieces.saturating_sub(u32::from(tail)) {
+                tables.piece()?.remove((id, index))?;
+            }
+            erase(tables, id)
+        }
+        _ => {
+            if record.refs == 0 {
+                tables.leave_to_sweep(SWEEP_BODY, id)?;
+            }
+            tables.blob()?.insert(id, record.encode()?.as_slice())?;
+            Ok(())
+        }
+    }
+}
+
+/// Removes what is kept of a body beside its pieces; a body that was never finished has nothing.
+pub(super) fn erase(tables: &mut Tables<'_>, id: u64) -> Result<(), Trouble> {
+    let structure = tables.env()?.remove(id)?.map_or(0, |value| value.value().len());
+    let record = tables.blob()?.remove(id)?.map(|value| BlobRecord::decode(value.value())).transpose()?;
+    let space = record.map_or(0, |record| space_of(&record, structure));
+    tables.progress.kept = tables.progress.kept.saturating_sub(space);
+    Ok(())
+}
+
+/// Bodies as [`super::Body`] reads them: each piece in a transaction of its own, because a slow
+/// client would keep one open for minutes and the file would grow meanwhile.
+#[derive(Debug)]
+pub(super) struct Pieces {
+    shared: Arc<Shared>,
+    /// The last piece's index, once the record was read.
+    last: Cell<Option<u32>>,
+}
+
+impl Pieces {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, last: Cell::new(None) }
+    }
+
+    fn find(&self, blob: BlobId, index: u32, take: &mut dyn FnMut(&[u8])) -> Result<(), Trouble> {
+        let transaction = self.shared.begin_read().map_err(|_| Trouble::damaged("the index is not open"))?;
+        let tail = if self.last.get() == Some(index) { transaction.open_table(TAIL)?.get(blob.0)? } else { None };
+        let piece = match tail {
+            Some(piece) => Some(piece),
+            None => transaction.open_table(PIECE)?.get((blob.0, index))?,
+        };
+        take(piece.ok_or_else(|| Trouble::damaged("body: the message may have been removed"))?.value());
+        Ok(())
+    }
+}
+
+impl PieceSource for Pieces {
+    fn record(&self, blob: BlobId) -> Result<Option<BlobRecord>, ReadError> {
+        let transaction = self.shared.begin_read()?;
+        let read = || load(&transaction.open_table(BLOB)?, blob.0);
+        let record: Option<BlobRecord> = read().map_err(|trouble| self.shared.failed(trouble))?;
+        self.last.set(record.as_ref().and_then(|record| blob::piece_count(record.stored).checked_sub(1)));
+        Ok(record)
+    }
+
+    fn piece(&self, blob: BlobId, index: u32, take: &mut dyn FnMut(&[u8])) -> Result<(), ReadError> {
+        self.find(blob, index, take).map_err(|trouble| self.shared.failed(trouble))
+    }
+}

@@ -1,0 +1,134 @@
+//! Accounts, aliases, domains, logins, notes.
+
+use super::*;
+
+fn local(ids: &[AccountId]) -> Route {
+    Route::Local(ids.to_vec())
+}
+
+fn alias(from: &str, to: &[&str]) -> Alias {
+    Alias { address: address(from), targets: to.iter().map(|to| address(to)).collect() }
+}
+
+#[test]
+fn mail_is_routed_to_accounts_aliases_details_catch_alls_and_postmaster() {
+    let rig = Rig::new();
+    let (ann, _) = rig.account("ann");
+    let (bob, _) = rig.account("bob");
+    let route = |to: &str| rig.reader().route(&address(to)).unwrap();
+    assert_eq!(route("ANN@Pillar.Test"), local(&[ann]));
+    assert_eq!(route("ann+lists@pillar.test"), local(&[ann]));
+    assert_eq!(route("eve@pillar.test"), Route::Unknown);
+    assert_eq!(route("ann@elsewhere.test"), Route::Remote);
+    assert_eq!(route("postmaster@pillar.test"), local(&[ann]));
+
+    rig.store
+        .put_alias(alias("team@pillar.test", &["bob@pillar.test", "ann@pillar.test", "BOB@pillar.test"]))
+        .wait()
+        .unwrap();
+    assert_eq!(route("team+x@pillar.test"), local(&[bob, ann]));
+    rig.store.put_alias(alias("*@pillar.test", &["bob@pillar.test"])).wait().unwrap();
+    assert_eq!(route("eve@pillar.test"), local(&[bob]));
+    assert_eq!(route("postmaster@pillar.test"), local(&[bob]));
+    assert_eq!(route("ann@pillar.test"), local(&[ann]));
+    rig.store.put_alias(alias("team@pillar.test", &["ann@pillar.test"])).wait().unwrap();
+    assert_eq!(route("team@pillar.test"), local(&[ann]));
+
+    let may = |account, from: &str| rig.reader().may_send_as(account, &address(from)).unwrap();
+    assert!(may(ann, "ann+x@pillar.test") && may(ann, "team@pillar.test") && may(bob, "any@pillar.test"));
+    assert!(!may(ann, "bob@pillar.test") && !may(bob, "team@pillar.test") && !may(ann, "ann@elsewhere.test"));
+}
+
+#[test]
+fn an_alias_needs_a_local_domain_and_accounts() {
+    let rig = Rig::new();
+    rig.account("ann");
+    let put = |from, to: &[&str]| rig.store.put_alias(alias(from, to)).wait();
+    assert!(matches!(put("a@other.test", &["ann@pillar.test"]), Err(WriteError::NotAllowed(_))));
+    assert_eq!(put("a@pillar.test", &["eve@pillar.test"]), Err(WriteError::NoSuchAccount));
+    assert_eq!(put("ann@pillar.test", &["ann@pillar.test"]), Err(WriteError::Exists));
+    assert!(matches!(put("a@pillar.test", &[]), Err(WriteError::NotAllowed(_))));
+    put("b@pillar.test", &["ann@pillar.test"]).unwrap();
+    put("A@pillar.test", &["ann@pillar.test"]).unwrap();
+    let aliases = rig.reader().aliases().unwrap();
+    assert_eq!(aliases, [alias("A@pillar.test", &["ann@pillar.test"]), alias("b@pillar.test", &["ann@pillar.test"])]);
+    // An alias's address is nobody else's.
+    let taken = rig.store.add_account(address("B@pillar.test"), verifier(), Quota::default()).wait();
+    assert_eq!(taken, Err(WriteError::Exists));
+    rig.store.remove_alias(address("a@pillar.test")).wait().unwrap();
+    assert!(matches!(rig.store.remove_alias(address("a@pillar.test")).wait(), Err(WriteError::NotAllowed(_))));
+    assert_eq!(rig.reader().aliases().unwrap().len(), 1);
+}
+
+#[test]
+fn a_domain_goes_only_when_nobody_is_in_it() {
+    let rig = Rig::new();
+    let (ann, _) = rig.account("ann");
+    let domain = |name| Domain::parse(name).unwrap();
+    rig.store.add_domain(domain("other.test")).wait().unwrap();
+    rig.store.add_domain(domain("other.test")).wait().unwrap();
+    assert_eq!(rig.reader().domains().unwrap(), [domain("other.test"), domain("pillar.test")]);
+    assert_eq!(rig.reader().route(&address("x@other.test")).unwrap(), Route::Unknown);
+    assert!(matches!(rig.store.remove_domain(domain("pillar.test")).wait(), Err(WriteError::NotAllowed(_))));
+    rig.store.remove_domain(domain("other.test")).wait().unwrap();
+    assert!(matches!(rig.store.remove_domain(domain("other.test")).wait(), Err(WriteError::NotAllowed(_))));
+    rig.store.remove_account(ann).wait().unwrap();
+    rig.store.remove_domain(domain("pillar.test")).wait().unwrap();
+    assert_eq!(rig.reader().domains().unwrap(), []);
+}
+
+#[test]
+fn a_login_is_an_address_or_an_unambiguous_local_part() {
+    let rig = Rig::new();
+    let (ann, _) = rig.account("ann");
+    rig.account("annabel");
+    let login = |name: &str| rig.reader().login(name).unwrap().map(|(account, _)| account.id);
+    assert_eq!(login("Ann@pillar.test"), Some(ann));
+    assert_eq!(login("ANN"), Some(ann));
+    assert_eq!(login("an"), None);
+    assert_eq!(login(""), None);
+    assert_eq!(login("ann+x@pillar.test"), None);
+    rig.store.put_alias(alias("info@pillar.test", &["ann@pillar.test"])).wait().unwrap();
+    assert_eq!(login("info"), None);
+    rig.store.add_account(address("ann@other.test"), verifier(), Quota::default()).wait().unwrap();
+    assert_eq!(login("ann"), None);
+    assert_eq!(login("ann@pillar.test"), Some(ann));
+
+    let new = ScramVerifier { iterations: 9, ..verifier() };
+    rig.store.set_verifier(ann, new.clone()).wait().unwrap();
+    assert_eq!(rig.killed().reader().login("ann@pillar.test").unwrap().unwrap().1, new);
+}
+
+#[test]
+fn a_removed_account_takes_its_mail_and_its_own_aliases_along() {
+    let rig = Rig::new();
+    let (ann, _) = rig.account("ann");
+    let (bob, inbox) = rig.account("bob");
+    rig.deliver(b"both", &[ann, bob]);
+    rig.deliver(b"ann alone", &[ann]);
+    rig.store.put_alias(alias("all@pillar.test", &["ann@pillar.test", "bob@pillar.test"])).wait().unwrap();
+    rig.store.put_alias(alias("a@pillar.test", &["ann@pillar.test"])).wait().unwrap();
+    rig.store.remove_account(ann).wait().unwrap();
+    assert_eq!(rig.store.remove_account(ann).wait(), Err(WriteError::NoSuchAccount));
+    assert_eq!(rig.reader().aliases().unwrap(), [alias("all@pillar.test", &["bob@pillar.test"])]);
+    assert_eq!(rig.reader().accounts().unwrap().len(), 1);
+    assert_eq!(rig.reader().mailboxes(ann).unwrap().len(), 0);
+    assert_eq!(rig.reader().subscriptions(ann).unwrap(), []);
+    rig.swept();
+    check(&rig.store);
+    assert_eq!(rig.body(inbox, 1), b"both");
+    // Its number is not given away again.
+    let next = rig.account("ann").0;
+    assert!(next > bob);
+}
+
+#[test]
+fn a_note_is_kept_and_bounded() {
+    let rig = Rig::new();
+    rig.store.put_note("import", b"42".to_vec()).wait().unwrap();
+    assert_eq!(rig.reader().note("import").unwrap(), Some(b"42".to_vec()));
+    assert_eq!(rig.reader().note("none").unwrap(), None);
+    let large = rig.store.put_note("import", vec![0; NOTE_MAX + 1]).wait();
+    assert_eq!(large, Err(WriteError::Limit("size of a note")));
+    assert_eq!(rig.killed().reader().note("import").unwrap(), Some(b"42".to_vec()));
+}

@@ -1,0 +1,318 @@
+//! Kills, power cuts, failing and full disks.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicI64};
+
+use super::*;
+use crate::store::disk::Disk;
+
+/// A disk that fails every write and sync once its fuse has burnt down.
+#[derive(Debug)]
+struct Fused {
+    disk: MemoryDisk,
+    fuse: Arc<Fuse>,
+}
+
+#[derive(Debug)]
+struct Fuse {
+    left: AtomicI64,
+    /// Reads fail as well.
+    reads: AtomicBool,
+}
+
+impl Fuse {
+    fn new(left: i64) -> Arc<Self> {
+        Arc::new(Self { left: left.into(), reads: false.into() })
+    }
+
+    fn burn(&self) -> io::Result<()> {
+        let alive = self.left.fetch_sub(1, Ordering::Relaxed) > 0;
+        if alive { Ok(()) } else { Err(io::Error::other("the disk is gone")) }
+    }
+}
+
+impl Disk for Fused {
+    fn len(&self) -> io::Result<u64> {
+        self.disk.len()
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.fuse.burn()?;
+        self.disk.set_len(len)
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        if self.fuse.reads.load(Ordering::Relaxed) {
+            return Err(io::Error::other("the disk can't be read"));
+        }
+        self.disk.read_at(offset, buffer)
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.fuse.burn()?;
+        self.disk.write_at(offset, bytes)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.fuse.burn()?;
+        self.disk.sync()
+    }
+
+    fn try_lock(&self) -> io::Result<bool> {
+        self.disk.try_lock()
+    }
+
+    fn unlock(&self) -> io::Result<()> {
+        self.disk.unlock()
+    }
+}
+
+fn fused(index: &MemoryDisk, journal: &MemoryDisk, fuse: &Arc<Fuse>) -> Disks {
+    let disk = |disk: &MemoryDisk| Arc::new(Fused { disk: disk.clone(), fuse: fuse.clone() });
+    Disks { index: disk(index), journal: disk(journal) }
+}
+
+/// A random choice, the same in every run.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % sides
+    }
+}
+
+#[test]
+fn an_acknowledged_message_survives_a_power_cut_at_any_write() {
+    let base = Rig::new();
+    let (ann, inbox) = base.account("ann");
+    base.store.close().unwrap();
+    let mut dice = Dice(5);
+    for writes in (0..60).chain([80, 120, 200, 300, 500, 800]) {
+        let (index, journal) = (base.index.fork(), base.journal.fork());
+        let fuse = Fuse::new(writes);
+        let mut acknowledged = Vec::new();
+        if let Ok(store) = Store::open_on(fused(&index, &journal, &fuse), base.folder.path(), &config()) {
+            for number in 0..20_usize {
+                // Now and then a message that goes through the staging.
+                let size = if number % 7 == 6 { 200_000 } else { 2000 };
+                let body = noise(size, number as u64 + 1);
+                let to = vec![(ann, Folder::Inbox)];
+                if let Ok(placed) = store.deliver(letter(base.folder.path(), &body), to).wait() {
+                    acknowledged.push((placed[0].1, body));
+                }
+            }
+            let _ = store.close();
+        }
+        // What was not synced is lost in part.
+        let kept = dice.roll(5);
+        let mut keep = || dice.roll(4) < kept;
+        let (index, journal) = (index.power_cut(&mut keep), journal.power_cut(&mut keep));
+        let rig = Rig::start(index, journal, config());
+        rig.swept();
+        check(&rig.store);
+        for (uid, body) in &acknowledged {
+            assert!(rig.body(inbox, uid.get()) == *body, "lost {uid:?} after {writes} writes");
+        }
+        let there = rig.facts(inbox).messages as usize;
+        assert!((acknowledged.len()..=20).contains(&there), "{there} after {writes} writes");
+    }
+}
+
+#[test]
+fn modseqs_rise_over_kills_and_are_never_given_twice() {
+    let mut rig = Rig::new();
+    let (ann, inbox) = rig.account("ann");
+    let mut highest = ModSeq(0);
+    for round in 0..6_u32 {
+        for _ in 0..5 {
+            rig.deliver(b"x", &[ann]);
+            let now = rig.facts(inbox).highest_modseq;
+            assert!(now > highest);
+            highest = now;
+        }
+        rig = rig.killed();
+        assert_eq!(rig.facts(inbox).messages, (round + 1) * 5);
+        assert_eq!(rig.facts(inbox).highest_modseq, highest);
+    }
+}
+
+#[test]
+fn a_journal_of_many_laps_is_checkpointed_and_replayed() {
+    let rig = Rig::with(StoreConfig { journal_bytes: 128 << 10, ..config() });
+    let (ann, inbox) = rig.account("ann");
+    for number in 0..200_u64 {
+        rig.deliver(&noise(3000, number), &[ann]);
+    }
+    // Larger than the ring ever takes, but small enough not to be staged: goes by a checkpoint.
+    rig.deliver(&noise(100_000, 1000), &[ann]);
+    assert!(rig.store.figures().checkpoints > 5);
+    let rig = rig.killed();
+    assert_eq!(rig.reader().uids(inbox).unwrap(), span(1, 201));
+    assert!((0..200_u32).all(|number| rig.body(inbox, number + 1) == noise(3000, number.into())));
+    check(&rig.store);
+}
+
+#[test]
+fn a_store_whose_disk_fails_and_recovers_goes_on_without_a_restart() {
+    let base = Rig::new();
+    let (ann, inbox) = base.account("ann");
+    base.store.close().unwrap();
+    let (index, journal) = (base.index.fork(), base.journal.fork());
+    let fuse = Fuse::new(i64::MAX);
+    let store = Store::open_on(fused(&index, &journal, &fuse), base.folder.path(), &config()).unwrap();
+    let deliver = || {
+        let letter = letter(base.folder.path(), b"letter");
+        store.deliver(letter, vec![(ann, Folder::Inbox)]).wait()
+    };
+    let mut kept = 0;
+    // The first write fails, then the journal's sync.
+    for round in 0..2 {
+        kept += u32::from(deliver().is_ok());
+        fuse.left.store(round, Ordering::Relaxed);
+        assert!(matches!(deliver(), Err(WriteError::Storage(_))));
+        fuse.left.store(i64::MAX, Ordering::Relaxed);
+        // An attempt to reopen that failed is not repeated at once.
+        let until = Instant::now() + Duration::from_secs(5);
+        let mut again = deliver();
+        while again.is_err() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(50));
+            again = deliver();
+        }
+        again.unwrap();
+        kept += 1;
+        check(&store);
+        // What was refused may have reached the journal all the same.
+        let there = store.reader().unwrap().mailbox(inbox).unwrap().unwrap().messages;
+        assert!(there >= kept);
+        kept = there;
+    }
+}
+
+#[test]
+fn a_reader_of_a_failed_disk_brings_the_store_back() {
+    let base = Rig::with(StoreConfig { cache_bytes: 0, ..config() });
+    let (ann, inbox) = base.account("ann");
+    base.deliver(&noise(100_000, 1), &[ann]);
+    base.store.close().unwrap();
+    let (index, journal) = (base.index.fork(), base.journal.fork());
+    let fuse = Fuse::new(i64::MAX);
+    let store = Store::open_on(fused(&index, &journal, &fuse), base.folder.path(), &base.config).unwrap();
+    let look = || {
+        store
+            .reader()
+            .and_then(|reader| reader.message(inbox, uid(1)))
+            .and_then(|found| store.body(found.unwrap().blob))
+            .and_then(|mut body| body.read(0, 9).map(<[u8]>::to_vec))
+    };
+    look().unwrap();
+    fuse.reads.store(true, Ordering::Relaxed);
+    assert!(matches!(look(), Err(ReadError::Storage(_))));
+    fuse.reads.store(false, Ordering::Relaxed);
+    let until = Instant::now() + Duration::from_secs(5);
+    while look().is_err() {
+        assert!(Instant::now() < until, "{:?}", look());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_mail_and_still_lets_delete() {
+    let rig = Rig::new();
+    let (ann, inbox) = rig.account("ann");
+    rig.deliver(b"x", &[ann]);
+    rig.store.close().unwrap();
+    let full = Rig::start(rig.index.fork(), rig.journal.fork(), StoreConfig { reserve_bytes: u64::MAX, ..config() });
+    assert!(matches!(full.store.spool(), Err(WriteError::DiskFull)));
+    let refused = full.store.deliver(full.letter(b"y"), vec![(ann, Folder::Inbox)]).wait();
+    assert_eq!(refused, Err(WriteError::DiskFull));
+    assert_eq!(full.store.append(inbox, vec![full.letter(&noise(300_000, 1))]).wait(), Err(WriteError::DiskFull));
+    assert_eq!(full.store.copy(inbox, uids(&[1]), inbox).wait(), Err(WriteError::DiskFull));
+    full.store.flag(inbox, uids(&[1]), FlagMode::Add, names(SystemFlags::SEEN, &[]), None).wait().unwrap();
+    assert_eq!(full.store.remove(inbox, uids(&[1])).wait(), Ok(uids(&[1])));
+    check(&full.store);
+}
+
+#[test]
+fn a_body_left_half_staged_is_removed_at_the_next_start() {
+    let rig = Rig::new();
+    let (ann, inbox) = rig.account("ann");
+    let waiting = rig.store.deliver(rig.letter(&noise(20 << 20, 1)), vec![(ann, Folder::Inbox)]);
+    let until = Instant::now() + Duration::from_secs(20);
+    while rig.reader().table(PIECE).unwrap().first().unwrap().is_none() && Instant::now() < until {
+        std::thread::yield_now();
+    }
+    // A clean close publishes what is staged, without the message.
+    rig.store.close().unwrap();
+    assert_eq!(waiting.wait(), Err(WriteError::Closed));
+    let rig = rig.killed();
+    rig.swept();
+    assert_eq!(rig.facts(inbox).messages, 0);
+    assert!(rig.reader().table(PIECE).unwrap().first().unwrap().is_none());
+    assert!(rig.reader().table(TAIL).unwrap().first().unwrap().is_none());
+    check(&rig.store);
+}
+
+#[test]
+fn a_closed_store_says_so_and_opens_again_with_nothing_to_replay() {
+    let rig = Rig::new();
+    let (ann, inbox) = rig.account("ann");
+    rig.deliver(b"x", &[ann]);
+    let reader = rig.reader();
+    rig.store.close().unwrap();
+    assert_eq!(rig.store.close(), Err(WriteError::Closed));
+    assert_eq!(rig.store.deliver(rig.letter(b"y"), vec![(ann, Folder::Inbox)]).wait(), Err(WriteError::Closed));
+    assert_eq!(rig.store.reader().err(), Some(ReadError::Closed));
+    assert!(matches!(rig.store.spool(), Err(WriteError::Closed)));
+    drop(reader);
+    let again = Rig::start(rig.index.clone(), rig.journal.clone(), config());
+    assert_eq!(again.facts(inbox).messages, 1);
+    assert_eq!(again.store.figures().checkpoints, 0);
+}
+
+#[test]
+fn real_files_are_private_and_belong_to_one_process_at_a_time() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let store = Store::open(&data, &config()).unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&data), 0o700);
+    assert_eq!(mode(&data.join(INDEX_FILE)), 0o600);
+    assert_eq!(mode(&data.join(JOURNAL_FILE)), 0o600);
+    let refused = Store::open(&data, &config()).err();
+    assert_eq!(refused, Some(OpenError::InUse(data.clone())));
+    assert!(refused.unwrap().to_string().contains("another process"));
+    store.add_account(address("ann@pillar.test"), verifier(), Quota::default()).wait().unwrap();
+    assert!(store.figures().store_bytes > 1 << 20);
+    store.close().unwrap();
+    let store = Store::open(&data, &config()).unwrap();
+    assert_eq!(store.reader().unwrap().accounts().unwrap().len(), 1);
+    store.close().unwrap();
+
+    // Another store's journal is not replayed into this one.
+    let other = folder.path().join("other");
+    Store::open(&other, &config()).unwrap().close().unwrap();
+    std::fs::copy(other.join(JOURNAL_FILE), data.join(JOURNAL_FILE)).unwrap();
+    let refused = Store::open(&data, &config()).err();
+    assert_eq!(refused, Some(OpenError::ForeignJournal(data.clone())));
+    // A failed opening leaves no lock behind.
+    assert_eq!(Store::open(&data, &config()).err(), refused);
+}
+
+#[test]
+fn a_store_of_a_newer_schema_is_left_alone() {
+    let rig = Rig::new();
+    rig.store.close().unwrap();
+    {
+        let backend = crate::store::backend::IndexBackend(Arc::new(rig.index.clone()));
+        let index = redb::Database::builder().create_with_backend(backend).unwrap();
+        let transaction = index.begin_write().unwrap();
+        let newer = (SCHEMA + 1).to_le_bytes();
+        transaction.open_table(super::super::table::STATE).unwrap().insert("schema", newer.as_slice()).unwrap();
+        transaction.commit().unwrap();
+    }
+    let disks = Disks { index: Arc::new(rig.index.clone()), journal: Arc::new(rig.journal.clone()) };
+    let refused = Store::open_on(disks, rig.folder.path(), &config()).err();
+    assert_eq!(refused, Some(OpenError::NewerSchema { found: SCHEMA + 1, known: SCHEMA }));
+}

@@ -1,0 +1,233 @@
+//! The store as a whole: each test drives the facade and looks at what is left after a kill.
+
+mod accounts; //  accounts, aliases, domains, logins
+mod delivery; //  messages: deliver, append, flag, copy, move, expunge, quotas
+mod failure; //   kills, power cuts, failing and full disks
+mod mailboxes; // create, rename, delete, subscribe
+mod model; //     random commands against a plain model
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use redb::ReadableTable;
+use tempfile::TempDir;
+
+use super::blob::{BlobRecord, piece_count};
+use super::disk::{Disks, MemoryDisk};
+use super::record::{MessageRecord, Record};
+use super::table::{BLOB, ENV, MSG, PIECE, SWEEP, TAIL};
+use super::*;
+use crate::mail::date::Timestamp;
+use crate::mail::message::{Flags, Keyword, SystemFlags};
+
+/// A store on two disks in memory.
+struct Rig {
+    store: Store,
+    index: MemoryDisk,
+    journal: MemoryDisk,
+    folder: TempDir,
+    config: StoreConfig,
+}
+
+fn config() -> StoreConfig {
+    StoreConfig { cache_bytes: 1 << 20, journal_bytes: 1 << 20, reserve_bytes: 0 }
+}
+
+impl Rig {
+    fn new() -> Self {
+        Self::with(config())
+    }
+
+    fn with(config: StoreConfig) -> Self {
+        Self::start(MemoryDisk::default(), MemoryDisk::default(), config)
+    }
+
+    fn start(index: MemoryDisk, journal: MemoryDisk, config: StoreConfig) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let disks = Disks { index: Arc::new(index.clone()), journal: Arc::new(journal.clone()) };
+        let store = Store::open_on(disks, folder.path(), &config).unwrap();
+        Self { store, index, journal, folder, config }
+    }
+
+    /// What a new process finds after this one was killed.
+    fn killed(&self) -> Self {
+        Self::start(self.index.fork(), self.journal.fork(), self.config.clone())
+    }
+
+    fn reader(&self) -> Reader {
+        self.store.reader().unwrap()
+    }
+
+    /// An account `name@pillar.test` and its INBOX.
+    fn account(&self, name: &str) -> (AccountId, MailboxId) {
+        let added = self.store.add_account(address(&format!("{name}@pillar.test")), verifier(), Quota::default());
+        let id = added.wait().unwrap();
+        (id, self.mailbox(id, "INBOX"))
+    }
+
+    fn mailbox(&self, account: AccountId, name: &str) -> MailboxId {
+        self.reader().mailbox_named(account, &mailbox_name(name)).unwrap().unwrap().id
+    }
+
+    fn facts(&self, mailbox: MailboxId) -> Mailbox {
+        self.reader().mailbox(mailbox).unwrap().unwrap()
+    }
+
+    fn letter(&self, body: &[u8]) -> NewMessage {
+        letter(self.folder.path(), body)
+    }
+
+    /// Delivers to INBOX.
+    fn deliver(&self, body: &[u8], to: &[AccountId]) -> Vec<(MailboxId, Uid)> {
+        let to = to.iter().map(|id| (*id, Folder::Inbox)).collect();
+        self.store.deliver(self.letter(body), to).wait().unwrap()
+    }
+
+    fn body(&self, mailbox: MailboxId, number: u32) -> Vec<u8> {
+        let message = self.reader().message(mailbox, uid(number)).unwrap().unwrap();
+        let bytes = read_body(&self.store, message.blob);
+        assert_eq!(bytes.len(), message.size as usize);
+        bytes
+    }
+
+    fn flags(&self, mailbox: MailboxId, number: u32) -> Vec<String> {
+        let keywords = self.facts(mailbox).keywords;
+        let flags = self.reader().message(mailbox, uid(number)).unwrap().unwrap().flags;
+        flag_words(flags, &keywords)
+    }
+
+    /// Waits until nothing is left to be removed.
+    fn swept(&self) {
+        let until = Instant::now() + Duration::from_secs(20);
+        while self.reader().table(SWEEP).unwrap().first().unwrap().is_some() {
+            assert!(Instant::now() < until, "the sweep does not end");
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+}
+
+fn letter(folder: &Path, body: &[u8]) -> NewMessage {
+    let mut spool = Spool::new(folder.into());
+    spool.write(body).unwrap();
+    NewMessage {
+        body: spool.finish().unwrap(),
+        structure: Structure::default(),
+        internal_date: ZonedTime { at: Timestamp(1_000_000), offset_mins: 60 },
+        flags: FlagNames::default(),
+    }
+}
+
+fn read_body(store: &Store, blob: BlobId) -> Vec<u8> {
+    let mut body = store.body(blob).unwrap();
+    let mut bytes = Vec::new();
+    while (bytes.len() as u64) < body.len() {
+        bytes.extend_from_slice(body.read(bytes.len() as u64, 65_536).unwrap());
+    }
+    bytes
+}
+
+fn address(text: &str) -> Address {
+    Address::parse(text).unwrap()
+}
+
+fn mailbox_name(name: &str) -> MailboxName {
+    MailboxName::new(name).unwrap()
+}
+
+fn uid(number: u32) -> Uid {
+    Uid::new(number).unwrap()
+}
+
+fn uids(numbers: &[u32]) -> UidSet {
+    numbers.iter().map(|number| uid(*number)).collect()
+}
+
+fn span(first: u32, last: u32) -> UidSet {
+    let mut set = UidSet::new();
+    set.insert_range(uid(first), uid(last));
+    set
+}
+
+fn names(system: SystemFlags, keywords: &[&str]) -> FlagNames {
+    FlagNames { system, keywords: keywords.iter().map(|name| Keyword::new(name).unwrap()).collect() }
+}
+
+fn flag_words(flags: Flags, keywords: &crate::mail::message::Keywords) -> Vec<String> {
+    let system = ["Answered", "Flagged", "Deleted", "Seen", "Draft"].into_iter().enumerate();
+    let system = system.filter(|(bit, _)| flags.system.0 >> bit & 1 == 1).map(|(_, name)| name.to_owned());
+    let mut words =
+        system.chain(keywords.names(flags.keywords).map(|name| name.as_str().to_owned())).collect::<Vec<_>>();
+    words.sort();
+    words
+}
+
+fn verifier() -> ScramVerifier {
+    ScramVerifier { salt: [1; 16], iterations: 4096, stored_key: [2; 32], server_key: [3; 32] }
+}
+
+/// Bytes that do not compress.
+fn noise(length: usize, seed: u64) -> Vec<u8> {
+    let mut state = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mut bytes = Vec::with_capacity(length + 8);
+    while bytes.len() < length {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        bytes.extend_from_slice(&state.to_le_bytes());
+    }
+    bytes.truncate(length);
+    bytes
+}
+
+/// Everything that is counted or linked is as a recount finds it.
+fn check(store: &Store) {
+    let reader = store.reader().unwrap();
+    let mut referred: BTreeMap<u64, u32> = BTreeMap::new();
+    let mut highest = 0;
+    for row in reader.table(MSG).unwrap().iter().unwrap() {
+        let row = MessageRecord::decode(row.unwrap().1.value()).unwrap();
+        *referred.entry(row.blob).or_default() += 1;
+        highest = highest.max(row.modseq);
+    }
+    let mut known = Vec::new();
+    for row in reader.table(BLOB).unwrap().iter().unwrap() {
+        let (id, record) = row.unwrap();
+        let record = BlobRecord::decode(record.value()).unwrap();
+        assert_eq!(record.refs, referred.remove(&id.value()).unwrap_or(0), "references of body {}", id.value());
+        known.push((id.value(), piece_count(record.stored)));
+    }
+    assert!(referred.is_empty(), "messages without a body: {referred:?}");
+    if reader.table(SWEEP).unwrap().first().unwrap().is_none() {
+        let pieces = known.iter().flat_map(|(id, count)| (0..*count).map(|index| (*id, index))).collect::<Vec<_>>();
+        let (large, tails) = (reader.table(PIECE).unwrap(), reader.table(TAIL).unwrap());
+        let mut there = large.iter().unwrap().map(|row| row.unwrap().0.value()).collect::<Vec<_>>();
+        let last = |id: u64| known.iter().find(|(known, _)| *known == id).map_or(0, |(_, count)| count - 1);
+        there.extend(tails.iter().unwrap().map(|row| row.unwrap().0.value()).map(|id| (id, last(id))));
+        there.sort_unstable();
+        assert_eq!(pieces, there);
+        let structures = reader.table(ENV).unwrap();
+        let structures = structures.iter().unwrap().map(|row| row.unwrap().0.value());
+        assert!(structures.eq(known.iter().map(|(id, _)| *id)));
+    }
+    for account in reader.accounts().unwrap() {
+        let mut used = Usage::default();
+        for mailbox in reader.mailboxes(account.id).unwrap() {
+            let rows = reader.messages(mailbox.id, Uid::MIN, Uid::MAX).unwrap().map(Result::unwrap).collect::<Vec<_>>();
+            let has = |row: &&Message, flag| row.flags.system.contains(flag);
+            let deleted = rows.iter().filter(|row| has(row, SystemFlags::DELETED)).collect::<Vec<_>>();
+            assert_eq!(mailbox.messages as usize, rows.len());
+            assert_eq!(mailbox.unseen as usize, rows.iter().filter(|row| !has(row, SystemFlags::SEEN)).count());
+            assert_eq!(mailbox.deleted as usize, deleted.len());
+            assert_eq!(mailbox.size, rows.iter().map(|row| u64::from(row.size)).sum::<u64>());
+            assert_eq!(mailbox.deleted_size, deleted.iter().map(|row| u64::from(row.size)).sum::<u64>());
+            assert!(rows.iter().all(|row| row.uid < mailbox.uid_next && row.modseq <= mailbox.highest_modseq));
+            assert_eq!(reader.uids(mailbox.id).unwrap(), rows.iter().map(|row| row.uid).collect());
+            used.bytes += mailbox.size;
+            used.messages += u64::from(mailbox.messages);
+        }
+        assert_eq!(account.used, used);
+    }
+    assert!(highest <= store.shared.applied.load(Ordering::Acquire));
+}

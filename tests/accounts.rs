@@ -1,0 +1,103 @@
+//! `pillarbox account`, `alias` and `domain` as a person and a script use them, on a data folder whose
+//! server does not run. (`tests/daemon.rs` gives the same orders to a running one.)
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::{Value, json};
+
+/// Runs the program on a data folder, with something on its standard input.
+fn run(data: &Path, arguments: &[&str], input: &str) -> Output {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_pillarbox"))
+        .args(arguments)
+        .args(["--data", data.to_str().unwrap()])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// What a command that must succeed prints.
+fn said(data: &Path, arguments: &[&str]) -> String {
+    let output = run(data, arguments, "");
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn told(data: &Path, arguments: &[&str]) -> Value {
+    let text = said(data, &[arguments, &["--json"]].concat());
+    assert_eq!(text.lines().count(), 1, "{text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+/// The one sentence of a command that must fail.
+fn complaint(data: &Path, arguments: &[&str], input: &str) -> String {
+    let output = run(data, arguments, input);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!((output.status.code(), text.lines().count()), (Some(1), 1), "{arguments:?}: {text}");
+    text
+}
+
+#[test]
+fn accounts_aliases_and_domains_are_kept_without_a_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    let added = told(data, &["account", "add", "ann@x.test", "--quota-bytes", "2GiB"]);
+    let password = added["password"].as_str().unwrap();
+    assert_eq!((added["address"].as_str(), password.len()), (Some("ann@x.test"), 29));
+
+    let output = run(data, &["account", "add", "bob@y.test", "--password-stdin", "--json"], "secret word\n");
+    assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap(), json!({ "address": "bob@y.test" }));
+    told(data, &["account", "quota", "bob@y.test", "--messages", "10"]);
+    let accounts = told(data, &["account", "list"]);
+    let used = json!({ "bytes": 0, "messages": 0 });
+    assert_eq!(
+        accounts,
+        json!([
+            { "address": "ann@x.test", "quota": { "bytes": 2_147_483_648_u64, "messages": null }, "used": used },
+            { "address": "bob@y.test", "quota": { "bytes": null, "messages": 10 }, "used": used },
+        ])
+    );
+
+    said(data, &["domain", "add", "z.test"]);
+    said(data, &["alias", "add", "all@z.test", "ann@x.test", "bob@y.test"]);
+    said(data, &["alias", "add", "*@x.test", "bob@y.test"]);
+    let aliases = said(data, &["alias", "list"]);
+    assert!(aliases.contains("all@z.test  ann@x.test, bob@y.test"), "{aliases}");
+    assert_eq!(said(data, &["domain", "list"]), "x.test\ny.test\nz.test\n");
+
+    assert_eq!(said(data, &["account", "remove", "ann@x.test", "--yes"]), "removed ann@x.test\n");
+    said(data, &["alias", "remove", "all@z.test"]);
+    said(data, &["domain", "remove", "z.test"]);
+    assert_eq!(told(data, &["domain", "list"]), json!(["x.test", "y.test"]));
+    assert!(said(data, &["account", "list"]).lines().nth(1).unwrap().starts_with("bob@y.test"));
+}
+
+#[test]
+fn what_cannot_be_done_is_one_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    said(data, &["account", "add", "ann@x.test"]);
+    for (arguments, input, wanted) in [
+        (&["account", "add", "ann@x.test"][..], "", "ann@x.test exists already"),
+        (&["account", "add", "ann"], "", "`ann`"),
+        (&["account", "add", "bob@x.test", "--password-stdin"], "", "a password has 1 to 256 bytes"),
+        (&["account", "remove", "bob@x.test", "--yes"], "", "there is no account bob@x.test"),
+        (&["account", "remove", "ann@x.test"], "", "--yes"),
+        (&["account", "password", "bob@x.test"], "", "there is no account bob@x.test"),
+        (&["alias", "add", "all@x.test", "bob@x.test"], "", "there is no account bob@x.test"),
+        (&["alias", "add", "all@y.test", "ann@x.test"], "", "all@y.test"),
+        (&["alias", "remove", "all@x.test"], "", "there is no alias all@x.test"),
+        (&["domain", "remove", "x.test"], "", "x.test"),
+        (&["domain", "add", "-"], "", "`-`"),
+    ] {
+        let text = complaint(data, arguments, input);
+        assert!(text.contains(wanted), "{arguments:?}: {text}");
+    }
+    let text = complaint(&data.join("nowhere"), &["account", "list"], "");
+    assert!(text.contains("nowhere") && text.contains("--data"), "{text}");
+}
