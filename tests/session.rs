@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use pillarbox::daemon::receive::Office;
 use pillarbox::daemon::serve_pop3::Pop3Answers;
-use pillarbox::flow::access::pop3::Locks;
 use pillarbox::protocol::pop3;
 use pillarbox::protocol::smtp::{Receiver, Role, Setup, SmtpConfig};
 use support::script::Script;
@@ -23,7 +22,7 @@ fn smtp() {
 
 #[test]
 fn pop3() {
-    play_folder("pop3", &Pop3::default());
+    play_folder("pop3", &Pop3);
 }
 
 /// The receiver of either role with the world behind it.
@@ -51,17 +50,18 @@ impl Stage for Smtp {
 }
 
 /// A POP3 session with its maildrop.
-#[derive(Default)]
-struct Pop3 {
-    locks: Locks,
-}
+struct Pop3;
 
 impl Stage for Pop3 {
+    fn paces(&self) -> &[Pace] {
+        &[Pace::Whole, Pace::ByteByByte, Pace::Network]
+    }
+
     fn open(&self, script: &Script, world: &World, pace: Pace) -> Result<Box<dyn Wire>, String> {
         let config = toml::from_str(&script.settings).map_err(|error| error.to_string())?;
         let peer = script.client.unwrap_or(IpAddr::from([192, 0, 2, 1]));
         let session = pop3::Session::new(Arc::new(config), "pillarbox.test", script.clear_login);
-        let answers = Pop3Answers::new(world.store.clone(), self.locks.clone(), &world.doorway, peer);
-        Ok(Box::new(Straight::new(session, answers, world.runtime.clone(), pace, script.tls)))
+        let answers = Pop3Answers::new(world.store.clone(), world.locks.clone(), &world.doorway, peer);
+        wire::open(session, answers, script, world, pace)
     }
 }
