@@ -40,6 +40,10 @@ const CONNECTIONS_MAX: usize = 4;
 /// Stack of the thread that serves an import or export.
 const CARRY_STACK_BYTES: usize = 512 << 10;
 
+/// How long an import or export waits for another to end: one that was killed keeps its last batch
+/// before its place is free.
+const CARRY_WAIT: Duration = Duration::from_secs(5);
+
 /// Silence between orders that ends a connection.
 const SILENCE_MAX: Duration = Duration::from_mins(1);
 
@@ -175,7 +179,8 @@ impl Desk {
     /// Leave for an import or export, or why there is none.
     async fn begin_carrying(&self, address: String) -> Result<(Exchange, OwnedSemaphorePermit), String> {
         let busy = "another import or export is running";
-        let permit = self.carrying.clone().try_acquire_owned().map_err(|_| busy)?;
+        let permit = timeout(CARRY_WAIT, self.carrying.clone().acquire_owned()).await;
+        let permit = permit.map_err(|_| busy)?.map_err(|_| busy)?;
         let store = self.store.clone();
         let found = tokio::task::spawn_blocking(move || exchange(&store, &address)).await;
         Ok((found.map_err(|_| "the server is stopping")??, permit))
