@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -72,6 +73,7 @@ impl DataOffice {
                 folder.display()
             )));
         }
+        refuse_foreign(folder)?;
         let opened = Store::open(folder, &StoreConfig::default());
         opened.map(Self::Store).map_err(|error| Failure(error.to_string()))
     }
@@ -97,6 +99,19 @@ impl Drop for DataOffice {
             let _ = store.close();
         }
     }
+}
+
+/// What root would make in another user's folder, that user's server could not open.
+fn refuse_foreign(folder: &Path) -> Result<(), Failure> {
+    let owner = std::fs::metadata(folder).map_or(0, |facts| facts.uid());
+    if owner == 0 || !rustix::process::geteuid().is_root() || folder.join("mail.redb").exists() {
+        return Ok(());
+    }
+    Err(Failure(format!(
+        "{} belongs to another user and is empty; run the command as that user (sudo -u '#{owner}'), \
+         or start the server first",
+        folder.display()
+    )))
 }
 
 /// A running server, over its control socket.
