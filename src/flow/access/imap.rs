@@ -4,25 +4,19 @@
 //! write that resolves when it is durable. A message on its way in has state between questions,
 //! which [`Incoming`] holds.
 
+use super::search::{Budget, Question};
 use crate::mail::date::{Timestamp, ZonedTime};
 use crate::mail::mailbox::{AccountId, Mailbox, MailboxId, MailboxName, ModSeq, Uid};
 use crate::mail::message::{FlagNames, Flagged, Message, Placed, SystemFlags, UidSet};
-use crate::mail::structure::{Extent, Structure, Walker};
-use crate::protocol::imap::matching::{Query, Setting, Source};
+use crate::mail::structure::{Structure, Walker};
 use crate::protocol::imap::request::{Answer, Changes, Opened, Refused, Request, Search};
-use crate::store::{Body, NewMessage, Pending, ReadError, Reader, Spool, Store, WriteError};
+use crate::store::{NewMessage, Pending, ReadError, Reader, Spool, Store, WriteError};
 
 /// Most messages whose rows are read without a thread of their own.
 const INLINE_ROWS: u32 = 8;
 
 /// Parts after which no more structures are put into one answer: a structure may be 64 KiB.
 const STRUCTURE_PARTS: usize = 64;
-
-/// Bytes of bodies read for one search answer; the rest of the mailbox waits for the next.
-const SEARCH_BYTES: u64 = 4 << 20;
-
-/// Bytes of a body read at a time while searching.
-const SEARCH_PIECE: usize = 64 * 1024;
 
 /// How an answer is come by.
 #[derive(Debug)]
@@ -119,7 +113,7 @@ pub fn read(store: &Store, account: AccountId, request: Request, now: Timestamp)
                 Answer::Rows(rows(&reader, mailbox, &uids, changed_since).collect::<Result<_, _>>()?)
             }
             Request::Structures { mailbox, uids } => Answer::Structures(structures(&reader, mailbox, &uids)?),
-            Request::Search { mailbox, uids, search } => find(store, &reader, mailbox, &uids, &search, now)?,
+            Request::Search { mailbox, uids, search } => find(store, mailbox, &uids, &search, now)?,
             Request::Quota => match reader.account(account)? {
                 Some(found) => Answer::Quota { limit: found.quota, used: found.used },
                 None => Answer::Refused(Refused::Unavailable),
@@ -306,76 +300,15 @@ fn structures(reader: &Reader, mailbox: MailboxId, uids: &UidSet) -> Result<Vec<
     Ok(found)
 }
 
-/// Looks through messages until all are looked at or enough of bodies was read.
+/// One slice of a search.
 fn find(
     store: &Store,
-    reader: &Reader,
     mailbox: MailboxId,
     uids: &UidSet,
     search: &Search,
     now: Timestamp,
 ) -> Result<Answer, ReadError> {
-    let Some(record) = reader.mailbox(mailbox)? else { return Ok(Answer::Refused(Refused::NoSuchMailbox)) };
-    let query = Query::new(&search.key, Setting { keywords: &record.keywords, recent: &search.recent, now });
-    let mut shelf = Shelf { store, reader, mailbox, body: None, read: 0 };
-    let (mut found, mut modseq) = (Gathered::default(), ModSeq(0));
-    for row in rows(reader, mailbox, uids, ModSeq(0)) {
-        let row = row?;
-        if shelf.read > SEARCH_BYTES {
-            return Ok(Answer::Found { uids: found.finish(), modseq, next: Some(row.uid) });
-        }
-        // A body that can't be read is one that is not found; the others still are.
-        let matches = query.matches(&row, &mut shelf).unwrap_or_else(|error| {
-            tracing::warn!(?error, uid = row.uid.get(), "a message could not be searched");
-            false
-        });
-        if matches {
-            found.push(row.uid);
-            modseq = modseq.max(row.modseq);
-        }
-    }
-    Ok(Answer::Found { uids: found.finish(), modseq, next: None })
-}
-
-/// Messages as a search reads them.
-struct Shelf<'s> {
-    store: &'s Store,
-    reader: &'s Reader,
-    mailbox: MailboxId,
-    /// The body that was read last.
-    body: Option<Body>,
-    /// Bytes read so far.
-    read: u64,
-}
-
-impl Source for Shelf<'_> {
-    type Error = ReadError;
-
-    fn structure(&mut self, message: &Message) -> Result<Option<Structure>, ReadError> {
-        self.reader.structure(self.mailbox, message.uid)
-    }
-
-    fn read(
-        &mut self,
-        message: &Message,
-        extent: Extent,
-        take: &mut dyn FnMut(&[u8]) -> bool,
-    ) -> Result<(), ReadError> {
-        let mut body = match self.body.take().filter(|body| body.blob() == message.blob) {
-            Some(body) => body,
-            None => self.store.body(message.blob)?,
-        };
-        let (mut offset, end) = (extent.offset, extent.offset.saturating_add(extent.length));
-        while offset < end {
-            let most = usize::try_from(end - offset).unwrap_or(SEARCH_PIECE).min(SEARCH_PIECE);
-            let bytes = body.read(offset, most)?;
-            offset += bytes.len() as u64;
-            self.read += bytes.len() as u64;
-            if bytes.is_empty() || !take(bytes) {
-                break;
-            }
-        }
-        self.body = Some(body);
-        Ok(())
-    }
+    let question = Question { mailbox, uids, key: &search.key, recent: &search.recent, now };
+    let slice = super::search::search(store, question, Budget::default())?;
+    Ok(Answer::Found { uids: slice.hits, modseq: slice.modseq, next: slice.next })
 }

@@ -72,7 +72,8 @@ pub enum Request {
         /// At most so many bytes.
         max: usize,
     },
-    /// Which of `uids` are what `search` asks for. [`Answer::Found`]
+    /// Which of `uids` are what `search` asks for, from the lowest on. [`Answer::Found`] looks at as
+    /// many as it likes, at least one.
     Search {
         /// Where.
         mailbox: MailboxId,
@@ -175,9 +176,6 @@ pub const STRUCTURES_BATCH: u32 = 16;
 
 /// Most bytes of a body asked for at once.
 pub const BODY_CHUNK: usize = 16 * 1024;
-
-/// Most messages looked at for one search answer.
-pub const SEARCH_BATCH: u32 = 1024;
 
 /// A search in the terms of the mailbox: message numbers, `$` and `\Recent` have become uids.
 #[derive(Debug)]

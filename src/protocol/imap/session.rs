@@ -334,3 +334,231 @@ impl Protocol for Session {
         matches!(&self.work, Work::Command { errand, .. } if errand.wants_changes()) && matches!(self.due, Due::Read)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::mail::address::Address;
+    use crate::mail::date::{Timestamp, ZonedTime};
+    use crate::mail::mailbox::{AccountId, ModSeq, Uid};
+    use crate::mail::message::{BlobId, Flagged, Flags, Message, Placed, UidSet};
+    use crate::mail::structure::Structure;
+    use crate::protocol::imap::request::{Changes, Refused};
+    use crate::protocol::imap::view::tests::opened;
+    use crate::protocol::sasl::{self, Identity};
+
+    fn session() -> Session {
+        let site = Site { host: "pillarbox.test".into(), starttls: true, clear_login: true };
+        Session::new(Arc::new(ImapConfig::default()), site)
+    }
+
+    /// Runs the session until it reads or closes, answering its questions; gives what it wrote.
+    fn run(session: &mut Session, answer: &mut dyn FnMut(Request) -> Answer) -> String {
+        let mut output = Vec::new();
+        // Far more steps than any answer below should take.
+        for _ in 0..100_000 {
+            match session.next() {
+                Step::Read | Step::StartTls | Step::Close => return String::from_utf8_lossy(&output).into_owned(),
+                Step::Write(bytes) => output.extend_from_slice(bytes),
+                Step::Ask(request) => {
+                    let answer = answer(request);
+                    session.resume(answer);
+                }
+            }
+        }
+        panic!("the session never comes to rest");
+    }
+
+    fn say(session: &mut Session, mut bytes: &[u8], answer: &mut dyn FnMut(Request) -> Answer) -> String {
+        let mut output = run(session, answer);
+        while !bytes.is_empty() && matches!(session.next(), Step::Read) {
+            let taken = session.receive(bytes);
+            assert!((1..=bytes.len()).contains(&taken));
+            bytes = &bytes[taken..];
+            output += &run(session, answer);
+        }
+        output
+    }
+
+    fn uids(last: u32) -> UidSet {
+        (1..=last).filter_map(Uid::new).collect()
+    }
+
+    fn row(uid: Uid) -> Message {
+        Message {
+            uid,
+            flags: Flags::default(),
+            modseq: ModSeq(3),
+            internal_date: ZonedTime::default(),
+            saved: Timestamp(0),
+            size: 40_000,
+            blob: BlobId(u64::from(uid.get())),
+        }
+    }
+
+    fn logged_in() -> sasl::Answer {
+        let address = Address::parse("ann@pillarbox.test").unwrap();
+        sasl::Answer::Login(Ok(Identity { account: AccountId(1), address }))
+    }
+
+    /// What a mailbox of `count` messages answers.
+    fn answers(count: u32) -> impl FnMut(Request) -> Answer {
+        move |request| match request {
+            Request::Sasl(_) => Answer::Sasl(logged_in()),
+            Request::Open(_) => Answer::Opened(Some(Box::new(opened(uids(count))))),
+            Request::ClaimRecent(_) => Answer::Claimed(Uid::MIN),
+            Request::Changes { .. } => Answer::Unchanged,
+            Request::Rows { uids, .. } => Answer::Rows(uids.iter().map(row).collect()),
+            Request::Body { offset, max, .. } => {
+                let left = 40_000_usize.saturating_sub(usize::try_from(offset).unwrap());
+                Answer::Bytes(vec![b'x'; max.min(left)])
+            }
+            _ => Answer::Refused(Refused::Unavailable),
+        }
+    }
+
+    #[test]
+    fn an_idling_session_holds_a_few_hundred_bytes() {
+        let mut session = session();
+        let mut answers = answers(100_000);
+        let output = say(&mut session, b"a LOGIN ann x\r\nb SELECT INBOX\r\nc IDLE\r\n", &mut answers);
+        assert!(output.ends_with("+ idling\r\n"), "{output}");
+        assert!(session.wants_changes());
+        assert_eq!(session.desk.out.capacity(), 0);
+        assert!(size_of::<Session>() <= 384, "{}", size_of::<Session>());
+        let view = size_of_val(session.desk.view.as_deref().unwrap());
+        assert!(view <= 256, "{view}");
+        assert!(size_of::<super::super::idle::Idle>() <= 32);
+    }
+
+    #[test]
+    fn what_is_written_at_a_time_is_bounded() {
+        let mut session = session();
+        let mut answers = answers(20_000);
+        say(&mut session, b"a LOGIN ann x\r\nb SELECT INBOX\r\n", &mut answers);
+        for (command, total) in
+            [("FETCH 1:* (UID FLAGS)", 700_000), ("FETCH 1:50 BODY.PEEK[]", 2_000_000), ("FETCH 1 RFC822.SIZE", 20)]
+        {
+            let taken = session.receive(format!("c {command}\r\n").as_bytes());
+            assert!(taken > 5);
+            let (mut written, mut most) = (0, 0);
+            loop {
+                match session.next() {
+                    Step::Write(bytes) => {
+                        written += bytes.len();
+                        most = most.max(bytes.len());
+                    }
+                    Step::Ask(request) => session.resume(answers(request)),
+                    _ => break,
+                }
+            }
+            assert!(written > total, "{command}: {written}");
+            assert!(most <= 48 * 1024, "{command}: {most}");
+        }
+    }
+
+    #[test]
+    fn calling_next_again_changes_nothing() {
+        let mut session = session();
+        assert!(matches!(session.next(), Step::Write(_)));
+        assert!(matches!(session.next(), Step::Read));
+        assert!(matches!(session.next(), Step::Read));
+        session.receive(b"a LOGIN ann x\r\n");
+        assert!(matches!(session.next(), Step::Ask(_)));
+        assert!(matches!(session.next(), Step::Read));
+        session.resume(Answer::Sasl(logged_in()));
+        assert!(matches!(session.next(), Step::Write(_)));
+        session.receive(b"");
+        assert!(matches!(session.next(), Step::Close));
+    }
+
+    fn any_answer() -> impl Strategy<Value = u32> {
+        0_u32..16
+    }
+
+    /// An answer, fit or unfit, to any question.
+    fn some_answer(kind: u32, request: Request) -> Answer {
+        let mailbox = || opened(uids(9)).mailbox;
+        match kind {
+            0 => Answer::Refused(Refused::Unavailable),
+            1 => Answer::Mailbox(None),
+            2 => Answer::Mailbox(Some(Box::new(mailbox()))),
+            3 => Answer::Changes(Box::new(Changes { mailbox: mailbox(), new: UidSet::new(), vanished: uids(3) })),
+            4 => Answer::Bytes(Vec::new()),
+            5 => Answer::Placed(Placed { uid_validity: mailbox().uid_validity, from: uids(2), to: uids(2) }),
+            6 => Answer::Flagged(Flagged {
+                modseq: ModSeq(9),
+                changed: uids(4),
+                modified: uids(2),
+                flags_before: ModSeq(0),
+            }),
+            7 => Answer::Expunged(uids(4)),
+            8 => Answer::Structures(vec![(Uid::MIN, Structure::default())]),
+            9 => Answer::Done,
+            10 => Answer::Found { uids: uids(5), modseq: ModSeq(3), next: None },
+            11 => Answer::Mailboxes { mailboxes: vec![mailbox()], subscriptions: Vec::new() },
+            _ => answers(9)(request),
+        }
+    }
+
+    const COMMANDS: [&str; 28] = [
+        "SELECT INBOX",
+        "SELECT INBOX (CONDSTORE)",
+        "EXAMINE INBOX",
+        "FETCH 1:* (FLAGS BODY[] ENVELOPE)",
+        "UID FETCH 1:* (BODY[HEADER.FIELDS (SUBJECT)] BINARY[1]) (CHANGEDSINCE 1)",
+        "STORE 1:* +FLAGS ($new \\Seen)",
+        "UID STORE 1:5 (UNCHANGEDSINCE 3) FLAGS.SILENT (\\Deleted)",
+        "EXPUNGE",
+        "UID EXPUNGE 1:3",
+        "COPY 1:2 INBOX",
+        "MOVE 1:2 INBOX",
+        "SEARCH RETURN (SAVE ALL) 1:3 MODSEQ 4",
+        "UID SEARCH UNSEEN",
+        "FETCH $ UID",
+        "APPEND INBOX {5+}\r\nhello",
+        "APPEND INBOX {5+}\r\nhello and more",
+        "APPEND INBOX {0}\r\n",
+        "LIST (SUBSCRIBED) \"\" * RETURN (STATUS (RECENT))",
+        "STATUS INBOX (RECENT HIGHESTMODSEQ)",
+        "DELETE INBOX/x",
+        "CREATE x",
+        "IDLE\r\nDONE",
+        "IDLE\r\nx",
+        "ENABLE IMAP4rev2 CONDSTORE",
+        "GETQUOTAROOT INBOX",
+        "CLOSE",
+        "UNSELECT",
+        "NOOP",
+    ];
+
+    proptest! {
+        /// Whatever the world answers, a session neither panics nor spins, and each command it took
+        /// in full is answered once.
+        #[test]
+        fn any_answers_leave_a_session_that_goes_on_or_ends(
+            commands in prop::collection::vec(prop::sample::select(COMMANDS.to_vec()), 1..12),
+            kinds in prop::collection::vec(any_answer(), 1..60),
+            piece in 1_usize..40,
+        ) {
+            let mut session = session();
+            say(&mut session, b"t LOGIN ann x\r\n", &mut answers(9));
+            let mut kinds = kinds.into_iter().cycle();
+            let mut answer = |request| some_answer(kinds.next().unwrap_or(0), request);
+            for command in commands {
+                let text = format!("t {command}\r\n");
+                let mut output = String::new();
+                for bytes in text.as_bytes().chunks(piece) {
+                    output += &say(&mut session, bytes, &mut answer);
+                }
+                if matches!(session.next(), Step::Close) {
+                    return Ok(());
+                }
+                let tagged = output.split("\r\n").filter(|line| line.starts_with("t ")).count();
+                prop_assert_eq!(tagged, 1, "{} gave {}", text, output);
+            }
+        }
+    }
+}

@@ -1,13 +1,13 @@
 //! SEARCH (RFC 9051 section 6.4.4): ESEARCH answers, `$`, MODSEQ (RFC 4731, RFC 5182, RFC 7162).
 //!
-//! The mailbox is looked through a batch at a time; what was found is kept as ranges of uids.
+//! The mailbox is looked through a slice at a time; what was found is kept as ranges of uids.
 
 use std::sync::Arc;
 
 use crate::mail::mailbox::{MailboxId, ModSeq};
 use crate::mail::message::UidSet;
 use crate::protocol::imap::desk::{Begun, Desk, End, Errand, Turn, unexpected};
-use crate::protocol::imap::request::{Answer, Request, SEARCH_BATCH, Search};
+use crate::protocol::imap::request::{Answer, Request, Search};
 use crate::protocol::imap::response::{write_number, write_ranges, write_string};
 use crate::protocol::imap::search::{SearchKey, SearchProgram, SearchReturns, SetKind};
 use crate::protocol::imap::selected::end_of_numbers;
@@ -28,8 +28,6 @@ pub(crate) struct Searching {
     search: Arc<Search>,
     /// Messages that were not looked at.
     rest: UidSet,
-    /// The batch that is being looked at.
-    batch: UidSet,
     found: UidSet,
     modseq: ModSeq,
     /// What is still to be written: numbers as the client wants them.
@@ -72,7 +70,6 @@ impl Searching {
             mailbox: view.mailbox,
             search: Arc::new(Search { key, recent: view.recent().clone() }),
             rest,
-            batch: UidSet::new(),
             found: UidSet::new(),
             modseq: ModSeq(0),
             writing: None,
@@ -84,13 +81,6 @@ impl Searching {
     fn is_settled(&self) -> bool {
         let only_min = |returns: SearchReturns| returns.min && !returns.max && !returns.all && !returns.count;
         self.rest.is_empty() || (!self.found.is_empty() && !self.tells_modseq && self.returns.is_some_and(only_min))
-    }
-
-    fn look(&mut self) -> Turn {
-        if self.batch.is_empty() {
-            self.batch = self.rest.split_first(SEARCH_BATCH);
-        }
-        Turn::Ask(Request::Search { mailbox: self.mailbox, uids: self.batch.clone(), search: Arc::clone(&self.search) })
     }
 
     /// All is found: saves it and begins the answer.
@@ -192,23 +182,21 @@ impl Errand for Searching {
                 self.found.union_with(&uids);
                 self.modseq = self.modseq.max(modseq);
                 match next {
-                    // What was looked at is left behind.
-                    Some(next) => {
-                        let looked = self.batch.count_below(next);
-                        let _ = self.batch.split_first(looked.max(1));
-                    }
-                    None => self.batch = UidSet::new(),
+                    // At least one was looked at, whatever the answer says.
+                    Some(next) => drop(self.rest.split_first(self.rest.count_below(next).max(1))),
+                    None => self.rest = UidSet::new(),
                 }
             }
             Some(other) => return unexpected(Some(other)),
             None => {}
         }
-        if self.batch.is_empty() && self.is_settled() {
+        if self.is_settled() {
             self.conclude(desk);
             let numbers = self.writing.take().unwrap_or_default();
             return self.write(desk, numbers);
         }
-        self.look()
+        let (mailbox, uids, search) = (self.mailbox, self.rest.clone(), Arc::clone(&self.search));
+        Turn::Ask(Request::Search { mailbox, uids, search })
     }
 }
 

@@ -383,3 +383,116 @@ fn write_name(out: &mut Vec<u8>, item: &SectionItem) {
     }
     out.push(b' ');
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::date::{Timestamp, ZonedTime};
+    use crate::mail::mailbox::{ModSeq, Uid};
+    use crate::mail::message::Flags;
+    use crate::mail::structure::Walker;
+
+    /// What FETCH writes of one section of `text`, of which only the first `there` bytes are there.
+    fn fetch(
+        text: &[u8],
+        there: usize,
+        kind: SectionKind,
+        path: &[u32],
+        partial: Option<(u32, u32)>,
+    ) -> (String, Progress) {
+        let mut walker = Walker::new();
+        walker.feed(text);
+        let structure = walker.finish();
+        let row = Message {
+            uid: Uid::MIN,
+            flags: Flags::default(),
+            modseq: ModSeq(1),
+            internal_date: ZonedTime::default(),
+            saved: Timestamp(0),
+            size: u32::try_from(text.len()).unwrap(),
+            blob: BlobId(1),
+        };
+        let item = SectionItem { peek: true, kind, path: path.to_vec(), partial };
+        let mut out = Vec::new();
+        let Some(mut section) = Section::begin(&mut out, &item, &row, Some(&structure)) else {
+            return (String::from_utf8(out).unwrap(), Progress::Done);
+        };
+        let mut answer = None;
+        let end = loop {
+            match section.go(&mut out, answer.take()) {
+                Progress::Ask(Request::Body { offset, max, .. }) => {
+                    assert!(max <= BODY_CHUNK);
+                    let from = usize::try_from(offset).unwrap().min(there);
+                    answer = Some(Answer::Bytes(text[from..there.min(from + max)].to_vec()));
+                }
+                end => break end,
+            }
+        };
+        (String::from_utf8(out).unwrap(), end)
+    }
+
+    fn fields(name: &str) -> SectionKind {
+        SectionKind::HeaderFields(vec![name.to_owned()], false)
+    }
+
+    #[test]
+    fn a_header_longer_than_memory_allows_is_made_twice() {
+        let long = format!("X: {}\r\n", "y".repeat(90)).repeat(2000);
+        let text = format!("Subject: one\r\n{long}\r\nbody");
+        let (out, end) = fetch(text.as_bytes(), text.len(), fields("x"), &[], None);
+        assert!(matches!(end, Progress::Done));
+        let wanted = format!("BODY[HEADER.FIELDS (x)] {{{}}}\r\n{long}\r\n", long.len() + 2);
+        assert!(out == wanted);
+        let (out, _) = fetch(text.as_bytes(), text.len(), fields("x"), &[], Some((95 * 1000, 3)));
+        assert_eq!(out, "BODY[HEADER.FIELDS (x)]<95000> {3}\r\nX: ");
+        let (out, _) = fetch(text.as_bytes(), text.len(), fields("x"), &[], Some((1_000_000, 3)));
+        assert_eq!(out, "BODY[HEADER.FIELDS (x)]<1000000> \"\"");
+    }
+
+    #[test]
+    fn a_decoded_part_longer_than_memory_allows_is_whole() {
+        let text = format!("Content-Transfer-Encoding: base64\r\n\r\n{}", "YWJj\r\n".repeat(30_000));
+        let decoded = "abc".repeat(30_000);
+        let (out, _) = fetch(text.as_bytes(), text.len(), SectionKind::Binary, &[1], None);
+        assert!(out == format!("BINARY[1] ~{{90000}}\r\n{decoded}"));
+        let (out, _) = fetch(text.as_bytes(), text.len(), SectionKind::Binary, &[1], Some((89_999, 7)));
+        assert_eq!(out, "BINARY[1]<89999> ~{1}\r\nc");
+        let (out, _) = fetch(text.as_bytes(), text.len(), SectionKind::BinarySize, &[1], None);
+        assert_eq!(out, "BINARY.SIZE[1] 90000");
+    }
+
+    #[test]
+    fn a_body_that_is_gone_is_nil_before_its_length_is_promised() {
+        let text = b"Subject: one\r\n\r\nbody";
+        for kind in [SectionKind::Body, SectionKind::Header, fields("subject")] {
+            let (out, end) = fetch(text, 0, kind, &[], None);
+            assert!(matches!(end, Progress::Done));
+            assert!(out.ends_with(" NIL"), "{out}");
+        }
+    }
+
+    #[test]
+    fn a_body_that_ends_early_ends_the_connection() {
+        let text = [b'x'; 3 * BODY_CHUNK];
+        let (out, end) = fetch(&text, 2 * BODY_CHUNK, SectionKind::Body, &[], None);
+        assert!(matches!(end, Progress::Lost));
+        assert!(out.starts_with("BODY[] {49152}\r\n"));
+    }
+
+    #[test]
+    fn a_part_that_breaks_its_encoding_has_no_binary() {
+        let text = b"Content-Transfer-Encoding: x-odd\r\n\r\ntext";
+        let (out, end) = fetch(text, text.len(), SectionKind::Binary, &[1], None);
+        assert_eq!((out.as_str(), matches!(end, Progress::Undecodable)), ("BINARY[1] NIL", true));
+        let (out, _) = fetch(text, text.len(), SectionKind::BinarySize, &[1], None);
+        assert_eq!(out, "BINARY.SIZE[1] 0");
+    }
+
+    #[test]
+    fn an_empty_section_is_an_empty_string() {
+        let text = b"Subject: one\r\n\r\n";
+        assert_eq!(fetch(text, text.len(), SectionKind::Text, &[], None).0, "BODY[TEXT] \"\"");
+        assert_eq!(fetch(text, text.len(), SectionKind::Binary, &[1], None).0, "BINARY[1] \"\"");
+        assert_eq!(fetch(text, text.len(), SectionKind::Mime, &[7], None).0, "BODY[7.MIME] NIL");
+    }
+}
