@@ -380,6 +380,7 @@ where
 }
 
 /// What systemd is told.
+#[derive(Clone, Copy)]
 enum Moment {
     Ready,
     Stopping,
