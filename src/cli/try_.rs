@@ -95,7 +95,7 @@ pub(super) fn run(args: &Args, log_level: Option<&str>) -> Result<(), Failure> {
     let mut settings = settings(&data, args);
     log_level.unwrap_or("warn").clone_into(&mut settings.log.level);
     let handle = log::start(&settings.log)?;
-    let prepared = daemon::prepare(settings).map_err(|error| advise(error, args.ports))?;
+    let prepared = daemon::prepare(settings.setup()).map_err(|error| advise(error, args.ports))?;
 
     let file = data.join("try-accounts.json");
     let ready = |ready: &Ready, accounts: Vec<TryAccount>| {
