@@ -15,6 +15,11 @@ use server::{Server, fail, installed, run, succeed};
 const LETTER: &str =
     "From: ann@pillarbox.local\r\nTo: bob@pillarbox.local\r\nSubject: by curl\r\n\r\n.a dotted line\r\n";
 
+/// Submission adds a Date and a Message-ID; nothing else comes between header and body.
+fn is_the_letter(read: &str) -> bool {
+    read.contains("\r\nSubject: by curl\r\n") && read.ends_with("\r\n\r\n.a dotted line\r\n")
+}
+
 fn curl(server: &Server, url: &str, account: usize) -> Command {
     let (address, password) = server.account(account);
     let mut curl = Command::new("curl");
@@ -44,14 +49,14 @@ fn curl_sends_and_reads_over_every_tls_port() {
         for uid in ["2", "3"] {
             let path = format!("/INBOX;UID={uid}");
             let read = succeed(curl(&server, &url(scheme, listener, &path), 1).args(more), b"");
-            assert!(read.ends_with(LETTER) && read.starts_with("Return-Path: <ann@"), "{scheme}: {read}");
+            assert!(is_the_letter(&read) && read.starts_with("Return-Path: <ann@"), "{scheme}: {read}");
         }
         let found = succeed(curl(&server, &url(scheme, listener, "/INBOX?SUBJECT%20curl"), 1).args(more), b"");
         assert_eq!(found.trim_end(), "* SEARCH 2 3");
     }
     for (scheme, listener, more) in [("pop3s", "pop3s", None), ("pop3", "pop3", Some("--ssl-reqd"))] {
         let read = succeed(curl(&server, &url(scheme, listener, "/2"), 1).args(more), b"");
-        assert!(read.ends_with(LETTER), "{scheme}: {read}");
+        assert!(is_the_letter(&read), "{scheme}: {read}");
         assert_eq!(succeed(curl(&server, &url(scheme, listener, "/"), 1).args(more), b"").lines().count(), 3);
     }
 }
@@ -174,7 +179,7 @@ fn mbsync_carries_mail_flags_and_deletions_both_ways() {
     fs::write(folder.path().join("Sent/cur/1.1.here:2,S"), "Subject: written here\n\nbody\n").unwrap();
     sync();
     assert!(ask("Sent", "FETCH 1 BODY[HEADER.FIELDS (SUBJECT)]").contains("1 FETCH"));
-    assert!(ask("Sent", "SEARCH SUBJECT {12+}\r\nwritten here").contains("SEARCH 1"));
+    assert!(ask("Sent", "SEARCH SUBJECT \"written here\"").contains("SEARCH 1"));
 
     // Deleted here goes there, deleted there goes here.
     for path in maildir(&inbox) {

@@ -308,7 +308,12 @@ impl Store {
 
     /// Opens a body.
     pub fn body(&self, blob: BlobId) -> Result<Body, ReadError> {
-        Body::open(Box::new(Pieces::new(self.shared.clone())), blob)
+        Body::open(Box::new(self.pieces()), blob)
+    }
+
+    /// Bodies as they are kept, in packed pieces: for whoever carries them elsewhere.
+    pub fn pieces(&self) -> impl blob::PieceSource + use<> {
+        Pieces::new(self.shared.clone())
     }
 
     /// Figures for `status`.
