@@ -80,11 +80,17 @@ pub fn main() -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads us has seen enough (`pillarbox status | head`).
+        Err(failure) if is_broken_pipe(&*failure) => ExitCode::FAILURE,
         Err(failure) => {
             eprintln!("pillarbox: {failure}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_broken_pipe(failure: &(dyn std::error::Error + 'static)) -> bool {
+    failure.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn version() -> Result<(), Failure> {
