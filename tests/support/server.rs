@@ -2,6 +2,7 @@
 //! process id, and the words about programs that are not installed.
 
 #![allow(dead_code, reason = "each test binary uses its part of this")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test that panics has failed")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
