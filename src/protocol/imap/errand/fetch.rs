@@ -323,14 +323,14 @@ fn write_item(desk: &mut Desk, item: &FetchItem, message: &Open) -> Option<Secti
         FetchItem::Envelope => {
             out.extend_from_slice(b"ENVELOPE ");
             if let Some(structure) = message.structure.as_ref() {
-                write_envelope(out, structure)
+                write_envelope(out, structure);
             }
         }
         FetchItem::Body | FetchItem::BodyStructure => {
             let extended = *item == FetchItem::BodyStructure;
             out.extend_from_slice(if extended { b"BODYSTRUCTURE " } else { b"BODY " });
             if let Some(structure) = message.structure.as_ref() {
-                write_body(out, structure, extended)
+                write_body(out, structure, extended);
             }
         }
         FetchItem::Rfc822 | FetchItem::Rfc822Header | FetchItem::Rfc822Text => {
