@@ -3,7 +3,7 @@
 //!
 //! `cargo bench --bench imap` prints the figures; `-- 20000` takes another number of messages.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a bench that panics has failed")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a bench that panics has failed")]
 
 use std::net::IpAddr;
 use std::sync::Arc;
