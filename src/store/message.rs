@@ -8,6 +8,7 @@ use crate::mail::date::ZonedTime;
 use crate::mail::mailbox::{AccountId, MailboxId, ModSeq, Uid, UidValidity};
 use crate::mail::message::{FlagMode, FlagNames, Flags, KEYWORDS_MAX, Keyword, Keywords, SystemFlags, UidSet};
 
+use super::blob::SPOOL_MEMORY_MAX;
 use super::blob::{BlobRecord, Spooled};
 use super::change::{Op, changed};
 use super::error::{Fault, Trouble, WriteError};
@@ -16,9 +17,8 @@ use super::record::{AccountRecord, Bytes, MailboxRecord};
 use super::table::{Tables, each_message};
 use super::{Flagged, Folder, NewMessage, Placed, Quota, Usage};
 
-/// Largest compressed body that goes through the journal, in bytes. A smaller one goes to the card
-/// twice, a larger one costs a checkpoint (STORAGE section 6).
-pub(super) const INLINE_MAX: usize = 128 << 10;
+/// Largest compressed body that goes through the journal, in bytes: all that is held in memory.
+pub(super) const INLINE_MAX: usize = SPOOL_MEMORY_MAX;
 
 /// What a plan came to: the caller's answer and what is to be done.
 pub(super) type Plan<T> = Result<(T, Vec<Op>), Fault>;

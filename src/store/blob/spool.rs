@@ -13,9 +13,11 @@ use super::piece::{TakePiece, cut_from};
 use crate::mail::message::BlobId;
 use crate::store::{ReadError, WriteError};
 
-/// Most bytes of a compressed stream that are held in memory: what a single durable commit of
-/// redb costs, above which a body does not go through the journal (STORAGE section 6).
-pub const SPOOL_MEMORY_MAX: usize = 128 << 10;
+/// Most bytes of a compressed stream that are held in memory, and so can go through the journal.
+/// That costs the bytes a second time; the other way costs a checkpoint: a second sync and 90 KB,
+/// with 150 KB more for each GiB of mail (STORAGE sections 1 and 6). They meet between 90 KB for an
+/// empty store and 240 KB for one of a GiB.
+pub const SPOOL_MEMORY_MAX: usize = 192 << 10;
 
 /// A body on its way in: compressed in 64 KiB blocks as it comes, in memory up to
 /// [`SPOOL_MEMORY_MAX`] and in an unlinked temporary file beyond it.
