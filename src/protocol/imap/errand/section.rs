@@ -181,7 +181,7 @@ impl Section {
         match std::mem::replace(&mut self.phase, Phase::Begin) {
             Phase::Begin => self.begin_reading(out),
             Phase::Copy { left, promised } => self.copy(out, &bytes, left, promised),
-            Phase::Gather { maker, kept, length } => self.gather(out, &bytes, maker, kept, length),
+            Phase::Gather { maker, kept, length } => self.gather(out, Some(&bytes), maker, kept, length),
             Phase::Emit { maker, skip, left } => self.emit(out, &bytes, maker, skip, left),
         }
     }
@@ -204,7 +204,7 @@ impl Section {
             }
             _ => {
                 let maker = Maker::new(&self.recipe);
-                self.gather(out, &[], maker, Some(Vec::new()), 0)
+                self.gather(out, None, maker, Some(Vec::new()), 0)
             }
         }
     }
@@ -225,25 +225,25 @@ impl Section {
         self.ask(left)
     }
 
+    /// `bytes` are none before anything was asked for.
     fn gather(
         &mut self,
         out: &mut Vec<u8>,
-        bytes: &[u8],
+        bytes: Option<&[u8]>,
         mut maker: Maker,
         mut kept: Option<Vec<u8>>,
         mut length: u64,
     ) -> Progress {
-        let started = self.read > 0;
         let mut made = kept.take().unwrap_or_default();
         let before = made.len();
-        maker.feed(bytes, &mut made);
+        maker.feed(bytes.unwrap_or_default(), &mut made);
         let left = self.extent.length - self.read.min(self.extent.length);
         let sound = left > 0 || maker.finish(&mut made);
         length += (made.len() - before) as u64;
         let whole = made.len() as u64 == length && made.len() <= GATHERED_MAX;
         let kept = whole.then_some(made);
         if left > 0 {
-            if started && bytes.is_empty() {
+            if bytes.is_some_and(<[u8]>::is_empty) {
                 return self.missing(out);
             }
             self.phase = Phase::Gather { maker, kept, length };
