@@ -1,6 +1,8 @@
 //! `pillarbox account`, `alias` and `domain` as a person and a script use them, on a data folder whose
 //! server does not run. (`tests/daemon.rs` gives the same orders to a running one.)
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that panics has failed, and says where")]
+
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -100,4 +102,17 @@ fn what_cannot_be_done_is_one_sentence() {
     }
     let text = complaint(&data.join("nowhere"), &["account", "list"], "");
     assert!(text.contains("nowhere") && text.contains("--data"), "{text}");
+}
+
+#[test]
+fn root_makes_no_store_that_its_owner_could_not_open() {
+    let folder = tempfile::tempdir().unwrap();
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can give a folder away");
+        return;
+    }
+    std::os::unix::fs::chown(folder.path(), Some(1000), Some(1000)).unwrap();
+    let text = complaint(folder.path(), &["account", "add", "ann@x.test"], "");
+    assert!(text.contains("sudo -u '#1000'"), "{text}");
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
 }

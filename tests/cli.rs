@@ -1,5 +1,7 @@
 //! The command line: what a person sees who mistypes something.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that panics is a test that fails")]
+
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;

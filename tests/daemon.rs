@@ -1,5 +1,7 @@
 //! The running program: `try --json` as a child process, spoken to over its seven ports.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that panics is a test that fails")]
+
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -50,6 +52,38 @@ impl Server {
         Self { child, facts, base }
     }
 
+    /// `serve` with a config file; ready when its first service answers.
+    fn serve(folder: &Path, base: u16, config: &str) -> Self {
+        let file = folder.join("pillarbox.toml");
+        let off = SERVICES.iter().filter(|(name, _)| !config.contains(&format!("{name} = ")));
+        let off: Vec<String> = off.map(|(name, _)| format!("{name} = []\n")).collect();
+        let off = off.concat();
+        let data = folder.join("data");
+        let text = format!("data = \"{}\"\nallow-root = true\n[listen]\n{off}{config}", data.display());
+        fs::write(&file, text).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_pillarbox"))
+            .args(["serve", "--log-level", "warn", "--config", file.to_str().unwrap()])
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        let listeners: serde_json::Map<String, Value> = SERVICES
+            .iter()
+            .map(|(name, port)| ((*name).to_owned(), format!("127.0.0.1:{}", base + port).into()))
+            .collect();
+        let server = Self { child, facts: serde_json::json!({ "listeners": listeners }), base };
+        let first = SERVICES.iter().find(|(name, _)| config.contains(&format!("{name} = "))).unwrap().0;
+        let started = Instant::now();
+        while TcpStream::connect(server.address(first)).is_err() {
+            assert!(started.elapsed() < Duration::from_secs(20), "the server does not start");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        server
+    }
+
+    fn signal(&self, signal: rustix::process::Signal) {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.child), signal).unwrap();
+    }
+
     fn address(&self, service: &str) -> String {
         self.facts["listeners"][service].as_str().unwrap().to_owned()
     }
@@ -74,8 +108,7 @@ impl Server {
 
     /// Asks it to stop and waits; fails when that takes long.
     fn stop(&mut self) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.signal(rustix::process::Signal::TERM);
         self.wait_for_end();
     }
 
@@ -282,6 +315,63 @@ fn status_and_accounts_speak_to_the_running_server() {
     assert!(status["memory-bytes"].as_u64().unwrap() > 0, "{status}");
     assert_eq!(status["listeners"].as_array().unwrap().len(), 7);
     assert_eq!(ask(&["account", "list"]).as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_certificate_is_replaced_on_hangup_while_connections_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = ["pillarbox.local".to_owned()].into();
+    let issue = |name: &str| pillarbox::net::authority::ensure(&folder.path().join(name), &names).unwrap();
+    let (old, new) = (issue("old"), issue("new"));
+    let base = free_base();
+    let config = format!(
+        "imaps = [\"127.0.0.1:{}\"]\n[tls]\ncertificate = \"{}\"\nkey = \"{}\"\n",
+        base + 993,
+        old.certificate.display(),
+        old.key.display()
+    );
+    let mut server = Server::serve(folder.path(), base, &config);
+    server.facts["ca"] = old.ca.to_str().unwrap().into();
+    let mut before = server.secure(server.connect("imaps"));
+    line(&mut before);
+
+    fs::copy(&new.certificate, &old.certificate).unwrap();
+    fs::copy(&new.key, &old.key).unwrap();
+    server.signal(rustix::process::Signal::HUP);
+    say(&mut before, "a NOOP\r\n", "a OK");
+    server.facts["ca"] = new.ca.to_str().unwrap().into();
+    let mut after = server.secure(server.connect("imaps"));
+    assert!(line(&mut after).starts_with("* OK"));
+    say(&mut before, "b NOOP\r\n", "b OK");
+    server.stop();
+}
+
+#[test]
+fn one_connection_too_many_is_told_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = free_base();
+    let config = format!(
+        "smtp = [\"127.0.0.1:{}\"]\nimap = [\"127.0.0.1:{}\"]\npop3 = [\"127.0.0.1:{}\"]\n[net]\nsessions-per-address-max = 1\n",
+        base + 25,
+        base + 143,
+        base + 110
+    );
+    let server = Server::serve(folder.path(), base, &config);
+    // The connection that found the server ready may still be counted.
+    let started = Instant::now();
+    let only = loop {
+        let mut socket = server.connect("smtp");
+        if line(&mut socket).starts_with("220 ") {
+            break socket;
+        }
+        assert!(started.elapsed() < Duration::from_secs(20), "no room for one");
+    };
+    for (service, refusal) in [("smtp", "421 4.7.0 "), ("imap", "* BYE "), ("pop3", "-ERR ")] {
+        let mut socket = server.connect(service);
+        assert!(line(&mut socket).starts_with(refusal), "{service}");
+        assert_eq!(socket.read(&mut [0]).unwrap_or(0), 0, "{service} closes");
+    }
+    drop(only);
 }
 
 #[test]

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use pillarbox::daemon::receive::Office;
 use pillarbox::daemon::serve_imap::ImapAnswers;
 use pillarbox::daemon::serve_pop3::Pop3Answers;
-use pillarbox::flow::access::pop3::Locks;
 use pillarbox::protocol::imap::{ImapConfig, Session, Site};
 use pillarbox::protocol::pop3;
 use pillarbox::protocol::smtp::{Receiver, Role, Setup, SmtpConfig};
@@ -30,7 +29,7 @@ fn smtp() {
 
 #[test]
 fn pop3() {
-    play_folder("pop3", &Pop3::default());
+    play_folder("pop3", &Pop3);
 }
 
 /// An IMAP session with the world behind it.
@@ -51,10 +50,6 @@ impl Stage for Imap {
 struct Smtp;
 
 impl Stage for Smtp {
-    fn paces(&self) -> &[Pace] {
-        &[Pace::Whole, Pace::ByteByByte, Pace::Network]
-    }
-
     fn open(&self, script: &Script, world: &World, pace: Pace) -> Result<Box<dyn Wire>, String> {
         let role = match script.role.as_deref() {
             None | Some("exchange") => Role::Exchange,
@@ -72,17 +67,14 @@ impl Stage for Smtp {
 }
 
 /// A POP3 session with its maildrop.
-#[derive(Default)]
-struct Pop3 {
-    locks: Locks,
-}
+struct Pop3;
 
 impl Stage for Pop3 {
     fn open(&self, script: &Script, world: &World, pace: Pace) -> Result<Box<dyn Wire>, String> {
         let config = toml::from_str(&script.settings).map_err(|error| error.to_string())?;
         let peer = script.client.unwrap_or(IpAddr::from([192, 0, 2, 1]));
         let session = pop3::Session::new(Arc::new(config), "pillarbox.test", script.clear_login);
-        let answers = Pop3Answers::new(world.store.clone(), self.locks.clone(), &world.doorway, peer);
+        let answers = Pop3Answers::new(world.store.clone(), world.locks.clone(), &world.doorway, peer);
         wire::open(session, answers, script, world, pace)
     }
 }

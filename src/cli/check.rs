@@ -23,7 +23,7 @@ pub(super) struct Args {
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let settings = Settings::load(&args.config)?;
     if !args.file_only {
-        daemon::rehearse(&settings)?;
+        daemon::rehearse(&settings.clone().setup())?;
     }
     let mut text = format!("{} is good.\n", args.config.display());
     let _ = writeln!(text, "  {:<12} {}", "data", settings.data.display());

@@ -10,10 +10,12 @@ use clap::{Parser, Subcommand};
 pub mod account; // who may log in
 pub mod alias; //   addresses whose mail goes to accounts
 mod ask; //         questions to the person at the terminal
+mod carry; //       what import and export share
 mod check; //       is this config file good?
 pub mod domain; //  whose mail stays here
+mod export; //      mail to mbox files and Maildirs
+mod import; //      mail from mbox files and Maildirs
 pub mod office; //  where orders go: the running server or the store
-pub mod remote; //  a running server's account, for import and export
 mod serve; //       the server
 mod show; //        tables, amounts, JSON
 mod status; //      how the running server is
@@ -43,6 +45,8 @@ enum Command {
     Account(account::AccountArgs),
     Alias(alias::AliasArgs),
     Domain(domain::DomainArgs),
+    Import(import::ImportArgs),
+    Export(export::ExportArgs),
     /// Print the version
     Version,
 }
@@ -70,15 +74,23 @@ pub fn main() -> ExitCode {
         Command::Account(args) => account::run(args).map_err(Failure::from),
         Command::Alias(args) => alias::run(args).map_err(Failure::from),
         Command::Domain(args) => domain::run(args).map_err(Failure::from),
+        Command::Import(args) => import::run(&args).map_err(Failure::from),
+        Command::Export(args) => export::run(&args).map_err(Failure::from),
         Command::Version => version(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads us has seen enough (`pillarbox status | head`).
+        Err(failure) if is_broken_pipe(&*failure) => ExitCode::FAILURE,
         Err(failure) => {
             eprintln!("pillarbox: {failure}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_broken_pipe(failure: &(dyn std::error::Error + 'static)) -> bool {
+    failure.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
 fn version() -> Result<(), Failure> {

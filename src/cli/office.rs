@@ -2,11 +2,10 @@
 //! store when no server runs.
 
 use std::fmt;
-use std::io::{self, BufRead as _, BufReader, Read as _, Write};
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-
-use serde::de::DeserializeOwned;
 
 use crate::daemon::control::{OUTCOME_LINE_MAX, Order, Outcome, ROWS_MAX, SocketPath, obey};
 use crate::store::{Store, StoreConfig};
@@ -74,6 +73,7 @@ impl DataOffice {
                 folder.display()
             )));
         }
+        refuse_foreign(folder)?;
         let opened = Store::open(folder, &StoreConfig::default());
         opened.map(Self::Store).map_err(|error| Failure(error.to_string()))
     }
@@ -99,6 +99,19 @@ impl Drop for DataOffice {
             let _ = store.close();
         }
     }
+}
+
+/// What root would make in another user's folder, that user's server could not open.
+fn refuse_foreign(folder: &Path) -> Result<(), Failure> {
+    let owner = std::fs::metadata(folder).map_or(0, |facts| facts.uid());
+    if owner == 0 || !rustix::process::geteuid().is_root() || folder.join("mail.redb").exists() {
+        return Ok(());
+    }
+    Err(Failure(format!(
+        "{} belongs to another user and is empty; run the command as that user (sudo -u '#{owner}'), \
+         or start the server first",
+        folder.display()
+    )))
 }
 
 /// A running server, over its control socket.
@@ -132,37 +145,24 @@ impl Remote {
     /// # Errors
     /// When the connection breaks or makes no sense.
     pub fn give(&mut self, order: &Order) -> Result<Outcome, Failure> {
-        self.tell(order, &mut |_| Ok(()))
-    }
-
-    /// Gives an order that `follow` writes something after, and waits for what comes of it.
-    ///
-    /// # Errors
-    /// When the connection breaks or makes no sense.
-    pub(super) fn tell<Told: DeserializeOwned>(
-        &mut self,
-        order: &Order,
-        follow: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>,
-    ) -> Result<Told, Failure> {
         let broken = |error: io::Error| Failure(format!("the server broke the connection off: {error}"));
         let mut line = serde_json::to_vec(order).map_err(|error| broken(error.into()))?;
         line.push(b'\n');
-        let out = self.stream.get_mut();
-        let sent = out.write_all(&line).and_then(|()| follow(out));
+        self.stream.get_mut().write_all(&line).map_err(broken)?;
         line.clear();
-        // A server that takes no more may have said why.
-        let heard = (&mut self.stream).take(OUTCOME_LINE_MAX as u64).read_until(b'\n', &mut line);
+        let mut bounded = (&mut self.stream).take(OUTCOME_LINE_MAX as u64);
+        bounded.read_until(b'\n', &mut line).map_err(broken)?;
         if line.is_empty() {
-            sent.and(heard.map(drop)).map_err(broken)?;
             return Err(Failure("the server closed the connection: it serves its own user and root only".into()));
         }
-        let told = serde_json::from_slice(&line);
-        told.map_err(|error| Failure(format!("the server's answer makes no sense: {error}")))
+        serde_json::from_slice(&line).map_err(|error| Failure(format!("the server's answer makes no sense: {error}")))
     }
+}
 
-    /// For bytes that follow an answer.
-    pub(super) fn reader(&mut self) -> &mut impl io::Read {
-        &mut self.stream
+impl Remote {
+    /// The connection, for what is no orders; the last order was answered.
+    pub(super) fn into_stream(self) -> UnixStream {
+        self.stream.into_inner()
     }
 }
 

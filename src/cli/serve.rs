@@ -21,7 +21,16 @@ pub(super) fn run(args: &Args, log_level: Option<&str>) -> Result<(), Failure> {
         level.clone_into(&mut settings.log.level);
     }
     let handle = log::start(&settings.log)?;
-    let prepared = daemon::prepare(settings)?;
-    let on_hangup = OnHangup::Reload(args.config.clone());
+    let prepared = daemon::prepare(settings.setup())?;
+    let (config, level) = (args.config.clone(), log_level.map(str::to_owned));
+    let read = move || {
+        let mut new = Settings::load(&config).map_err(|error| error.to_string())?.changeable();
+        // What was said on the command line still goes before what the file says.
+        if let Some(level) = &level {
+            level.clone_into(&mut new.log_level);
+        }
+        Ok(new)
+    };
+    let on_hangup = OnHangup::Reload(Box::new(read));
     Ok(daemon::run(prepared, &on_hangup, handle.as_ref(), |_| Ok(()), |_, ()| Ok(()))?)
 }

@@ -95,7 +95,7 @@ pub(super) fn run(args: &Args, log_level: Option<&str>) -> Result<(), Failure> {
     let mut settings = settings(&data, args);
     log_level.unwrap_or("warn").clone_into(&mut settings.log.level);
     let handle = log::start(&settings.log)?;
-    let prepared = daemon::prepare(settings).map_err(|error| advise(error, args.ports))?;
+    let prepared = daemon::prepare(settings.setup()).map_err(|error| advise(error, args.ports))?;
 
     let file = data.join("try-accounts.json");
     let ready = |ready: &Ready, accounts: Vec<TryAccount>| {
@@ -183,19 +183,15 @@ fn furnish(store: &Store, file: &Path) -> Result<Vec<TryAccount>, DaemonError> {
         let reader = store.reader().map_err(|error| failed(error.to_string()))?;
         let known = reader.login(&account.address).map_err(|error| failed(error.to_string()))?;
         drop(reader);
-        let id = match known {
-            Some((known, verifier)) => {
-                if !verifier.matches(&password) {
-                    let verifier = ScramVerifier::derive(&password, random(), ITERATIONS_DEFAULT);
-                    store.set_verifier(known.id, verifier).wait().map_err(|error| failed(error.to_string()))?;
-                }
-                known.id
+        let derive = || ScramVerifier::derive(&password, random(), ITERATIONS_DEFAULT);
+        let id = if let Some((known, verifier)) = known {
+            if !verifier.matches(&password) {
+                store.set_verifier(known.id, derive()).wait().map_err(|error| failed(error.to_string()))?;
             }
-            None => {
-                let verifier = ScramVerifier::derive(&password, random(), ITERATIONS_DEFAULT);
-                let adding = store.add_account(address, verifier, Quota::default());
-                adding.wait().map_err(|error| failed(error.to_string()))?
-            }
+            known.id
+        } else {
+            let adding = store.add_account(address, derive(), Quota::default());
+            adding.wait().map_err(|error| failed(error.to_string()))?
         };
         ids.push((id, Folder::Inbox));
     }

@@ -160,17 +160,11 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
 }
 
 fn listed(words: &[&str], last: &str) -> String {
-    let mut list = String::new();
-    for (index, word) in words.iter().enumerate() {
-        let before = match index {
-            0 => "",
-            _ if index + 1 == words.len() => &format!(" {last} "),
-            _ => ", ",
-        };
-        list.push_str(before);
-        list.push_str(&format!("`{word}`"));
+    let quoted: Vec<String> = words.iter().map(|word| format!("`{word}`")).collect();
+    match quoted.split_last() {
+        Some((end, start)) if !start.is_empty() => format!("{} {last} {end}", start.join(", ")),
+        _ => quoted.concat(),
     }
-    list
 }
 
 fn found_in_words(found: &str) -> String {

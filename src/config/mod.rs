@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::daemon::listen::ListenConfig;
 use crate::daemon::log::{self, LogConfig};
+use crate::daemon::{Changeable, Setup};
 use crate::flow::access::lockout::LoginConfig;
 use crate::net::budget::NetConfig;
 use crate::net::tls::TlsConfig;
@@ -22,6 +23,9 @@ use crate::store::StoreConfig;
 mod explain;
 
 pub use explain::ConfigError;
+
+/// The smallest journal that holds what one change may write, in bytes.
+const JOURNAL_BYTES_MIN: u32 = 1 << 20;
 
 /// All settings.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -108,9 +112,28 @@ impl Settings {
         })
     }
 
-    /// The folder of certificates.
-    pub fn tls_folder(&self) -> PathBuf {
-        self.data.join("tls")
+    /// What the server is set up with.
+    pub fn setup(self) -> Setup {
+        Setup {
+            hostname: self.hostname(),
+            data: self.data,
+            user: self.user,
+            allow_root: self.allow_root,
+            clear_login_on_loopback: self.auth_in_clear_on_loopback,
+            listen: self.listen,
+            tls: self.tls,
+            net: self.net,
+            smtp: self.smtp,
+            imap: self.imap,
+            pop3: self.pop3,
+            login: self.login,
+            store: self.store,
+        }
+    }
+
+    /// What a running server can take from these settings.
+    pub fn changeable(self) -> Changeable {
+        Changeable { log_level: self.log.level, net: self.net }
     }
 
     /// What the types alone cannot say. An error is a key and what is wrong with it.
@@ -132,6 +155,12 @@ impl Settings {
         }
         if self.net.sessions_per_address_max == 0 {
             return wrong("net.sessions-per-address-max", "is 0, so nobody could connect; write 1 or more");
+        }
+        if self.store.journal_bytes < JOURNAL_BYTES_MIN {
+            return Err((
+                "store.journal-bytes",
+                format!("is {}, and {JOURNAL_BYTES_MIN} is the least", self.store.journal_bytes),
+            ));
         }
         log::parse_level(&self.log.level).map_err(|problem| ("log.level", problem))?;
         self.listen.check()

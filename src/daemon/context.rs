@@ -1,9 +1,9 @@
 //! What every connection's task shares, and the count of those tasks.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::{Instant, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::Notify;
 
@@ -18,6 +18,9 @@ use crate::protocol::imap::ImapConfig;
 use crate::protocol::pop3::Pop3Config;
 use crate::protocol::smtp::SmtpConfig;
 use crate::store::Store;
+
+/// Connections turned away are logged no more often than this.
+const COMPLAIN_EVERY: Duration = Duration::from_mins(1);
 
 /// The world behind all connections. One for the server, shared by the tasks of its one reactor.
 #[derive(Debug)]
@@ -67,6 +70,7 @@ pub struct Roll {
     first_id: u64,
     started: Instant,
     left: Notify,
+    complained: Mutex<Option<Instant>>,
 }
 
 impl Default for Roll {
@@ -79,6 +83,7 @@ impl Default for Roll {
             first_id,
             started: Instant::now(),
             left: Notify::new(),
+            complained: Mutex::new(None),
         }
     }
 }
@@ -96,6 +101,17 @@ impl Roll {
     /// Connections of one service now.
     pub fn open(&self, service: Service) -> u32 {
         self.open.get(service as usize).map_or(0, |open| open.load(Ordering::Relaxed))
+    }
+
+    /// Tells whether it is time for another line about connections that were turned away: whoever
+    /// brings them must not be able to fill the disk with log.
+    pub fn may_complain(&self) -> bool {
+        let mut complained = self.complained.lock().unwrap_or_else(PoisonError::into_inner);
+        let may = complained.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY);
+        if may {
+            *complained = Some(Instant::now());
+        }
+        may
     }
 
     /// Connections since start.
@@ -162,6 +178,13 @@ mod tests {
         assert_eq!((roll.open(Service::Imap), roll.open(Service::Smtp), roll.open(Service::Pop3)), (1, 1, 0));
         drop(first);
         assert_eq!((roll.open(Service::Imap), roll.served()), (0, 2));
+    }
+
+    #[test]
+    fn complaints_are_rare() {
+        let roll = Roll::default();
+        assert!(roll.may_complain());
+        assert!(!roll.may_complain());
     }
 
     #[test]

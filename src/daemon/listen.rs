@@ -238,7 +238,10 @@ pub async fn accept(context: Rc<Context>, service: Service, listener: tokio::net
         match context.budget.admit(peer.ip()) {
             Ok(permit) => welcome(&context, service, socket, peer, permit),
             Err(full) => {
-                tracing::warn!(service = service.name(), %peer, ?full, "connection turned away");
+                if context.roll.may_complain() {
+                    let since_start = context.budget.turned_away();
+                    tracing::warn!(service = service.name(), peer = %peer.ip(), ?full, since_start, "connections turned away");
+                }
                 turn_away(service, &socket, full);
             }
         }

@@ -19,14 +19,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 
-use crate::config::Settings;
-use crate::net::budget::Budget;
+use crate::flow::access::lockout::LoginConfig;
+use crate::net::budget::{Budget, NetConfig};
 use crate::net::drive::{Answers, Driver, Stop};
 use crate::net::listener;
 use crate::net::stream::Stream;
-use crate::net::tls::{TlsError, TlsServer};
+use crate::net::tls::{TlsConfig, TlsError, TlsServer};
+use crate::protocol::imap::ImapConfig;
+use crate::protocol::pop3::Pop3Config;
+use crate::protocol::smtp::SmtpConfig;
 use crate::protocol::{Session, imap, pop3, smtp};
-use crate::store::Store;
+use crate::store::{Store, StoreConfig};
 
 pub mod context; //    what every connection's task shares
 pub mod control; //    the socket on which commands speak to a running server
@@ -41,7 +44,7 @@ pub mod serve_pop3; // POP3 connections
 
 use context::{Context, Roll};
 use control::{Control, ListenerStatus, Status, StatusSource};
-use listen::{Bound, OpenError, Service};
+use listen::{Bound, ListenConfig, OpenError, Service};
 use log::LogHandle;
 use login::Doorway;
 use receive::Office;
@@ -94,12 +97,58 @@ impl fmt::Display for DaemonError {
 
 impl std::error::Error for DaemonError {}
 
+/// What the server is set up with; `config` gathers it.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The folder that holds the mail, accounts and certificates.
+    pub data: PathBuf,
+    /// What the server calls itself.
+    pub hostname: String,
+    /// The user to become when started as root.
+    pub user: Option<String>,
+    /// Whether root may stay root.
+    pub allow_root: bool,
+    /// Whether clients on this machine may log in without TLS.
+    pub clear_login_on_loopback: bool,
+    /// Where to listen.
+    pub listen: ListenConfig,
+    /// Certificates.
+    pub tls: TlsConfig,
+    /// Limits of connections.
+    pub net: NetConfig,
+    /// SMTP.
+    pub smtp: SmtpConfig,
+    /// IMAP.
+    pub imap: ImapConfig,
+    /// POP3.
+    pub pop3: Pop3Config,
+    /// Logins.
+    pub login: LoginConfig,
+    /// The mail store.
+    pub store: StoreConfig,
+}
+
+impl Setup {
+    /// The folder of the local authority and its certificates.
+    fn tls_folder(&self) -> PathBuf {
+        self.data.join("tls")
+    }
+}
+
+/// What can change while the server runs.
+#[derive(Clone, Debug)]
+pub struct Changeable {
+    /// What is logged.
+    pub log_level: String,
+    /// Limits of connections.
+    pub net: NetConfig,
+}
+
 /// What SIGHUP means.
-#[derive(Debug)]
 pub enum OnHangup {
-    /// Read this config file again and take what can change while running, and look at the
-    /// certificates.
-    Reload(PathBuf),
+    /// Take what this reads, and look at the certificates. An error is one sentence, and changes
+    /// nothing.
+    Reload(Box<dyn Fn() -> Result<Changeable, String>>),
     /// The terminal was closed: stop.
     Stop,
 }
@@ -107,7 +156,7 @@ pub enum OnHangup {
 /// Ports are open, rights are given up: ready to [`run`].
 #[derive(Debug)]
 pub struct Prepared {
-    settings: Settings,
+    setup: Setup,
     bound: Vec<Bound>,
     tls: TlsServer,
 }
@@ -121,27 +170,27 @@ pub struct Ready {
     pub ca: Option<PathBuf>,
 }
 
-/// Opens the ports, makes the data folder, becomes the user of the settings, and loads or makes the
+/// Opens the ports, makes the data folder, becomes the user it is told, and loads or makes the
 /// certificate. Call it before any thread starts.
 ///
 /// # Errors
 /// See [`DaemonError`].
-pub fn prepare(settings: Settings) -> Result<Prepared, DaemonError> {
-    let user = rights::user_to_become(settings.user.as_deref(), settings.allow_root).map_err(DaemonError::Rights)?;
+pub fn prepare(setup: Setup) -> Result<Prepared, DaemonError> {
+    let user = rights::user_to_become(setup.user.as_deref(), setup.allow_root).map_err(DaemonError::Rights)?;
     let activated =
         listener::activated().map_err(|error| DaemonError::Open(OpenError::Activated(error.to_string())))?;
-    let bound = listen::open(&settings.listen, activated).map_err(DaemonError::Open)?;
-    rights::prepare_folder(&settings.data, user.as_ref())
-        .map_err(|error| DaemonError::Folder(settings.data.clone(), error))?;
-    let load = || TlsServer::new(&settings.tls, &settings.tls_folder()).map_err(DaemonError::Tls);
+    let bound = listen::open(&setup.listen, activated).map_err(DaemonError::Open)?;
+    rights::prepare_folder(&setup.data, user.as_ref())
+        .map_err(|error| DaemonError::Folder(setup.data.clone(), error))?;
+    let load = || TlsServer::new(&setup.tls, &setup.tls_folder()).map_err(DaemonError::Tls);
     // A key of somebody else's making may be root's alone; our own belongs to the user.
-    let early = settings.tls.key.is_some().then(load).transpose()?;
-    if let (Some(name), Some(user)) = (&settings.user, &user) {
+    let early = setup.tls.key.is_some().then(load).transpose()?;
+    if let (Some(name), Some(user)) = (&setup.user, &user) {
         rights::become_user(name, user).map_err(DaemonError::Rights)?;
     }
     let tls = early.map_or_else(load, Ok)?;
-    rights::allow_open_files(u64::from(settings.net.sessions_max) + OTHER_FILES);
-    Ok(Prepared { settings, bound, tls })
+    rights::allow_open_files(u64::from(setup.net.sessions_max) + OTHER_FILES);
+    Ok(Prepared { setup, bound, tls })
 }
 
 /// Looks whether [`prepare`] would succeed now, and leaves everything as it is. Ports of a server that
@@ -149,13 +198,13 @@ pub fn prepare(settings: Settings) -> Result<Prepared, DaemonError> {
 ///
 /// # Errors
 /// What `prepare` would stumble over.
-pub fn rehearse(settings: &Settings) -> Result<(), DaemonError> {
-    rights::user_to_become(settings.user.as_deref(), settings.allow_root).map_err(DaemonError::Rights)?;
-    if settings.tls.key.is_some() {
-        TlsServer::new(&settings.tls, &settings.tls_folder()).map_err(DaemonError::Tls)?;
+pub fn rehearse(setup: &Setup) -> Result<(), DaemonError> {
+    rights::user_to_become(setup.user.as_deref(), setup.allow_root).map_err(DaemonError::Rights)?;
+    if setup.tls.key.is_some() {
+        TlsServer::new(&setup.tls, &setup.tls_folder()).map_err(DaemonError::Tls)?;
     }
-    if !control::answers(&settings.data) {
-        listen::open(&settings.listen, Vec::new()).map_err(DaemonError::Open)?;
+    if !control::answers(&setup.data) {
+        listen::open(&setup.listen, Vec::new()).map_err(DaemonError::Open)?;
     }
     Ok(())
 }
@@ -174,10 +223,10 @@ pub fn run<T>(
     furnish: impl FnOnce(&Store) -> Result<T, DaemonError>,
     ready: impl FnOnce(&Ready, T) -> Result<(), DaemonError>,
 ) -> Result<(), DaemonError> {
-    let Prepared { settings, bound, tls } = prepared;
-    let store = Store::open(&settings.data, &settings.store).map_err(|error| DaemonError::Store(error.to_string()))?;
+    let Prepared { setup, bound, tls } = prepared;
+    let store = Store::open(&setup.data, &setup.store).map_err(|error| DaemonError::Store(error.to_string()))?;
     let furniture = furnish(&store)?;
-    let doorway = Doorway::new(store.clone(), settings.login.clone())
+    let doorway = Doorway::new(store.clone(), setup.login.clone())
         .map_err(|error| DaemonError::Store(format!("logins cannot be set up: {error}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -188,25 +237,25 @@ pub fn run<T>(
         .build()
         .map_err(|error| DaemonError::System("the reactor cannot be set up", error))?;
     let (stop_all, stop) = Stop::new();
-    let hostname: Arc<str> = settings.hostname().into();
+    let hostname: Arc<str> = setup.hostname.as_str().into();
     let context = Rc::new(Context {
-        office: Office::new(store.clone(), doorway.clone(), Arc::clone(&hostname), &settings.smtp),
-        smtp: Arc::new(settings.smtp.clone()),
-        imap: Arc::new(settings.imap.clone()),
+        office: Office::new(store.clone(), doorway.clone(), Arc::clone(&hostname), &setup.smtp),
+        smtp: Arc::new(setup.smtp.clone()),
+        imap: Arc::new(setup.imap.clone()),
         hostname,
-        clear_login_on_loopback: settings.auth_in_clear_on_loopback,
+        clear_login_on_loopback: setup.clear_login_on_loopback,
         store: store.clone(),
         doorway,
         locks: crate::flow::access::pop3::Locks::default(),
-        pop3: Arc::new(settings.pop3.clone()),
+        pop3: Arc::new(setup.pop3.clone()),
         tls,
-        budget: Budget::new(settings.net.clone()),
+        budget: Budget::new(setup.net.clone()),
         stop,
         listeners: bound.iter().map(|bound| (bound.service, bound.address)).collect(),
         roll: Arc::new(Roll::default()),
     });
     let served = LocalSet::new().block_on(&runtime, async {
-        let control = Control::bind(&settings.data, store.clone(), status_source(&context))
+        let control = Control::bind(&setup.data, store.clone(), status_source(&context))
             .map_err(|error| DaemonError::System("the control socket cannot be set up", error))?;
         serve(Rc::clone(&context), bound, control, on_hangup, log, |now| ready(now, furniture), &stop_all).await
     });
@@ -248,7 +297,7 @@ async fn serve(
             _ = interrupt.recv() => break,
             _ = hangup.recv() => match on_hangup {
                 OnHangup::Stop => break,
-                OnHangup::Reload(path) => reload(&context, path, log),
+                OnHangup::Reload(read) => reload(&context, read, log),
             },
         }
     }
@@ -296,18 +345,15 @@ fn status_source(context: &Context) -> StatusSource {
     })
 }
 
-/// Takes from the config file what can change while running: log level, limits of connections,
-/// certificates. A file that is wrong changes nothing.
-fn reload(context: &Context, path: &std::path::Path, log: Option<&LogHandle>) {
-    match Settings::load(path) {
-        Ok(settings) => {
-            if let Some(Err(error)) = log.map(|log| log.set_level(&settings.log.level)) {
+/// Takes what can change while running, and looks at the certificates.
+fn reload(context: &Context, read: &dyn Fn() -> Result<Changeable, String>, log: Option<&LogHandle>) {
+    match read() {
+        Ok(Changeable { log_level, net }) => {
+            if let Some(Err(error)) = log.map(|log| log.set_level(&log_level)) {
                 tracing::error!(%error, "the log level stays");
             }
-            context.budget.set_limits(settings.net);
-            tracing::info!(
-                "settings read again: log level, limits of connections and certificates; others need a restart"
-            );
+            context.budget.set_limits(net);
+            tracing::info!("read again: log level, limits of connections, certificates; the rest needs a restart");
         }
         Err(error) => tracing::error!(%error, "the settings stay as they were"),
     }
@@ -380,6 +426,7 @@ where
 }
 
 /// What systemd is told.
+#[derive(Clone, Copy)]
 enum Moment {
     Ready,
     Stopping,

@@ -108,7 +108,7 @@ pub struct Flags {
 }
 
 /// Flags by name, as a client gives them in STORE and APPEND.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FlagNames {
     /// System flags.
     pub system: SystemFlags,

@@ -222,8 +222,7 @@ impl Tls {
                     return Ok(self.facts());
                 }
                 (Stand::Closed, _) | (_, Some(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
-                (Stand::Handshake, Some(_)) => {}
-                (Stand::Handshake, None) => {
+                (Stand::Handshake, _) => {
                     drop(plain);
                     socket.readable().await?;
                 }
@@ -248,22 +247,19 @@ impl Tls {
         if let Some(plain) = self.plain.take() {
             return Ok(Arrival::Bytes(plain));
         }
-        loop {
-            if self.peer_closed {
-                return Ok(Arrival::Gone);
-            }
-            let mut plain = Buffer::take();
-            let (stand, arrived) = self.take_in(socket, &mut plain)?;
-            match (plain.is_empty(), arrived) {
-                (false, _) => return Ok(Arrival::Bytes(plain)),
-                (true, _) if stand == Stand::Closed => return Ok(Arrival::Gone),
-                // A peer that leaves without close_notify has gone like any other: each of our
-                // protocols marks its own ends, so a cut is never taken for one (RFC 8446 section 6.1).
-                (true, Some(0)) => return Ok(Arrival::Gone),
-                (true, Some(_)) => {}
-                (true, None) => return Ok(Arrival::Nothing),
-            }
+        if self.peer_closed {
+            return Ok(Arrival::Gone);
         }
+        let mut plain = Buffer::take();
+        let (stand, arrived) = self.take_in(socket, &mut plain)?;
+        if !plain.is_empty() {
+            return Ok(Arrival::Bytes(plain));
+        }
+        // A peer that leaves without close_notify has gone like any other: each of our protocols
+        // marks its own ends, so a cut is never taken for one (RFC 8446 section 6.1).
+        let gone = stand == Stand::Closed || self.peer_closed || arrived == Some(0);
+        // Records without data are no reason to read on at once: others wait too.
+        Ok(if gone { Arrival::Gone } else { Arrival::Nothing })
     }
 
     /// Reads once from the socket into a borrowed buffer, behind what was parked, lets rustls work

@@ -291,7 +291,8 @@ impl Store {
     /// The highest modification sequence of anything in this account; wakes when it rises.
     pub fn watch(&self, account: AccountId) -> watch::Receiver<ModSeq> {
         let now = ModSeq(self.shared.applied.load(Ordering::Acquire));
-        self.shared.watchers.watch(account.0, now)
+        // A closed store has nobody who would ever wake the waiter: its channel is closed as well.
+        if self.shared.is_closed() { watch::channel(now).1 } else { self.shared.watchers.watch(account.0, now) }
     }
 
     /// Begins a body. Fails early with [`WriteError::DiskFull`] while the reserve is touched.

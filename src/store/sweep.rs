@@ -12,43 +12,51 @@ use super::record::{MessageRecord, Record};
 use super::shelf::{erase, release};
 use super::table::{SWEEP_BODY, SWEEP_MAILBOX, SWEEP_STAGED, Tables};
 
-/// Pieces one step removes: about 2 MiB.
-const PIECES_AT_ONCE: usize = 128;
+/// What one step removes: a piece, or a message with its row and structure, counts one. Pieces are
+/// 16 KiB at most, so a step is 4 MiB at most.
+const STEP_MAX: usize = 256;
 
-/// Messages of a deleted mailbox one step removes.
-const MESSAGES_AT_ONCE: usize = 256;
-
-/// Does one step; tells whether there is more to do.
+/// Does one step; tells whether it found anything to do.
 pub(super) fn step(tables: &mut Tables<'_>) -> Result<bool, Trouble> {
-    let first = tables.sweep()?.range((SWEEP_BODY, 0)..(SWEEP_STAGED, 0))?.next().transpose()?;
-    let Some((kind, id)) = first.map(|(key, _)| key.value()) else { return Ok(false) };
-    tables.touched = true;
-    let emptied = if kind == SWEEP_BODY { sweep_body(tables, id)? } else { sweep_mailbox(tables, id)? };
-    if emptied {
-        tables.sweep()?.remove((kind, id))?;
+    let mut left = STEP_MAX;
+    tables.pieces_left = u32::try_from(STEP_MAX).unwrap_or(u32::MAX);
+    while left > 0 {
+        let first = tables.sweep()?.range((SWEEP_BODY, 0)..(SWEEP_STAGED, 0))?.next().transpose()?;
+        let Some((kind, id)) = first.map(|(key, _)| key.value()) else { break };
+        tables.touched = true;
+        let (removed, emptied) = match kind {
+            SWEEP_BODY => sweep_body(tables, id, left)?,
+            _ => sweep_mailbox(tables, id, left)?,
+        };
+        if emptied {
+            tables.sweep()?.remove((kind, id))?;
+        }
+        left = left.saturating_sub(removed.max(1));
     }
-    Ok(true)
+    Ok(tables.touched)
 }
 
-fn sweep_body(tables: &mut Tables<'_>, id: u64) -> Result<bool, Trouble> {
+/// Removes up to `most` pieces; tells how many, and whether the body is gone.
+fn sweep_body(tables: &mut Tables<'_>, id: u64, most: usize) -> Result<(usize, bool), Trouble> {
     let table = tables.piece()?;
-    let found = table.range((id, 0)..=(id, u32::MAX))?.take(PIECES_AT_ONCE);
+    let found = table.range((id, 0)..=(id, u32::MAX))?.take(most);
     let found = found.map(|row| Ok(row?.0.value().1)).collect::<Result<Vec<_>, Trouble>>()?;
     for index in &found {
         table.remove((id, *index))?;
     }
-    if found.len() == PIECES_AT_ONCE {
-        return Ok(false);
+    if found.len() == most {
+        return Ok((most, false));
     }
     tables.tail()?.remove(id)?;
     erase(tables, id)?;
-    Ok(true)
+    Ok((found.len(), true))
 }
 
-fn sweep_mailbox(tables: &mut Tables<'_>, id: u64) -> Result<bool, Trouble> {
+/// Removes up to `most` messages; tells how many, and whether the mailbox is gone.
+fn sweep_mailbox(tables: &mut Tables<'_>, id: u64, most: usize) -> Result<(usize, bool), Trouble> {
     let mailbox = u32::try_from(id).map_err(|_| Trouble::damaged("mailbox to be removed"))?;
     let table = tables.msg()?;
-    let found = table.range((mailbox, 0)..=(mailbox, u32::MAX))?.take(MESSAGES_AT_ONCE).map(|row| {
+    let found = table.range((mailbox, 0)..=(mailbox, u32::MAX))?.take(most).map(|row| {
         let (key, value) = row?;
         Ok((key.value().1, MessageRecord::decode(value.value())?.blob))
     });
@@ -57,16 +65,16 @@ fn sweep_mailbox(tables: &mut Tables<'_>, id: u64) -> Result<bool, Trouble> {
         tables.msg()?.remove((mailbox, *uid))?;
         release(tables, *blob)?;
     }
-    if found.len() == MESSAGES_AT_ONCE {
-        return Ok(false);
+    if found.len() == most {
+        return Ok((most, false));
     }
     // The log of removals is bounded (`change::VANISH_BYTES_MAX`), so it goes at once.
     let table = tables.vanish()?;
-    let found = table.range((mailbox, 0)..=(mailbox, u64::MAX))?.map(|row| Ok(row?.0.value().1));
-    for seq in found.collect::<Result<Vec<_>, Trouble>>()? {
+    let logged = table.range((mailbox, 0)..=(mailbox, u64::MAX))?.map(|row| Ok(row?.0.value().1));
+    for seq in logged.collect::<Result<Vec<_>, Trouble>>()? {
         table.remove((mailbox, seq))?;
     }
-    Ok(true)
+    Ok((found.len(), true))
 }
 
 /// Gives up a body whose staging was not finished.

@@ -42,7 +42,7 @@ const GROUP_BYTES: usize = 512 << 10;
 const STEP_BYTES: usize = 512 << 10;
 
 /// Sweeping this many steps calls for a checkpoint, so that the room can be used again.
-const SWEEP_STEPS: u32 = 8;
+const SWEEP_STEPS: u32 = 4;
 
 /// Wait between two attempts to reopen a store whose disk fails.
 const REOPEN_EVERY: Duration = Duration::from_secs(1);

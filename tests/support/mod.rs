@@ -32,11 +32,11 @@ pub(crate) enum Pace {
     Network,
 }
 
-/// One way of playing transcripts. Several are played at one time.
+/// One way of playing transcripts. Several are played at one time, each in a world of its own.
 pub(crate) trait Stage: Sync {
     /// The paces at which each script is played.
     fn paces(&self) -> &[Pace] {
-        &[Pace::Whole, Pace::ByteByByte]
+        &[Pace::Whole, Pace::ByteByByte, Pace::Network]
     }
 
     /// Opens one more connection for a script in its world.

@@ -5,6 +5,7 @@ use std::rc::Rc;
 
 use pillarbox::daemon::login::Doorway;
 use pillarbox::flow::access::lockout::LoginConfig;
+use pillarbox::flow::access::pop3::Locks;
 use pillarbox::mail::address::{Address, Domain};
 use pillarbox::mail::date::{Timestamp, ZonedTime};
 use pillarbox::mail::mailbox::{AccountId, MailboxName, Uid};
@@ -27,6 +28,8 @@ pub(crate) struct World {
     pub(crate) store: Store,
     /// The door for logins; failures cost no time here.
     pub(crate) doorway: Doorway,
+    /// Who has which maildrop.
+    pub(crate) locks: Locks,
     /// Where sessions' questions are answered.
     pub(crate) runtime: Rc<Runtime>,
     /// The store's folder.
@@ -39,7 +42,7 @@ impl World {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (store, doorway) = open(folder.path(), 0);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let world = Self { store, doorway, runtime: Rc::new(runtime), folder };
+        let world = Self { store, doorway, locks: Locks::default(), runtime: Rc::new(runtime), folder };
         for name in ["ann", "bob"] {
             let password = format!("{name}-secret");
             let account = Action::Account { name: format!("{name}@pillarbox.test"), password };

@@ -14,23 +14,21 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-mod carry;
 mod obey;
 mod order;
 
-pub use carry::{CarryOrder, CarryOutcome, LETTERS_MAX, LetterHead};
-pub use obey::obey;
+pub use obey::{exchange, obey};
 pub use order::{
     AccountRow, AliasRow, ListenerStatus, ORDER_LINE_MAX, OUTCOME_LINE_MAX, Order, Outcome, ROWS_MAX, Status,
 };
 
+use crate::flow::carry::Exchange;
 use crate::store::Store;
 
 /// The socket's name in the data folder.
@@ -38,6 +36,13 @@ pub const SOCKET: &str = "control.sock";
 
 /// Connections served at one time.
 const CONNECTIONS_MAX: usize = 4;
+
+/// Stack of the thread that serves an import or export.
+const CARRY_STACK_BYTES: usize = 512 << 10;
+
+/// How long an import or export waits for another to end: one that was killed keeps its last batch
+/// before its place is free.
+const CARRY_WAIT: Duration = Duration::from_secs(5);
 
 /// Silence between orders that ends a connection.
 const SILENCE_MAX: Duration = Duration::from_mins(1);
@@ -63,6 +68,8 @@ pub struct Control {
 struct Desk {
     store: Store,
     status: StatusSource,
+    /// One import or export at a time: each holds a batch of messages in memory.
+    carrying: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Control {
@@ -88,7 +95,7 @@ impl Control {
         }
         let listener = UnixListener::bind(address.as_path())?;
         fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-        Ok(Self { listener, path, desk: Desk { store, status } })
+        Ok(Self { listener, path, desk: Desk { store, status, carrying: Arc::new(Semaphore::new(1)) } })
     }
 
     /// Serves until dropped; connections end with it.
@@ -145,15 +152,16 @@ impl Desk {
             let whole = line.len() <= ORDER_LINE_MAX && line.ends_with(b"\n");
             let outcome = match serde_json::from_slice(&line) {
                 _ if !whole => Outcome::Refused { reason: "the order is too long".into() },
-                Ok(Order::Status) => Outcome::Status { status: Box::new((self.status)()) },
-                Ok(Order::Carry(order)) => {
-                    let reply = carry::carry(&self.store, order, &mut stream).await?;
-                    say(&mut stream, &reply.outcome, &reply.bytes).await?;
-                    if reply.in_step {
-                        continue;
+                Ok(Order::Carry { address }) if whole => match self.begin_carrying(address).await {
+                    Ok((exchange, permit)) => {
+                        tell(&mut stream, &Outcome::Done).await?;
+                        let carried = carry(stream.into_inner(), exchange).await;
+                        drop(permit);
+                        return carried;
                     }
-                    return Ok(());
-                }
+                    Err(reason) => Outcome::Refused { reason },
+                },
+                Ok(Order::Status) => Outcome::Status { status: Box::new((self.status)()) },
                 Ok(order) => {
                     let store = self.store.clone();
                     let working = tokio::task::spawn_blocking(move || obey(&store, order));
@@ -161,20 +169,43 @@ impl Desk {
                 }
                 Err(error) => Outcome::Refused { reason: format!("this is no order: {error}") },
             };
-            say(&mut stream, &outcome, &[]).await?;
+            tell(&mut stream, &outcome).await?;
             if !whole {
                 return Ok(());
             }
         }
     }
+
+    /// Leave for an import or export, or why there is none.
+    async fn begin_carrying(&self, address: String) -> Result<(Exchange, OwnedSemaphorePermit), String> {
+        let busy = "another import or export is running";
+        let permit = timeout(CARRY_WAIT, self.carrying.clone().acquire_owned()).await;
+        let permit = permit.map_err(|_| busy)?.map_err(|_| busy)?;
+        let store = self.store.clone();
+        let found = tokio::task::spawn_blocking(move || exchange(&store, &address)).await;
+        Ok((found.map_err(|_| "the server is stopping")??, permit))
+    }
 }
 
-/// Sends an outcome as a line, and the bytes that follow it.
-async fn say(stream: &mut BufReader<UnixStream>, outcome: &impl Serialize, bytes: &[u8]) -> io::Result<()> {
+/// Tells what came of an order.
+async fn tell(stream: &mut BufReader<UnixStream>, outcome: &Outcome) -> io::Result<()> {
     let mut answer = serde_json::to_vec(outcome).map_err(io::Error::other)?;
     answer.push(b'\n');
-    answer.extend_from_slice(bytes);
     timeout(SILENCE_MAX, stream.get_mut().write_all(&answer)).await?
+}
+
+/// Serves an import or export on a thread of its own: it lasts too long for the few threads that
+/// all connections share.
+async fn carry(stream: UnixStream, mut exchange: Exchange) -> io::Result<()> {
+    let mut stream = stream.into_std()?;
+    stream.set_nonblocking(false)?;
+    let (done, ended) = oneshot::channel();
+    let work = move || {
+        // Nobody waits any more when the server is stopping.
+        let _ = done.send(crate::flow::carry::serve(&mut stream, &mut exchange));
+    };
+    std::thread::Builder::new().name("carry".into()).stack_size(CARRY_STACK_BYTES).spawn(work)?;
+    ended.await.unwrap_or(Ok(()))
 }
 
 /// Tells whether a server runs on this data folder.

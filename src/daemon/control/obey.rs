@@ -4,6 +4,7 @@
 use std::fmt;
 
 use super::order::{AccountRow, AliasRow, Order, Outcome, ROWS_MAX};
+use crate::flow::carry::Exchange;
 use crate::mail::address::{Address, Domain};
 use crate::store::{Account, Alias, ReadError, Reader, Store, WriteError};
 
@@ -52,6 +53,15 @@ impl From<ReadError> for Refusal {
 #[must_use]
 pub fn obey(store: &Store, order: Order) -> Outcome {
     carry_out(store, order).unwrap_or_else(|refusal| Outcome::Refused { reason: refusal.to_string() })
+}
+
+/// Import and export for the account with this address. May block.
+///
+/// # Errors
+/// Why not, as one sentence.
+pub fn exchange(store: &Store, address: &str) -> Result<Exchange, String> {
+    let account = store.reader().map_err(Refusal::from).and_then(|reader| find(&reader, address));
+    account.map(|account| Exchange::new(store.clone(), account.id)).map_err(|refusal| refusal.to_string())
 }
 
 fn carry_out(store: &Store, order: Order) -> Result<Outcome, Refusal> {
@@ -123,7 +133,7 @@ fn carry_out(store: &Store, order: Order) -> Result<Outcome, Refusal> {
             let domains = domains.iter().skip(skip).take(ROWS_MAX).map(ToString::to_string).collect();
             return Ok(Outcome::Domains { domains });
         }
-        Order::Status | Order::Carry(_) => Err(Refusal::NoServer),
+        Order::Carry { .. } | Order::Status => Err(Refusal::NoServer),
     };
     done.map(|()| Outcome::Done)
 }

@@ -5,12 +5,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::carry::CarryOrder;
 use crate::mail::secret::ScramVerifier;
 use crate::store::{Figures, Quota, Usage};
 
 /// Longest order in bytes, its LF included.
-pub const ORDER_LINE_MAX: usize = 512 << 10;
+pub const ORDER_LINE_MAX: usize = 64 << 10;
 
 /// Longest outcome in bytes, its LF included; long lists of accounts come in several.
 pub const OUTCOME_LINE_MAX: usize = 1 << 20;
@@ -92,10 +91,14 @@ pub enum Order {
         /// How many were told before.
         skip: usize,
     },
+    /// Import or export mail of an account: after [`Outcome::Done`] the connection speaks as
+    /// [`crate::flow::carry::serve`] does.
+    Carry {
+        /// The account's address.
+        address: String,
+    },
     /// Tell how the server is. [`Outcome::Status`]
     Status,
-    /// Import and export; answered with a [`CarryOutcome`](super::CarryOutcome).
-    Carry(CarryOrder),
 }
 
 /// What came of an order.

@@ -9,12 +9,12 @@ use std::io::{BufWriter, Seek, SeekFrom, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use super::keep::Giver;
+use super::keep::{Content, Giver};
 use super::level::{maildir_folder, mbox_path};
 use super::{At, CHUNK, CarryError, Observer, Progress, Summary, maildir, mbox};
 use crate::mail::mailbox::{Mailbox, MailboxName, Uid};
 use crate::mail::message::{FlagNames, Message};
-use crate::store::{Body, ReadError};
+use crate::store::ReadError;
 
 /// Messages written between two notes of how far we are.
 const PAGE: usize = 256;
@@ -124,7 +124,7 @@ impl Export<'_> {
         let keywords = mailbox.keywords.names(message.flags.keywords).cloned().collect();
         let flags = FlagNames { system: message.flags.system, keywords };
         let written = match self.giver.body(message.blob) {
-            Ok(body) => place.put(message, &flags, body, path),
+            Ok(mut body) => place.put(message, &flags, &mut *body, path),
             Err(error) => Err(Failed::Read(error)),
         };
         match written {
@@ -184,7 +184,7 @@ fn open(mailbox: &Mailbox, format: Format, path: &Path) -> Result<(Place, PathBu
 
 impl Place {
     /// Writes one message; nothing of it is left where that fails.
-    fn put(&mut self, message: &Message, flags: &FlagNames, mut body: Body, path: &Path) -> Result<(), Failed> {
+    fn put(&mut self, message: &Message, flags: &FlagNames, body: &mut dyn Content, path: &Path) -> Result<(), Failed> {
         let fatal = |error| Failed::Fatal(CarryError::Path(path.to_owned(), error));
         let at = message.internal_date.at;
         match self {
@@ -192,7 +192,7 @@ impl Place {
                 let start = writer.get_mut().stream_position().map_err(fatal)?;
                 let sender = sender(body.read(0, CHUNK).map_err(Failed::Read)?);
                 writer.begin(&sender, at, flags).map_err(fatal)?;
-                match each(&mut body, &mut |bytes| writer.write(bytes).map_err(fatal)) {
+                match each(body, &mut |bytes| writer.write(bytes).map_err(fatal)) {
                     Ok(()) => writer.end().map_err(fatal),
                     Err(failed) => {
                         let out = writer.get_mut();
@@ -204,7 +204,7 @@ impl Place {
             }
             Self::Maildir(writer) => {
                 let mut file = writer.begin(message.uid.get(), at, flags).map_err(fatal)?;
-                match each(&mut body, &mut |bytes| file.write(bytes).map_err(fatal)) {
+                match each(body, &mut |bytes| file.write(bytes).map_err(fatal)) {
                     Ok(()) => file.end().map_err(fatal),
                     Err(failed) => file.forget().map_err(fatal).and(Err(failed)),
                 }
@@ -232,9 +232,9 @@ impl Place {
 }
 
 /// Hands a body to `take` piece by piece.
-fn each(body: &mut Body, take: &mut dyn FnMut(&[u8]) -> Result<(), Failed>) -> Result<(), Failed> {
+fn each(body: &mut dyn Content, take: &mut dyn FnMut(&[u8]) -> Result<(), Failed>) -> Result<(), Failed> {
     let mut offset = 0;
-    while offset < body.len() {
+    while offset < body.size() {
         let bytes = body.read(offset, CHUNK).map_err(Failed::Read)?;
         take(bytes)?;
         offset += bytes.len() as u64;

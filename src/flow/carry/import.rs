@@ -376,8 +376,11 @@ fn note_name(source: &Source, account: AccountId) -> String {
     digest.update(source.folder.as_str().as_bytes());
     digest.update(b"\0");
     digest.update(path.as_os_str().as_bytes());
-    let hex: String = digest.finish().as_ref().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    format!("import {} {hex}", account.0)
+    let mut name = format!("import {} ", account.0);
+    for byte in digest.finish().as_ref().iter().take(16) {
+        name.extend([byte >> 4, byte & 15].iter().filter_map(|digit| char::from_digit(u32::from(*digit), 16)));
+    }
+    name
 }
 
 /// Bytes of a source that were not read yet.

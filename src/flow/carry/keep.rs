@@ -41,12 +41,31 @@ pub trait Giver {
     /// The first `max` messages of a mailbox from `first` on.
     fn messages(&mut self, mailbox: MailboxId, first: Uid, max: usize) -> Result<Vec<Message>, CarryError>;
 
-    /// Opens a body. A failure is this message's alone.
-    fn body(&mut self, blob: BlobId) -> Result<Body, ReadError>;
+    /// Opens a body. [`ReadError::Storage`] is this message's trouble alone.
+    fn body(&mut self, blob: BlobId) -> Result<Box<dyn Content + '_>, ReadError>;
+}
+
+/// A body being read.
+pub trait Content {
+    /// Size in bytes.
+    fn size(&self) -> u64;
+
+    /// Some bytes from `offset`, at most `max`; none past the end.
+    fn read(&mut self, offset: u64, max: usize) -> Result<&[u8], ReadError>;
+}
+
+impl Content for Body {
+    fn size(&self) -> u64 {
+        self.len()
+    }
+
+    fn read(&mut self, offset: u64, max: usize) -> Result<&[u8], ReadError> {
+        Self::read(self, offset, max)
+    }
 }
 
 /// A mailbox that mail is put into.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, serde::Serialize, serde::Deserialize)]
 pub struct Target {
     /// Its number.
     pub id: MailboxId,
@@ -72,6 +91,11 @@ impl Exchange {
         Self { store, account }
     }
 
+    /// Opens a body.
+    pub(super) fn open(&self, blob: BlobId) -> Result<Body, ReadError> {
+        self.store.body(blob)
+    }
+
     fn named(&self, name: &MailboxName) -> Result<Option<Target>, CarryError> {
         let mailbox = self.store.reader()?.mailbox_named(self.account, name)?;
         Ok(mailbox.map(|found| Target { id: found.id, uid_next: found.uid_next, keywords: found.keywords }))
@@ -79,7 +103,7 @@ impl Exchange {
 
     /// Tells whether a body of the store has the same bytes.
     fn is_same(&self, blob: BlobId, spooled: &Spooled) -> Result<bool, ReadError> {
-        let (mut kept, mut new) = (self.store.body(blob)?, spooled.reader());
+        let (mut kept, mut new) = (self.open(blob)?, spooled.reader());
         let mut offset = 0;
         while offset < spooled.size() {
             let (one, other) = (kept.read(offset, usize::MAX)?, new.read(offset, usize::MAX)?);
@@ -156,7 +180,7 @@ impl Giver for Exchange {
         Ok(found.collect::<Result<_, _>>()?)
     }
 
-    fn body(&mut self, blob: BlobId) -> Result<Body, ReadError> {
-        self.store.body(blob)
+    fn body(&mut self, blob: BlobId) -> Result<Box<dyn Content + '_>, ReadError> {
+        Ok(Box::new(self.open(blob)?))
     }
 }

@@ -17,17 +17,14 @@ impl ToCrlf {
     /// Takes the next bytes and hands on what is worth it.
     pub(super) fn push(&mut self, bytes: &[u8], take: &mut dyn FnMut(&[u8])) {
         for line in bytes.split_inclusive(|byte| *byte == b'\n') {
-            match line.strip_suffix(b"\n") {
-                Some(text) => {
-                    let has_cr = if text.is_empty() { self.after_cr } else { text.ends_with(b"\r") };
-                    self.gathered.extend_from_slice(text);
-                    self.gathered.extend_from_slice(if has_cr { b"\n" } else { b"\r\n" });
-                    self.after_cr = false;
-                }
-                None => {
-                    self.gathered.extend_from_slice(line);
-                    self.after_cr = line.ends_with(b"\r");
-                }
+            if let Some(text) = line.strip_suffix(b"\n") {
+                let has_cr = if text.is_empty() { self.after_cr } else { text.ends_with(b"\r") };
+                self.gathered.extend_from_slice(text);
+                self.gathered.extend_from_slice(if has_cr { b"\n" } else { b"\r\n" });
+                self.after_cr = false;
+            } else {
+                self.gathered.extend_from_slice(line);
+                self.after_cr = line.ends_with(b"\r");
             }
             if self.gathered.len() >= GATHER {
                 take(&self.gathered);

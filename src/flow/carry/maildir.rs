@@ -177,8 +177,10 @@ impl Writer {
         }
         let keywords = Keywords(keywords.0.iter().take(LETTERS).cloned().collect());
         if !keywords.0.is_empty() {
-            let lines: String =
-                (0..).zip(&keywords.0).map(|(index, name): (u32, _)| format!("{index} {}\n", name.as_str())).collect();
+            let mut lines = Vec::new();
+            for (index, name) in keywords.0.iter().enumerate() {
+                writeln!(lines, "{index} {}", name.as_str())?;
+            }
             fs::write(folder.join(KEYWORDS_FILE), lines)?;
         }
         if folder.file_name().is_some_and(|name| name.as_bytes().starts_with(b".")) {

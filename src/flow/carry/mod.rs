@@ -26,11 +26,13 @@ mod mbox; //    one file of many messages
 mod source; //  which mbox files and Maildirs lie under a path
 #[cfg(test)]
 mod tests;
+mod wire; //    a store at the other end of a stream
 
 pub use export::{Format, export};
 pub use import::{ImportRequest, import};
-pub use keep::{Exchange, Giver, Keeper, Note, Target};
+pub use keep::{Content, Exchange, Giver, Keeper, Note, Target};
 pub use letter::MESSAGE_MAX;
+pub use wire::{Remote, serve};
 
 /// Bytes read from a file at a time.
 const CHUNK: usize = 64 << 10;
@@ -47,7 +49,7 @@ pub struct Progress {
 }
 
 /// What a journey did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Summary {
     /// Messages carried over.
     pub carried: u64,
@@ -85,6 +87,10 @@ pub enum CarryError {
     Write(WriteError),
     /// The store could not be read.
     Read(ReadError),
+    /// The server refused; its sentence.
+    Refused(String),
+    /// The connection to the server broke.
+    Broken(io::Error),
 }
 
 impl fmt::Display for CarryError {
@@ -106,6 +112,8 @@ impl fmt::Display for CarryError {
             },
             Self::Read(ReadError::Storage(text)) => write!(out, "the store could not be read: {text}"),
             Self::Read(ReadError::Closed) => out.write_str("the store is closed"),
+            Self::Refused(reason) => out.write_str(reason),
+            Self::Broken(error) => write!(out, "the server broke the connection off: {error}"),
         }
     }
 }

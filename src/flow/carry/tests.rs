@@ -1,5 +1,6 @@
 //! Import and export against a real store: there and back again, cut off, and with broken mail.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::path::Path;
 
@@ -10,7 +11,7 @@ use crate::mail::mailbox::{AccountId, MailboxId, MailboxName, Uid};
 use crate::mail::message::{BlobId, FlagNames, Keyword, Message, SystemFlags};
 use crate::mail::secret::{Password, ScramVerifier};
 use crate::mail::structure::Walker;
-use crate::store::{Body, NewMessage, Quota, Spool, Spooled, Store, StoreConfig};
+use crate::store::{NewMessage, Quota, Spool, Spooled, Store, StoreConfig};
 
 #[derive(Default)]
 struct Listener {
@@ -84,7 +85,7 @@ fn contents(exchange: &mut Exchange) -> Vec<Seen> {
         for message in exchange.messages(mailbox.id, Uid::MIN, usize::MAX).unwrap() {
             let mut body = Giver::body(exchange, message.blob).unwrap();
             let mut text = Vec::new();
-            while (text.len() as u64) < body.len() {
+            while (text.len() as u64) < body.size() {
                 let at = text.len() as u64;
                 text.extend_from_slice(body.read(at, 1 << 20).unwrap());
             }
@@ -265,7 +266,8 @@ fn an_import_cut_off_anywhere_goes_on_and_keeps_every_message_once() {
     let world = World::new();
     let mut text = String::new();
     for number in 0..100 {
-        text += &format!("From ann@example.org Wed Jul 17 02:44:25 1996\nSubject: {}\n\ntext\n\n", number / 2);
+        let from = "From ann@example.org Wed Jul 17 02:44:25 1996";
+        writeln!(text, "{from}\nSubject: {}\n\ntext\n", number / 2).unwrap();
         let flags = if number % 2 == 0 { "cur" } else { "new" };
         world.write(&format!("maildir/{flags}/{}.x:2,S", 1000 + number), format!("Subject: {}\n\ntext\n", number / 2));
     }
@@ -358,7 +360,7 @@ impl Giver for Ruined<'_> {
         // Small pages, so that several are needed.
         self.0.messages(mailbox, first, max.min(2))
     }
-    fn body(&mut self, blob: BlobId) -> Result<Body, ReadError> {
+    fn body(&mut self, blob: BlobId) -> Result<Box<dyn Content + '_>, ReadError> {
         if blob == self.1 { Err(ReadError::Storage("checksum is wrong".to_owned())) } else { self.0.body(blob) }
     }
 }
@@ -378,4 +380,55 @@ fn a_message_that_cannot_be_read_is_left_out_of_the_export() {
     assert_eq!(listener.last.messages, 61);
     let mut bob = world.account("bob");
     assert_eq!(run_import(&mut bob, &folder).0.carried, 60);
+}
+
+#[test]
+fn both_journeys_go_over_a_stream_as_they_go_in_one_process() {
+    let world = World::new();
+    let (mut ann, bob) = (world.account("ann"), world.account("bob"));
+    fill(&mut ann);
+    let folder: std::sync::Arc<Path> = std::sync::Arc::from(world.folder.path());
+    let connect = |exchange: &Exchange| {
+        let (here, mut there) = std::os::unix::net::UnixStream::pair().unwrap();
+        let mut exchange = exchange.clone();
+        let server = std::thread::spawn(move || serve(&mut there, &mut exchange));
+        (Remote::new(here, folder.clone()).unwrap(), server)
+    };
+    let (mut remote, server) = connect(&ann);
+    let mut listener = Listener::default();
+    let summary = export(&mut remote, &mut listener, Format::Maildir, &world.path("maildir"), None).unwrap();
+    assert_eq!((summary.carried, listener.troubles.len()), (61, 0));
+    drop(remote);
+    server.join().unwrap().unwrap();
+
+    let (mut remote, server) = connect(&bob);
+    assert_eq!(run_import(&mut remote, &world.path("maildir")).0.carried, 61);
+    assert_eq!(run_import(&mut remote, &world.path("maildir")).0.carried, 0);
+    assert_eq!(contents(&mut bob.clone()), contents(&mut ann));
+
+    // The same message is found by its bytes, and not twice.
+    let inbox = remote.target(&MailboxName::inbox()).unwrap();
+    let mut spool = Keeper::spool(&mut remote).unwrap();
+    let letter = contents(&mut ann).into_iter().find(|seen| seen.folder == "INBOX").unwrap();
+    spool.write(&letter.text).unwrap();
+    let body = spool.finish().unwrap();
+    let found = remote.find(inbox.id, Uid::MIN, &body).unwrap().unwrap();
+    assert_eq!(remote.find(inbox.id, found.successor().unwrap(), &body).unwrap(), None);
+
+    world.store.remove_account(Keeper::account(&bob)).wait().unwrap();
+    let error = remote.target(&MailboxName::new("New").unwrap()).unwrap_err();
+    assert!(matches!(error, CarryError::Refused(why) if why == "the account is gone"));
+    drop(remote);
+    server.join().unwrap().unwrap();
+}
+
+#[test]
+fn what_is_no_ask_ends_the_connection() {
+    let world = World::new();
+    let mut ann = world.account("ann");
+    for bytes in [&b"\xff\xff\xff\xff"[..], b"\x01\0\0\0\x63", b"\x05\0\0\0", b"\x01\0\0"] {
+        let mut stream = std::io::Cursor::new(bytes.to_vec());
+        assert!(serve(&mut stream, &mut ann).is_err(), "{bytes:?}");
+    }
+    assert!(serve(&mut std::io::Cursor::new(Vec::new()), &mut ann).is_ok());
 }

@@ -3,11 +3,12 @@
 use super::command::Command;
 use super::desk::{Desk, End, Stage, Then};
 
-/// Capabilities of every state.
-const ALWAYS: &str = "IMAP4rev1 IMAP4rev2 LITERAL+ SASL-IR ID ENABLE";
+/// Capabilities that clients look at first.
+const FIRST: &str = "IMAP4rev1 IMAP4rev2 LITERAL+ SASL-IR ID ENABLE";
 
-/// Capabilities that matter after login.
-const AFTER_LOGIN: &str = "BINARY CHILDREN CONDSTORE CREATE-SPECIAL-USE ESEARCH IDLE LIST-EXTENDED LIST-STATUS \
+/// The other capabilities. They matter after login only, but many a client looks before it and
+/// never again (Python's imaplib, for one).
+const FURTHER: &str = "BINARY CHILDREN CONDSTORE CREATE-SPECIAL-USE ESEARCH IDLE LIST-EXTENDED LIST-STATUS \
      MOVE NAMESPACE QUOTA QUOTA=RES-STORAGE QUOTA=RES-MESSAGE SEARCHRES SPECIAL-USE STATUS=SIZE UIDPLUS UNSELECT \
      UTF8=ACCEPT WITHIN";
 
@@ -34,10 +35,12 @@ pub(crate) fn begin(desk: &mut Desk, command: &Command) -> End {
 
 /// What can be done now (RFC 9051 section 6.1.1).
 pub(crate) fn capabilities(desk: &Desk) -> String {
-    if desk.stage == Stage::Authenticated {
-        return format!("{ALWAYS} {AFTER_LOGIN} APPENDLIMIT={}", desk.config.append_max_bytes);
-    }
-    let starttls = if desk.site.starttls && !desk.secure { " STARTTLS" } else { "" };
-    let login = if desk.may_log_in() { " AUTH=SCRAM-SHA-256 AUTH=PLAIN AUTH=LOGIN" } else { " LOGINDISABLED" };
-    format!("{ALWAYS}{starttls}{login}")
+    let login = match desk.stage {
+        Stage::Authenticated => "",
+        Stage::Greeting if desk.may_log_in() => " AUTH=SCRAM-SHA-256 AUTH=PLAIN AUTH=LOGIN",
+        Stage::Greeting => " LOGINDISABLED",
+    };
+    let starttls =
+        if desk.site.starttls && !desk.secure && desk.stage != Stage::Authenticated { " STARTTLS" } else { "" };
+    format!("{FIRST}{starttls}{login} {FURTHER} APPENDLIMIT={}", desk.config.append_max_bytes)
 }

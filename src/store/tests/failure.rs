@@ -264,6 +264,7 @@ fn a_closed_store_says_so_and_opens_again_with_nothing_to_replay() {
     assert_eq!(rig.store.deliver(rig.letter(b"y"), vec![(ann, Folder::Inbox)]).wait(), Err(WriteError::Closed));
     assert_eq!(rig.store.reader().err(), Some(ReadError::Closed));
     assert!(matches!(rig.store.spool(), Err(WriteError::Closed)));
+    assert!(rig.store.watch(ann).has_changed().is_err());
     drop(reader);
     let again = Rig::start(rig.index.clone(), rig.journal.clone(), config());
     assert_eq!(again.facts(inbox).messages, 1);

@@ -181,7 +181,7 @@ impl Section {
         match std::mem::replace(&mut self.phase, Phase::Begin) {
             Phase::Begin => self.begin_reading(out),
             Phase::Copy { left, promised } => self.copy(out, &bytes, left, promised),
-            Phase::Gather { maker, kept, length } => self.gather(out, Some(&bytes), maker, kept, length),
+            Phase::Gather { maker, kept, length } => self.gather(out, &bytes, maker, kept, length),
             Phase::Emit { maker, skip, left } => self.emit(out, &bytes, maker, skip, left),
         }
     }
@@ -203,8 +203,12 @@ impl Section {
                 self.ask(left)
             }
             _ => {
-                let maker = Maker::new(&self.recipe);
-                self.gather(out, None, maker, Some(Vec::new()), 0)
+                let (maker, kept) = (Maker::new(&self.recipe), Some(Vec::new()));
+                if self.extent.length == 0 {
+                    return self.gather(out, &[], maker, kept, 0);
+                }
+                self.phase = Phase::Gather { maker, kept, length: 0 };
+                self.ask(self.extent.length)
             }
         }
     }
@@ -225,25 +229,24 @@ impl Section {
         self.ask(left)
     }
 
-    /// `bytes` are none before anything was asked for.
     fn gather(
         &mut self,
         out: &mut Vec<u8>,
-        bytes: Option<&[u8]>,
+        bytes: &[u8],
         mut maker: Maker,
         mut kept: Option<Vec<u8>>,
         mut length: u64,
     ) -> Progress {
         let mut made = kept.take().unwrap_or_default();
         let before = made.len();
-        maker.feed(bytes.unwrap_or_default(), &mut made);
+        maker.feed(bytes, &mut made);
         let left = self.extent.length - self.read.min(self.extent.length);
         let sound = left > 0 || maker.finish(&mut made);
         length += (made.len() - before) as u64;
         let whole = made.len() as u64 == length && made.len() <= GATHERED_MAX;
         let kept = whole.then_some(made);
         if left > 0 {
-            if bytes.is_some_and(<[u8]>::is_empty) {
+            if bytes.is_empty() {
                 return self.missing(out);
             }
             self.phase = Phase::Gather { maker, kept, length };
@@ -473,7 +476,7 @@ mod tests {
 
     #[test]
     fn a_body_that_ends_early_ends_the_connection() {
-        let text = [b'x'; 3 * BODY_CHUNK];
+        let text = vec![b'x'; 3 * BODY_CHUNK];
         let (out, end) = fetch(&text, 2 * BODY_CHUNK, SectionKind::Body, &[], None);
         assert!(matches!(end, Progress::Lost));
         assert!(out.starts_with("BODY[] {49152}\r\n"));
