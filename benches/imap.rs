@@ -109,7 +109,7 @@ impl Client {
                 Step::Read if input.is_empty() => return output,
                 Step::Read => {
                     let taken = self.session.receive(input);
-                    input = &input[taken..];
+                    input = input.get(taken..).unwrap_or_default();
                 }
                 Step::Write(bytes) => {
                     if bytes.windows(4).any(|word| word == b" NO " || word == b"BAD ") {
