@@ -3,6 +3,8 @@
 //!
 //! `cargo bench --bench imap` prints the figures; `-- 20000` takes another number of messages.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a bench that panics has failed")]
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
@@ -28,7 +30,7 @@ const LETTER: &[u8] =
 const BATCH: u32 = 500;
 
 fn main() {
-    let count = std::env::args().filter_map(|word| word.parse().ok()).next().unwrap_or(100_000);
+    let count = std::env::args().find_map(|word| word.parse().ok()).unwrap_or(100_000);
     let folder = tempfile::tempdir().expect("a temporary folder");
     let store = Store::open(folder.path(), &StoreConfig::default()).expect("a store");
     fill(&store, count);

@@ -17,7 +17,7 @@ auth-in-clear-on-loopback = true
 sessions-max = 4000
 sessions-per-address-max = 4000
 
-[net.listen]
+[listen]
 smtp = ["127.0.0.1:$((PB+25))"]
 submission = ["127.0.0.1:$((PB+587))"]
 submissions = ["127.0.0.1:$((PB+465))"]

@@ -3,6 +3,8 @@
 //! `cargo bench --bench store` prints the figures; nothing here is a timed test. Counts are exact
 //! and the same on every machine, times are only for comparison within one run.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test that panics has failed")]
+
 use std::path::Path;
 use std::time::Instant;
 

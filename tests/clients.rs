@@ -3,6 +3,8 @@
 //! A client that is not installed is skipped with one visible line; `.ci/run` installs them all and
 //! forbids skipping.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test that panics has failed")]
+
 #[path = "support/server.rs"]
 mod server;
 

@@ -3,6 +3,8 @@
 //! Reads the sources as text: every `crate::FOLDER` outside of comments and tests counts as naming
 //! that folder.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test that panics has failed")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

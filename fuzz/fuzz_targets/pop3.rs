@@ -17,8 +17,43 @@ use pillarbox::protocol::{Notice, Session as _, Step, TlsFacts};
 /// Most output between two readings, in bytes: nothing here is longer than the bytes that made it.
 const OUTPUT_MAX: usize = 1 << 20;
 
+/// What the highest bytes stand for, so that commands are found without spelling them.
+const WORDS: [&str; 24] = [
+    "\r\n",
+    "\r\n",
+    "USER ann\r\nPASS x\r\n",
+    "AUTH PLAIN AGFubgB4\r\n",
+    "AUTH PLAIN\r\n",
+    "AGFubgB4\r\n",
+    "*\r\n",
+    "AUTH SCRAM-SHA-256 biwsbj1hbm4scj1hYmM=\r\n",
+    "STAT\r\n",
+    "LIST\r\n",
+    "LIST 2\r\n",
+    "UIDL\r\n",
+    "UIDL 1\r\n",
+    "RETR 1\r\n",
+    "RETR 2\r\n",
+    "TOP 1 1\r\n",
+    "DELE 1\r\n",
+    "DELE 3\r\n",
+    "RSET\r\n",
+    "NOOP\r\n",
+    "CAPA\r\n",
+    "STLS\r\n",
+    "UTF8\r\n",
+    "QUIT\r\n",
+];
+
 fuzz_target!(|data: (u8, Vec<u8>, Vec<u8>)| {
-    let (cut, input, answers) = data;
+    let (cut, written, answers) = data;
+    let mut input = Vec::new();
+    for byte in written {
+        match WORDS.get(usize::from(byte).wrapping_sub(256 - WORDS.len())) {
+            Some(word) => input.extend_from_slice(word.as_bytes()),
+            None => input.push(byte),
+        }
+    }
     let mut session = Session::new(Arc::default(), "fuzz", true);
     let may_quit = input.windows(4).any(|word| word.eq_ignore_ascii_case(b"QUIT"));
     let mut world = World { answers: &answers, may_quit };

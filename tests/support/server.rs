@@ -2,6 +2,7 @@
 //! process id, and the words about programs that are not installed.
 
 #![allow(dead_code, reason = "each test binary uses its part of this")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test that panics has failed")]
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
@@ -15,7 +16,7 @@ pub(crate) struct Server {
     child: Child,
     data: PathBuf,
     said: serde_json::Value,
-    _own_folder: Option<TempDir>,
+    own_folder: Option<TempDir>,
 }
 
 impl Server {
@@ -23,7 +24,7 @@ impl Server {
     pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mut server = Self::start_in(&folder.path().join("data"), free_base(), &[]);
-        server._own_folder = Some(folder);
+        server.own_folder = Some(folder);
         server
     }
 
@@ -43,7 +44,7 @@ impl Server {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let log = || std::fs::read_to_string(data.with_extension("log")).unwrap_or_default();
         let said = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line:?}; log:\n{}", log()));
-        Self { child, data: data.to_owned(), said, _own_folder: None }
+        Self { child, data: data.to_owned(), said, own_folder: None }
     }
 
     /// `127.0.0.1:PORT` of a listener.

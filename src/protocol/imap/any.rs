@@ -37,8 +37,8 @@ pub(crate) fn begin(desk: &mut Desk, command: &Command) -> End {
 pub(crate) fn capabilities(desk: &Desk) -> String {
     let login = match desk.stage {
         Stage::Authenticated => "",
-        _ if desk.may_log_in() => " AUTH=SCRAM-SHA-256 AUTH=PLAIN AUTH=LOGIN",
-        _ => " LOGINDISABLED",
+        Stage::Greeting if desk.may_log_in() => " AUTH=SCRAM-SHA-256 AUTH=PLAIN AUTH=LOGIN",
+        Stage::Greeting => " LOGINDISABLED",
     };
     let starttls =
         if desk.site.starttls && !desk.secure && desk.stage != Stage::Authenticated { " STARTTLS" } else { "" };

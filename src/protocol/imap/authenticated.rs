@@ -25,7 +25,7 @@ pub(crate) fn begin(desk: &mut Desk, command: Command) -> Begun {
         Command::Rename { from, to } => change(Request::Rename { from, to }, "RENAME completed"),
         Command::Subscribe(name) => change(Request::Subscribe { name, subscribed: true }, "SUBSCRIBE completed"),
         Command::Unsubscribe(name) => change(Request::Subscribe { name, subscribed: false }, "UNSUBSCRIBE completed"),
-        Command::List(list) => Begun::errand(List::list(list)),
+        Command::List(list) => Begun::errand(List::new(list)),
         Command::Lsub { reference, pattern } => Begun::errand(List::lsub(&reference, &pattern)),
         Command::Namespace => {
             desk.put(format_args!("* NAMESPACE ((\"\" \"/\")) NIL NIL\r\n"));

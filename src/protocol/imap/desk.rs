@@ -223,6 +223,7 @@ impl From<End> for Begun {
 }
 
 /// NO for an answer that says why not, or that fits no question of ours.
+#[expect(clippy::needless_pass_by_value, reason = "an answer that ends an errand is used up")]
 pub(crate) fn unexpected(answer: Option<Answer>) -> Turn {
     match answer {
         Some(Answer::Refused(refused)) => Turn::Done(End::refused(refused)),

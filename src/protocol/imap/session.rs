@@ -270,17 +270,14 @@ impl Protocol for Session {
         if !matches!(self.due, Due::Read) {
             return bytes.len();
         }
-        match &mut self.work {
-            Work::Command { errand, .. } => {
-                let taken = errand.receive(&mut self.desk, &mut self.intake, bytes);
-                self.due = Due::Go;
-                taken
-            }
-            _ => {
-                let (taken, outcome) = self.intake.take(bytes);
-                self.gathered(outcome);
-                taken
-            }
+        if let Work::Command { errand, .. } = &mut self.work {
+            let taken = errand.receive(&mut self.desk, &mut self.intake, bytes);
+            self.due = Due::Go;
+            taken
+        } else {
+            let (taken, outcome) = self.intake.take(bytes);
+            self.gathered(outcome);
+            taken
         }
     }
 

@@ -331,7 +331,7 @@ pub(crate) mod tests {
                 prop_assert_eq!(view.has_gone(), !gone.is_empty());
                 prop_assert_eq!(view.recent_count() as usize, list.len());
                 for uid in 1..next + 2 {
-                    let number = list.iter().position(|known| *known == uid).map(|index| index as u32 + 1);
+                    let number = list.iter().position(|known| *known == uid).map(|index| u32::try_from(index).unwrap() + 1);
                     prop_assert_eq!(view.number(Uid::new(uid).unwrap()), number);
                 }
                 for from in 1..=view.exists() {

@@ -322,12 +322,16 @@ fn write_item(desk: &mut Desk, item: &FetchItem, message: &Open) -> Option<Secti
         }
         FetchItem::Envelope => {
             out.extend_from_slice(b"ENVELOPE ");
-            message.structure.as_ref().map(|structure| write_envelope(out, structure));
+            if let Some(structure) = message.structure.as_ref() {
+                write_envelope(out, structure);
+            }
         }
         FetchItem::Body | FetchItem::BodyStructure => {
             let extended = *item == FetchItem::BodyStructure;
             out.extend_from_slice(if extended { b"BODYSTRUCTURE " } else { b"BODY " });
-            message.structure.as_ref().map(|structure| write_body(out, structure, extended));
+            if let Some(structure) = message.structure.as_ref() {
+                write_body(out, structure, extended);
+            }
         }
         FetchItem::Rfc822 | FetchItem::Rfc822Header | FetchItem::Rfc822Text => {
             return Section::begin_rfc822(out, item, row, message.structure.as_ref());

@@ -35,7 +35,7 @@ struct Entry {
 }
 
 impl List {
-    pub(crate) fn list(command: ListCommand) -> Self {
+    pub(crate) fn new(command: ListCommand) -> Self {
         Self { command, lsub: false, entries: None, counting: None }
     }
 

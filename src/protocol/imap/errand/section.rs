@@ -203,8 +203,12 @@ impl Section {
                 self.ask(left)
             }
             _ => {
-                let maker = Maker::new(&self.recipe);
-                self.gather(out, &[], maker, Some(Vec::new()), 0)
+                let (maker, kept) = (Maker::new(&self.recipe), Some(Vec::new()));
+                if self.extent.length == 0 {
+                    return self.gather(out, &[], maker, kept, 0);
+                }
+                self.phase = Phase::Gather { maker, kept, length: 0 };
+                self.ask(self.extent.length)
             }
         }
     }
@@ -233,7 +237,6 @@ impl Section {
         mut kept: Option<Vec<u8>>,
         mut length: u64,
     ) -> Progress {
-        let started = self.read > 0;
         let mut made = kept.take().unwrap_or_default();
         let before = made.len();
         maker.feed(bytes, &mut made);
@@ -243,7 +246,7 @@ impl Section {
         let whole = made.len() as u64 == length && made.len() <= GATHERED_MAX;
         let kept = whole.then_some(made);
         if left > 0 {
-            if started && bytes.is_empty() {
+            if bytes.is_empty() {
                 return self.missing(out);
             }
             self.phase = Phase::Gather { maker, kept, length };
@@ -473,7 +476,7 @@ mod tests {
 
     #[test]
     fn a_body_that_ends_early_ends_the_connection() {
-        let text = [b'x'; 3 * BODY_CHUNK];
+        let text = vec![b'x'; 3 * BODY_CHUNK];
         let (out, end) = fetch(&text, 2 * BODY_CHUNK, SectionKind::Body, &[], None);
         assert!(matches!(end, Progress::Lost));
         assert!(out.starts_with("BODY[] {49152}\r\n"));

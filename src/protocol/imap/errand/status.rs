@@ -73,7 +73,7 @@ pub(crate) fn write_items(desk: &mut Desk, mailbox: &Mailbox, items: &[StatusIte
             StatusItem::HighestModSeq => desk.put(format_args!("HIGHESTMODSEQ {}", mailbox.highest_modseq.0.max(1))),
             StatusItem::AppendLimit => desk.put(format_args!("APPENDLIMIT {append_max}")),
             StatusItem::DeletedStorage => {
-                desk.put(format_args!("DELETED-STORAGE {}", mailbox.deleted_size.div_ceil(1024)))
+                desk.put(format_args!("DELETED-STORAGE {}", mailbox.deleted_size.div_ceil(1024)));
             }
             StatusItem::MailboxId => desk.put(format_args!("MAILBOXID (F{})", mailbox.id.0)),
         }

@@ -1,5 +1,6 @@
 //! STORE (RFC 9051 section 6.4.6, RFC 7162 section 3.1.3).
 
+use crate::mail::mailbox::ModSeq;
 use crate::mail::message::UidSet;
 use crate::protocol::imap::command::StoreCommand;
 use crate::protocol::imap::desk::{Begun, Desk, End, Errand, Turn, unexpected};
@@ -119,7 +120,7 @@ impl Errand for Store {
                     return Turn::Done(self.end(desk));
                 }
                 let uids = self.uids.split_first(ROWS_BATCH);
-                Turn::Ask(Request::Rows { mailbox: view.mailbox, uids, changed_since: Default::default() })
+                Turn::Ask(Request::Rows { mailbox: view.mailbox, uids, changed_since: ModSeq::default() })
             }
             (State::Change, answer) => unexpected(answer),
         }
