@@ -34,6 +34,9 @@ const PORTS_DEFAULT: u16 = 10_000;
 /// The highest base that leaves room for POP3S (995).
 const PORTS_MAX: i64 = 65_535 - 995;
 
+/// Connections at the same time.
+const SESSIONS_MAX: u32 = 1_000;
+
 /// Who lives here.
 const PEOPLE: [&str; 2] = ["ann@pillarbox.local", "bob@pillarbox.local"];
 
@@ -121,7 +124,6 @@ fn settings(data: &Path, args: &Args) -> Settings {
         let port = args.ports.saturating_add(service.port());
         vec![Endpoint::At(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))]
     };
-    let net = NetConfig::default();
     Settings {
         data: data.to_owned(),
         hostname: Some("pillarbox.local".to_owned()),
@@ -137,8 +139,8 @@ fn settings(data: &Path, args: &Args) -> Settings {
             pop3: at(Service::Pop3),
             pop3s: at(Service::Pop3s),
         },
-        // Everybody comes from the one loopback address here.
-        net: NetConfig { sessions_per_address_max: net.sessions_max, ..net },
+        // Everybody comes from the one loopback address here, and benches come in hundreds.
+        net: NetConfig { sessions_max: SESSIONS_MAX, sessions_per_address_max: SESSIONS_MAX },
         log: LogConfig::default(),
         ..Settings::default()
     }
