@@ -28,7 +28,7 @@ const KEPT_TO: &[(&str, &[&str])] = &[
     ("TcpStream", &["net", "daemon", "cli"]),
     ("TcpListener", &["net", "daemon", "cli"]),
     (".await", &["net", "daemon", "cli"]),
-    ("Instant::now", &["net", "daemon", "cli"]),
+    ("Instant::now", &["store", "net", "daemon", "cli"]),
     ("SystemTime::now", &["store", "net", "daemon", "cli"]),
     ("SystemRandom", &["store", "net", "daemon", "cli"]),
     ("clap::", &["cli"]),

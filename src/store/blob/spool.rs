@@ -328,7 +328,7 @@ mod tests {
     #[test]
     fn a_folder_that_is_gone_is_an_error_and_no_panic() {
         let mut spool = Spool::new(Arc::from(Path::new("/nowhere")));
-        assert!(matches!(spool.write(&noise(200_000)), Err(WriteError::Storage(_))));
+        assert!(matches!(spool.write(&noise(SPOOL_MEMORY_MAX + 2 * BLOCK_MAX)), Err(WriteError::Storage(_))));
     }
 
     #[test]
