@@ -9,17 +9,21 @@ use super::errand::append::Append;
 use super::errand::delete::Delete;
 use super::errand::list::List;
 use super::errand::quota;
-use super::errand::select::Select;
+use super::errand::select::{Select, leave};
 use super::errand::single::Single;
 use super::errand::status::Status;
 use super::idle::Idle;
-use super::request::{Answer, Request};
+use super::request::{Answer, Refused, Request};
 
 /// Begins a command of this state.
 pub(crate) fn begin(desk: &mut Desk, command: Command) -> Begun {
     match command {
         Command::Enable(names) => enable(desk, &names).into(),
         Command::Select { mailbox, read_only, condstore } => Begun::errand(Select::new(mailbox, read_only, condstore)),
+        Command::SelectNothing => {
+            leave(desk);
+            End::refused(Refused::NoSuchMailbox).into()
+        }
         Command::Create { mailbox, special_use } => create(mailbox, &special_use),
         Command::Delete(name) => Begun::errand(Delete::new(name)),
         Command::Rename { from, to } => change(Request::Rename { from, to }, "RENAME completed"),

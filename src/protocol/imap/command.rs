@@ -45,6 +45,8 @@ pub enum Command {
         read_only: bool,
         condstore: bool,
     },
+    /// SELECT or EXAMINE of what no mailbox can be called: it fails and leaves none selected.
+    SelectNothing,
     Create {
         mailbox: MailboxName,
         special_use: Vec<SpecialUse>,

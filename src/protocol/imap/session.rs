@@ -15,6 +15,7 @@ use crate::protocol::{Notice, Session as Protocol, Step, TlsFacts};
 use super::command::{Command, Tagged};
 use super::config::ImapConfig;
 use super::desk::{Begun, Desk, Enabled, End, Errand, Site, Stage, Then, Turn};
+use super::errand::append::Append;
 use super::errand::sync::Sync;
 use super::intake::{Intake, Taken};
 use super::request::{Answer, Request};
@@ -206,6 +207,9 @@ fn dispatch(desk: &mut Desk, tag: &str, command: Command) -> Begun {
             Stage::Greeting => greeting::begin(desk, command),
             Stage::Authenticated => End::bad("you are logged in already").into(),
         },
+        Command::Append(head) if desk.stage == Stage::Greeting => {
+            Begun::errand(Append::misplaced(head, End::bad("log in first")))
+        }
         _ if desk.stage == Stage::Greeting => End::bad("log in first").into(),
         Command::Close
         | Command::Unselect
@@ -341,7 +345,7 @@ mod tests {
     use crate::mail::date::{Timestamp, ZonedTime};
     use crate::mail::mailbox::{AccountId, ModSeq, Uid};
     use crate::mail::message::{BlobId, Flagged, Flags, Message, Placed, UidSet};
-    use crate::mail::structure::Structure;
+    use crate::mail::structure::{Structure, Walker};
     use crate::protocol::imap::request::{Changes, Refused};
     use crate::protocol::imap::view::tests::opened;
     use crate::protocol::sasl::{self, Identity};
@@ -471,6 +475,62 @@ mod tests {
         assert!(matches!(session.next(), Step::Close));
     }
 
+    #[test]
+    fn a_refused_append_takes_its_message_along() {
+        for message in ["{10+}\r\nx LOGOUT\r\n\r\n", "{0+}\r\n\r\n"] {
+            let mut session = session();
+            let mut answer = |request| match request {
+                Request::Sasl(_) => Answer::Sasl(logged_in()),
+                Request::AppendBegin { .. } => Answer::Mailbox(None),
+                _ => Answer::Refused(Refused::Unavailable),
+            };
+            let text = format!("a APPEND x {message}b LOGIN ann x\r\nc APPEND x {message}d LOGOUT\r\n");
+            let output = say(&mut session, text.as_bytes(), &mut answer);
+            let tagged: Vec<&str> = output.lines().filter(|line| !line.starts_with('*')).collect();
+            let wanted = ["a BAD log in first", "b OK ", "c NO [TRYCREATE]", "d OK "];
+            assert_eq!(tagged.len(), wanted.len(), "{output}");
+            assert!(tagged.iter().zip(wanted).all(|(line, wanted)| line.starts_with(wanted)), "{output}");
+        }
+    }
+
+    #[test]
+    fn a_select_of_a_name_no_mailbox_has_leaves_none_selected() {
+        let mut session = session();
+        let text = b"a LOGIN ann x\r\nb SELECT INBOX\r\nc SELECT x//y (CONDSTORE)\r\nd CLOSE\r\n";
+        let output = say(&mut session, text, &mut answers(1));
+        let end = output.split_once("b OK").unwrap().1;
+        assert!(end.contains("* OK [CLOSED]") && end.contains("c NO [NONEXISTENT]"), "{output}");
+        assert!(end.contains("d BAD no mailbox is selected"), "{output}");
+    }
+
+    #[test]
+    fn many_structures_of_one_message_are_sent_in_pieces() {
+        let mut session = session();
+        let mut walker = Walker::new();
+        walker.feed(format!("Subject: {}\r\n\r\nx", "long ".repeat(180)).as_bytes());
+        let structure = walker.finish();
+        let mut rest = answers(1);
+        let mut answer = |request| match request {
+            Request::Structures { .. } => Answer::Structures(vec![(Uid::MIN, structure.clone())]),
+            request => rest(request),
+        };
+        say(&mut session, b"a LOGIN ann x\r\nb SELECT INBOX\r\n", &mut answer);
+        let items = "ENVELOPE ".repeat(250);
+        session.receive(format!("c FETCH 1 ({})\r\n", items.trim_end()).as_bytes());
+        let (mut written, mut most) = (0, 0);
+        loop {
+            match session.next() {
+                Step::Write(bytes) => {
+                    written += bytes.len();
+                    most = most.max(bytes.len());
+                }
+                Step::Ask(request) => session.resume(answer(request)),
+                _ => break,
+            }
+        }
+        assert!(written > 200_000 && most <= 32 * 1024, "{written} {most}");
+    }
+
     fn any_answer() -> impl Strategy<Value = u32> {
         0_u32..16
     }
@@ -500,7 +560,7 @@ mod tests {
         }
     }
 
-    const COMMANDS: [&str; 28] = [
+    const COMMANDS: [&str; 29] = [
         "SELECT INBOX",
         "SELECT INBOX (CONDSTORE)",
         "EXAMINE INBOX",
@@ -518,6 +578,7 @@ mod tests {
         "APPEND INBOX {5+}\r\nhello",
         "APPEND INBOX {5+}\r\nhello and more",
         "APPEND INBOX {0}\r\n",
+        "APPEND INBOX {0+}\r\n",
         "LIST (SUBSCRIBED) \"\" * RETURN (STATUS (RECENT))",
         "STATUS INBOX (RECENT HIGHESTMODSEQ)",
         "DELETE INBOX/x",

@@ -23,6 +23,8 @@ pub(crate) struct Append {
 #[derive(Debug)]
 enum State {
     Begin,
+    /// It may not come now.
+    Misplaced(End),
     /// May it be kept?
     Asked,
     /// The client sends the message.
@@ -61,6 +63,12 @@ impl Append {
         Self { head, left, state: State::Begin }
     }
 
+    /// An APPEND that may not come now: it ends with `end`, and its message is not taken for commands.
+    pub(crate) fn misplaced(head: AppendHead, end: End) -> Self {
+        let left = head.size;
+        Self { head, left, state: State::Misplaced(end) }
+    }
+
     /// The message will not be kept: the command ends here when the client waits for our word, and
     /// after what it sends otherwise.
     fn refuse(&mut self, desk: &mut Desk, end: End) -> Turn {
@@ -71,6 +79,9 @@ impl Append {
             // More than anybody should send to be told no.
             desk.put(format_args!("* BYE the literal is too large to be passed over\r\n"));
             return Turn::Done(end.then(Then::Close));
+        }
+        if self.left == 0 {
+            return self.literal_done(Some(end));
         }
         self.state = State::Swallow(Some(end));
         Turn::Read
@@ -94,6 +105,7 @@ impl Errand for Append {
                 let (mailbox, size) = (self.head.mailbox.clone(), self.head.size);
                 Turn::Ask(Request::AppendBegin { mailbox, size })
             }
+            State::Misplaced(end) => self.refuse(desk, end),
             State::Asked => match answer {
                 Some(Answer::Mailbox(Some(_))) => {
                     if self.head.synchronizing {

@@ -252,6 +252,11 @@ impl Errand for Fetch {
                         return Turn::Done(End::abort());
                     }
                 },
+                // Structures need no question between them, and a client may name them many times.
+                State::Item { message, index, section: None } if desk.is_full() => {
+                    self.state = State::Item { message, index, section: None };
+                    return Turn::Flush;
+                }
                 State::Item { message, index, section: None } => {
                     if let Some(item) = self.items.get(index) {
                         if index > 0 {

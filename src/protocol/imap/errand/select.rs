@@ -51,10 +51,7 @@ impl Select {
 impl Errand for Select {
     fn go(&mut self, desk: &mut Desk, answer: Option<Answer>) -> Turn {
         if let Some(name) = self.name.take() {
-            // Even a SELECT that fails leaves no mailbox selected (RFC 9051 section 6.3.2).
-            if desk.view.take().is_some() {
-                desk.put(format_args!("* OK [CLOSED] the previous mailbox is closed\r\n"));
-            }
+            leave(desk);
             desk.enabled.condstore |= self.condstore;
             return Turn::Ask(Request::Open(name));
         }
@@ -77,6 +74,13 @@ impl Errand for Select {
             }
             (other, _) => unexpected(other),
         }
+    }
+}
+
+/// Leaves the mailbox that was selected. Even a SELECT that fails does (RFC 9051 section 6.3.2).
+pub(crate) fn leave(desk: &mut Desk) {
+    if desk.view.take().is_some() {
+        desk.put(format_args!("* OK [CLOSED] the previous mailbox is closed\r\n"));
     }
 }
 

@@ -260,7 +260,11 @@ impl Grammar<'_> {
 
     /// SELECT and EXAMINE; of the parameters of RFC 4466 we know CONDSTORE (RFC 7162).
     fn select(&mut self, read_only: bool) -> Parsed<Command> {
-        let mailbox = self.mailbox(Wanted::Existing)?;
+        let mailbox = match self.mailbox(Wanted::Existing) {
+            Ok(mailbox) => Some(mailbox),
+            Err(Refusal::No(_)) => None,
+            Err(refusal) => return Err(refusal),
+        };
         let mut condstore = false;
         if self.cursor.end().is_err() {
             self.cursor.space()?;
@@ -273,7 +277,7 @@ impl Grammar<'_> {
                 _ => Err(Refusal::Bad("unknown SELECT parameter")),
             })?;
         }
-        Ok(Command::Select { mailbox, read_only, condstore })
+        Ok(mailbox.map_or(Command::SelectNothing, |mailbox| Command::Select { mailbox, read_only, condstore }))
     }
 
     /// CREATE with `USE` (RFC 6154 section 3).

@@ -71,8 +71,8 @@ fn literals_are_part_of_their_command() {
     );
     let plus = "a LOGIN {3+}\r\nann {1+}\r\n\r\r\n";
     assert_eq!(whole(plus), ["a Login { user: \"ann\", password: Password(hidden) }"]);
-    assert_eq!(whole("a SELECT {0}\r\n\r\n"), ["Continue", "a NO [NONEXISTENT] no mailbox has such a name"]);
-    assert_eq!(whole("a SELECT {2+}\r\na\r\r\n"), ["a NO [NONEXISTENT] no mailbox has such a name"]);
+    assert_eq!(whole("a DELETE {0}\r\n\r\n"), ["Continue", "a NO [NONEXISTENT] no mailbox has such a name"]);
+    assert_eq!(whole("a DELETE {2+}\r\na\r\r\n"), ["a NO [NONEXISTENT] no mailbox has such a name"]);
 }
 
 #[test]
