@@ -7,6 +7,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 
+use rustix::net::SendFlags;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpStream;
 use tracing::Instrument as _;
@@ -267,8 +268,10 @@ fn welcome(context: &Rc<Context>, service: Service, socket: TcpStream, peer: Soc
 /// Says why there is no room, without waiting for anything.
 fn turn_away(service: Service, socket: &TcpStream, full: Full) {
     if !service.has_implicit_tls() {
-        // A new connection's send buffer is empty: the line fits or the peer has gone.
-        let _ = socket.try_write(service.refusal(full).as_bytes());
+        // A new connection's send buffer is empty: the line fits or the peer has gone. The reactor
+        // has not looked at the socket yet, so tokio's own `try_write` would refuse to try.
+        let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+        let _ = rustix::net::send(socket, service.refusal(full).as_bytes(), flags);
     }
     let _ = rustix::net::shutdown(socket, rustix::net::Shutdown::Both);
 }
@@ -318,5 +321,21 @@ mod tests {
         assert!(Service::Smtp.refusal(Full::Server).starts_with("421 4.7.0 "));
         assert!(Service::Imap.refusal(Full::Address).starts_with("* BYE "));
         assert!(Service::Pop3.refusal(Full::Server).starts_with("-ERR "));
+    }
+    #[test]
+    fn who_is_turned_away_is_told_why() {
+        use std::io::Read as _;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let mut client = runtime.block_on(async {
+            let listening = listener::bind("127.0.0.1:0".parse().unwrap()).unwrap().remove(0);
+            let listening = tokio::net::TcpListener::from_std(listening).unwrap();
+            let client = std::net::TcpStream::connect(listening.local_addr().unwrap()).unwrap();
+            let (socket, _) = listener::accept(&listening).await;
+            turn_away(Service::Imap, &socket, Full::Server);
+            client
+        });
+        let mut told = String::new();
+        client.read_to_string(&mut told).unwrap();
+        assert_eq!(told, Service::Imap.refusal(Full::Server));
     }
 }

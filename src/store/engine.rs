@@ -14,6 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use redb::{Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
 
 use crate::mail::date::Timestamp;
+use crate::mail::mailbox::ModSeq;
 
 use super::backend::IndexBackend;
 use super::change::Change;
@@ -189,6 +190,7 @@ impl Engine {
         replay(&mut journal, &mut tables)?;
         let sweep_due = sweep::begin(&mut tables)? || tables.sweep_due;
         let (applied, kept, touched) = (tables.progress.applied, tables.progress.kept, tables.touched);
+        let woken = std::mem::take(&mut tables.woken);
         tables.finish()?;
         let mut engine = Self { journal, seq: applied.saturating_add(SEQ_GAP), applied };
         if touched {
@@ -200,6 +202,8 @@ impl Engine {
         shared.applied.store(applied, Ordering::Release);
         shared.suspect.store(false, Ordering::Relaxed);
         drop(shared.pass(Gate::Open(index)));
+        // A group whose sync failed was refused and may yet have come back: sessions must hear of it.
+        shared.watchers.wake(&woken, ModSeq(applied));
         Ok((engine, sweep_due))
     }
 

@@ -167,6 +167,10 @@ fn open(mailbox: &Mailbox, format: Format, path: &Path) -> Result<(Place, PathBu
             mark.write(&mark_path)?;
             let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path);
             let mut file = options.at(path)?;
+            // Somebody cut it since: lengthening it would put zeros where mail was.
+            if file.metadata().at(path)?.len() < mark.length {
+                return Err(CarryError::Occupied(path.to_owned()));
+            }
             file.set_len(mark.length).at(path)?;
             file.seek(SeekFrom::End(0)).at(path)?;
             Place::Mbox(Box::new(mbox::Writer::new(BufWriter::with_capacity(CHUNK, file))))

@@ -204,6 +204,19 @@ fn a_second_run_carries_only_what_came_since() {
     }
 }
 
+#[test]
+fn an_mbox_file_that_was_cut_since_is_not_filled_with_zeros() {
+    let world = World::new();
+    let mut ann = world.account("ann");
+    put(&mut ann, "INBOX", DAY, FlagNames::default(), b"Subject: a\r\n\r\nb\r\n");
+    let folder = world.path("mbox");
+    run_export(&mut ann, Format::Mbox, &folder);
+    std::fs::write(folder.join("INBOX.mbox"), "").unwrap();
+    let refused = export(&mut ann, &mut Listener::default(), Format::Mbox, &folder, None);
+    assert!(matches!(refused, Err(CarryError::Occupied(_))), "{refused:?}");
+    assert!(std::fs::read(folder.join("INBOX.mbox")).unwrap().is_empty());
+}
+
 /// Fails as a process does that is killed: after so many calls that write, with or without the
 /// last of them done.
 struct Killed<'k> {

@@ -190,6 +190,39 @@ fn a_store_whose_disk_fails_and_recovers_goes_on_without_a_restart() {
 }
 
 #[test]
+fn a_refused_message_that_comes_back_wakes_who_waits() {
+    let base = Rig::new();
+    let (ann, inbox) = base.account("ann");
+    base.store.close().unwrap();
+    let fuse = Fuse::new(i64::MAX);
+    let disks = fused(&base.index.fork(), &base.journal.fork(), &fuse);
+    let store = Store::open_on(disks, base.folder.path(), &config()).unwrap();
+    let deliver = || store.deliver(letter(base.folder.path(), b"letter"), vec![(ann, Folder::Inbox)]).wait();
+    deliver().unwrap();
+    let mut watch = store.watch(ann);
+    watch.mark_unchanged();
+    // The group is written, its sync fails.
+    fuse.left.store(1, Ordering::Relaxed);
+    deliver().unwrap_err();
+    fuse.left.store(i64::MAX, Ordering::Relaxed);
+    let until = Instant::now() + Duration::from_secs(5);
+    let there = loop {
+        match store.reader().and_then(|reader| reader.mailbox(inbox)) {
+            Ok(found) => break found.unwrap(),
+            Err(error) => assert!(Instant::now() < until, "{error}"),
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert_eq!(there.messages, 2);
+    // Readers are let in a moment before the others are woken.
+    while !watch.has_changed().unwrap() {
+        assert!(Instant::now() < until, "nobody was told");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(*watch.borrow_and_update(), there.highest_modseq);
+}
+
+#[test]
 fn a_reader_of_a_failed_disk_brings_the_store_back() {
     let base = Rig::with(StoreConfig { cache_bytes: 0, ..config() });
     let (ann, inbox) = base.account("ann");
