@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Instant, sleep_until};
 
 use super::login::{Doorway, Login, random};
 use crate::flow::letter::{Letter, LetterError, Start, reply_to};
@@ -24,6 +25,14 @@ use crate::store::{Folder, NewMessage, Store};
 
 /// How long a message waits for a place among those received at one time.
 const PLACE_WAIT: Duration = Duration::from_secs(30);
+
+/// How long a content may take besides what its size explains. Silence has a bound of its own
+/// (RFC 5321 section 4.5.3.2.5); this one is for peers that send a byte now and then and would keep
+/// their place among those received at one time for ever.
+const SLOW_GRACE: Duration = Duration::from_mins(5);
+
+/// Slowest content that is waited for after that, in bytes per second: less than GPRS gives.
+const SLOWEST_RATE: u64 = 1024;
 
 /// What all SMTP connections share.
 #[derive(Clone, Debug)]
@@ -74,6 +83,7 @@ struct Incoming {
     letter: Option<Box<Letter>>,
     envelope: Envelope,
     id: String,
+    since: Instant,
     _place: OwnedSemaphorePermit,
 }
 
@@ -97,8 +107,11 @@ impl Answers<smtp::Receiver> for Reception {
     }
 
     async fn changed(&mut self) {
-        // SMTP has no way to tell.
-        pending::<()>().await;
+        // Asked only while a content comes; one that was refused holds no place.
+        match &self.incoming {
+            Some(incoming) => sleep_until(incoming.deadline()).await,
+            None => pending::<()>().await,
+        }
     }
 }
 
@@ -163,7 +176,8 @@ impl Reception {
             complete: self.sender.as_ref().is_some_and(|sender| sender.role == Role::Submission),
         };
         let letter = Letter::begin(spool, &start).map_err(|error| refused(error.reply()))?;
-        self.incoming = Some(Incoming { letter: Some(Box::new(letter)), envelope, id, _place: place });
+        self.incoming =
+            Some(Incoming { letter: Some(Box::new(letter)), envelope, id, since: Instant::now(), _place: place });
         Ok(())
     }
 
@@ -231,6 +245,12 @@ impl Reception {
 }
 
 impl Incoming {
+    /// When the content has come too slowly, unless more of it comes.
+    fn deadline(&self) -> Instant {
+        let size = self.letter.as_ref().map_or(0, |letter| letter.size());
+        self.since + SLOW_GRACE + Duration::from_secs(size / SLOWEST_RATE)
+    }
+
     fn log_refusal(&self, reply: &Reply) {
         tracing::info!(id = %self.id, from = %self.envelope.from, %reply, "message refused");
     }

@@ -31,7 +31,8 @@ pub enum Step<'s, Request> {
 /// Something that happened while a session waited at [`Step::Read`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Notice {
-    /// A mailbox of the account may have changed. Given only while [`Session::wants_changes`].
+    /// A mailbox of the account may have changed; in SMTP, the message comes too slowly. Given only
+    /// while [`Session::wants_changes`].
     Changed,
     /// The peer was silent for longer than [`Session::patience`].
     Silence,

@@ -347,6 +347,10 @@ impl Receiver {
                 self.begin(envelope, content, Framing::Bdat(size));
             }
             State::Chunking(mut content) => {
+                if size > 0 {
+                    // A chunk is content, which has bounds of its own: some clients send hundreds.
+                    self.commands = self.commands.saturating_sub(1);
+                }
                 content.chunk(size, last);
                 self.proceed(content, Framing::Bdat(size));
             }
@@ -515,7 +519,8 @@ impl Session for Receiver {
 
     fn notice(&mut self, notice: Notice) {
         match notice {
-            Notice::Changed => {}
+            // RFC 5321 section 4.5.3.2 bounds silence alone, which a byte now and then would evade.
+            Notice::Changed => self.end(&Reply::new(421, "4.4.2", "the message comes too slowly")),
             Notice::Silence => self.end(&Reply::new(421, "4.4.2", "silence for too long")),
             Notice::Stopping => self.stopping = true,
         }
@@ -541,6 +546,11 @@ impl Session for Receiver {
             config.idle_max_secs
         };
         Duration::from_secs(seconds.into())
+    }
+
+    /// While a content comes, the world outside watches how slowly.
+    fn wants_changes(&self) -> bool {
+        matches!(self.state, State::Receiving { .. } | State::Chunking(_))
     }
 }
 

@@ -91,6 +91,46 @@ fn a_large_message_passes_in_bounded_pieces() {
 }
 
 #[test]
+fn a_message_in_more_chunks_than_commands_are_allowed_is_kept() {
+    let mut input = "EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<b@c>\r\n".to_owned();
+    input.push_str(&"BDAT 6\r\nline\r\n".repeat(300));
+    input.push_str("BDAT 0 LAST\r\nQUIT\r\n");
+    let world = play(Role::Exchange, input.as_bytes(), 1_000_000);
+    assert_eq!(world.kept, ["line\r\n".repeat(300).into_bytes()]);
+    // Chunks without content lead nowhere and are counted.
+    let input = "EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<b@c>\r\n".to_owned() + &"BDAT 0\r\n".repeat(300);
+    assert!(said(&play(Role::Exchange, input.as_bytes(), 99)).last().unwrap().starts_with("421 4.7.0"));
+}
+
+#[test]
+fn a_message_that_comes_too_slowly_ends_the_connection() {
+    let mut receiver = receiver(Role::Exchange);
+    let (mut world, mut out) = (World::default(), Vec::new());
+    let mut rest: &[u8] = b"EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<b@c>\r\nDATA\r\nSubject: a";
+    loop {
+        match receiver.next() {
+            Step::Read if rest.is_empty() => {
+                assert!(receiver.wants_changes());
+                receiver.notice(Notice::Changed);
+            }
+            Step::Read => {
+                assert!(!receiver.wants_changes() || matches!(receiver.state, State::Receiving { .. }));
+                rest = &rest[receiver.receive(rest)..];
+            }
+            Step::Write(bytes) => out.extend_from_slice(bytes),
+            Step::Ask(request) => {
+                let answer = world.answer(request);
+                receiver.resume(answer);
+            }
+            Step::Close => break,
+            Step::StartTls => panic!("nobody asked for TLS"),
+        }
+    }
+    assert!(String::from_utf8(out).unwrap().ends_with("\r\n421 4.4.2 the message comes too slowly\r\n"));
+    assert!(world.kept.is_empty());
+}
+
+#[test]
 fn a_message_of_bare_returns_stays_within_the_size_that_was_announced() {
     let mut input = b"EHLO c\r\nAUTH PLAIN\r\n".to_vec();
     assert!(said(&play(Role::Submission, &input, 99)).last().unwrap().starts_with("334"));
