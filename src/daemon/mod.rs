@@ -188,6 +188,7 @@ pub fn prepare(setup: Setup) -> Result<Prepared, DaemonError> {
     if let (Some(name), Some(user)) = (&setup.user, &user) {
         rights::become_user(name, user).map_err(DaemonError::Rights)?;
     }
+    rights::check_folder(&setup.data).map_err(|error| DaemonError::Folder(setup.data.clone(), error))?;
     let tls = early.map_or_else(load, Ok)?;
     rights::allow_open_files(u64::from(setup.net.sessions_max) + OTHER_FILES);
     Ok(Prepared { setup, bound, tls })

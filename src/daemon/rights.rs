@@ -114,6 +114,25 @@ pub fn prepare_folder(folder: &Path, user: Option<&User>) -> std::io::Result<()>
     Ok(())
 }
 
+/// Tells whether we, as who we are now, can work in the data folder; the error says how to make it so.
+///
+/// # Errors
+/// The folder is not ours to use, or not there.
+pub fn check_folder(folder: &Path) -> std::io::Result<()> {
+    use rustix::fs::{Access, AtFlags, CWD, accessat};
+    use std::os::unix::fs::MetadataExt as _;
+    let wanted = Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK;
+    if accessat(CWD, folder, wanted, AtFlags::EACCESS).is_ok() {
+        return Ok(());
+    }
+    let (owner, us) = (fs::metadata(folder)?.uid(), rustix::process::geteuid());
+    let text = format!(
+        "it belongs to user {owner} and Pillarbox runs as user {us}; `chown -R {us} {}` gives it over",
+        folder.display()
+    );
+    Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, text))
+}
+
 fn find(name: &str, passwd: &str, group: &str) -> Option<User> {
     let fields = passwd.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     let mut fields = fields.split(':').skip(1);
@@ -175,5 +194,9 @@ mod tests {
         let folder = parent.path().join("a/b");
         prepare_folder(&folder, None).unwrap();
         assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+        check_folder(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o500)).unwrap();
+        // Root may write everywhere.
+        assert_eq!(check_folder(&folder).is_ok(), is_root());
     }
 }
