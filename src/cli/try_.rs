@@ -120,25 +120,14 @@ fn default_folder() -> Option<PathBuf> {
 }
 
 fn settings(data: &Path, args: &Args) -> Settings {
-    let at = |service: Service| {
-        let port = args.ports.saturating_add(service.port());
-        vec![Endpoint::At(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))]
-    };
+    let at = |port| Endpoint::At(SocketAddr::from((Ipv4Addr::LOCALHOST, args.ports.saturating_add(port))));
     Settings {
         data: data.to_owned(),
         hostname: Some("pillarbox.local".to_owned()),
         // Root has no better right to a trial than anybody else, but containers know no other user.
         allow_root: true,
         auth_in_clear_on_loopback: args.allow_clear_auth,
-        listen: ListenConfig {
-            smtp: at(Service::Smtp),
-            submission: at(Service::Submission),
-            submissions: at(Service::Submissions),
-            imap: at(Service::Imap),
-            imaps: at(Service::Imaps),
-            pop3: at(Service::Pop3),
-            pop3s: at(Service::Pop3s),
-        },
+        listen: ListenConfig::at(at),
         // Everybody comes from the one loopback address here, and benches come in hundreds.
         net: NetConfig { sessions_max: SESSIONS_MAX, sessions_per_address_max: SESSIONS_MAX },
         log: LogConfig::default(),

@@ -108,9 +108,10 @@ pub struct ListenConfig {
     pub pop3s: Vec<Endpoint>,
 }
 
-impl Default for ListenConfig {
-    fn default() -> Self {
-        let at = |service: Service| vec![Endpoint::Any(service.port())];
+impl ListenConfig {
+    /// Every service at the one endpoint that `endpoint` gives for its port.
+    pub fn at(endpoint: impl Fn(u16) -> Endpoint) -> Self {
+        let at = |service: Service| vec![endpoint(service.port())];
         Self {
             smtp: at(Service::Smtp),
             submission: at(Service::Submission),
@@ -120,6 +121,12 @@ impl Default for ListenConfig {
             pop3: at(Service::Pop3),
             pop3s: at(Service::Pop3s),
         }
+    }
+}
+
+impl Default for ListenConfig {
+    fn default() -> Self {
+        Self::at(Endpoint::Any)
     }
 }
 

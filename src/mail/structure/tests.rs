@@ -1,3 +1,5 @@
+//! Trees and extents of ordinary and broken mail, and the bounds of the walker.
+
 use super::*;
 use proptest::prelude::*;
 

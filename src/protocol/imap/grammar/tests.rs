@@ -1,3 +1,5 @@
+//! Every command of RFC 9051 and RFC 3501, and what is refused.
+
 use super::*;
 use crate::mail::date::{Timestamp, ZonedTime};
 use crate::mail::message::{FlagMode, Keyword, SystemFlags};

@@ -1,3 +1,5 @@
+//! Commands and literals cut anywhere, and the bounds of what is held.
+
 use super::*;
 use crate::protocol::imap::command::Command;
 use proptest::prelude::*;

@@ -1,3 +1,5 @@
+//! SEARCH keys against messages in memory, and how little of a message each reads.
+
 use super::*;
 use crate::mail::mailbox::Uid;
 use crate::mail::message::{BlobId, Flags, Keyword};

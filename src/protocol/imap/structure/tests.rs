@@ -1,3 +1,5 @@
+//! ENVELOPE, BODY and BODYSTRUCTURE of ordinary and odd mail, to the byte.
+
 use super::*;
 use crate::mail::structure::Walker;
 
