@@ -2,11 +2,12 @@
 //!
 //! [`FileDisk`] is the real one, [`Counted`] counts what goes through another disk, and
 //! [`MemoryDisk`] keeps apart what was synced and what was not, so that a test can pull the plug.
+//! A [`super::site::Site`] opens them by name.
 
 use std::fmt::Debug;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -29,6 +30,11 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// Lets it go.
     fn unlock(&self) -> io::Result<()>;
 
+    /// Bytes that the file takes on the medium; less than its length where it has holes.
+    fn allocated(&self) -> io::Result<u64> {
+        self.len()
+    }
+
     /// Tells whether the file has no bytes.
     fn is_empty(&self) -> io::Result<bool> {
         self.len().map(|len| len == 0)
@@ -46,31 +52,17 @@ pub struct Counters {
     pub syncs: AtomicU64,
 }
 
-/// The two files of a store.
-#[derive(Clone, Debug)]
-pub struct Disks {
-    /// `mail.redb`
-    pub index: Arc<dyn Disk>,
-    /// `mail.journal`
-    pub journal: Arc<dyn Disk>,
-}
-
 /// A file of the file system, readable by its owner alone.
 #[derive(Debug)]
 pub struct FileDisk(File);
 
 impl FileDisk {
-    /// Opens the file at `path`, or makes an empty one with mode 0600 whose name is durable when
-    /// this returns.
+    /// Opens the file at `path`.
     ///
     /// # Errors
     /// As the file system gives them.
     pub fn open(path: &Path) -> io::Result<Self> {
-        match OpenOptions::new().read(true).write(true).open(path) {
-            Ok(file) => Ok(Self(file)),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Self::create(path),
-            Err(error) => Err(error),
-        }
+        OpenOptions::new().read(true).write(true).open(path).map(Self)
     }
 
     /// Makes an empty file at `path` with mode 0600. Its name is durable when this returns.
@@ -82,9 +74,14 @@ impl FileDisk {
         file.sync_all()?;
         // A synced file in an unsynced folder may have lost its name after a power cut.
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(folder)?.sync_all()?;
+        sync_folder(folder)?;
         Ok(Self(file))
     }
+}
+
+/// Makes durable which names are in a folder.
+pub(super) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }
 
 impl Disk for FileDisk {
@@ -118,6 +115,10 @@ impl Disk for FileDisk {
 
     fn unlock(&self) -> io::Result<()> {
         self.0.unlock()
+    }
+
+    fn allocated(&self) -> io::Result<u64> {
+        self.0.metadata().map(|facts| facts.blocks().saturating_mul(512))
     }
 }
 
@@ -165,6 +166,10 @@ impl Disk for Counted {
 
     fn unlock(&self) -> io::Result<()> {
         self.disk.unlock()
+    }
+
+    fn allocated(&self) -> io::Result<u64> {
+        self.disk.allocated()
     }
 }
 
@@ -327,7 +332,8 @@ mod tests {
     fn a_file_is_a_disk_that_its_owner_alone_may_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mail.journal");
-        let disk = FileDisk::open(&path).unwrap();
+        assert_eq!(FileDisk::open(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let disk = FileDisk::create(&path).unwrap();
         is_a_disk(&disk);
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(FileDisk::open(&path).unwrap().len().unwrap(), 6);
@@ -338,7 +344,7 @@ mod tests {
     fn a_locked_file_is_refused_to_others_until_it_is_let_go() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("mail.redb");
-        let (one, two) = (FileDisk::open(&path).unwrap(), FileDisk::open(&path).unwrap());
+        let (one, two) = (FileDisk::create(&path).unwrap(), FileDisk::open(&path).unwrap());
         assert!(one.try_lock().unwrap());
         assert!(!two.try_lock().unwrap());
         one.unlock().unwrap();

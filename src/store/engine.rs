@@ -6,22 +6,20 @@
 //! whole. Every durable commit keeps the allocator's state (`quick_repair`), so that opening after
 //! a crash does not read the whole file.
 
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use redb::{Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
 
-use crate::mail::date::Timestamp;
 use crate::mail::mailbox::ModSeq;
 
 use super::backend::IndexBackend;
 use super::change::Change;
-use super::disk::{Counters, Disks};
+use super::disk::{Counters, Disk};
 use super::error::{OpenError, ReadError, Trouble};
 use super::journal::{Journal, JournalError};
 use super::notify::Watchers;
+use super::site::Site;
 use super::space::Space;
 use super::table::Tables;
 use super::{StoreConfig, sweep, upgrade};
@@ -48,13 +46,14 @@ pub(super) struct Shared {
     /// The last change readers can see.
     pub(super) applied: AtomicU64,
     pub(super) counts: Mutex<Counts>,
-    pub(super) disks: Disks,
+    /// Where the files are.
+    pub(super) site: Arc<dyn Site>,
+    /// `mail.redb`
+    pub(super) index: Arc<dyn Disk>,
+    /// `mail.journal`
+    pub(super) journal: Arc<dyn Disk>,
     /// What went to the index and to the journal.
     pub(super) written: [Arc<Counters>; 2],
-    /// Where bodies on their way in are spooled; for files, the data folder.
-    pub(super) folder: Arc<Path>,
-    /// The two files, where the disks are files.
-    pub(super) files: Option<[PathBuf; 2]>,
     config: StoreConfig,
 }
 
@@ -75,29 +74,32 @@ enum Gate {
 }
 
 impl Shared {
-    /// What is shared, before the index is open. `disks` count into `written`.
+    /// What is shared, before the index is open. The disks, of the index and of the journal, count
+    /// into `written`.
     pub(super) fn new(
-        disks: Disks,
+        site: Arc<dyn Site>,
+        [index, journal]: [Arc<dyn Disk>; 2],
         written: [Arc<Counters>; 2],
-        folder: &Path,
-        files: Option<[PathBuf; 2]>,
         config: StoreConfig,
     ) -> Self {
-        let folder: Arc<Path> = folder.into();
-        let index = files.as_ref().map(|[index, _]| index.clone());
         Self {
             gate: RwLock::new(Gate::Closed),
             suspect: AtomicBool::new(false),
             watchers: Watchers::default(),
-            space: Space::new(folder.clone(), index, config.reserve_bytes, written.clone()),
+            space: Space::new(site.clone(), index.clone(), config.reserve_bytes, written.clone()),
             applied: AtomicU64::new(0),
             counts: Mutex::default(),
-            disks,
+            site,
+            index,
+            journal,
             written,
-            folder,
-            files,
             config,
         }
+    }
+
+    /// The disks of the index and of the journal.
+    pub(super) fn disks(&self) -> [&dyn Disk; 2] {
+        [&*self.index, &*self.journal]
     }
 
     /// Begins a read.
@@ -146,7 +148,7 @@ impl Shared {
             Gate::Down(_) | Gate::Closed => Ok(()),
         };
         self.watchers.close();
-        closed.and(self.disks.index.unlock().map_err(Trouble::from))
+        closed.and(self.index.unlock().map_err(Trouble::from))
     }
 }
 
@@ -160,12 +162,6 @@ pub(super) struct Engine {
     pub(super) applied: u64,
 }
 
-/// The time now.
-pub(super) fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
-    Timestamp(i64::try_from(since).unwrap_or(0))
-}
-
 impl Engine {
     /// Opens the index and the journal, replays, and lets readers in. Tells also whether there is
     /// something to sweep.
@@ -173,20 +169,20 @@ impl Engine {
         let cache = usize::try_from(shared.config.cache_bytes).unwrap_or(usize::MAX);
         let index = Database::builder()
             .set_cache_size(cache)
-            .create_with_backend(IndexBackend(shared.disks.index.clone()))
+            .create_with_backend(IndexBackend(shared.index.clone()))
             .map_err(|error| match error {
-                DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(shared.folder.to_path_buf()),
-                other => Trouble::from(other).into(),
-            })?;
+            DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(shared.site.path().to_owned()),
+            other => Trouble::from(other).into(),
+        })?;
         let identity = upgrade::prepare(&index)?;
         let ring = shared.config.journal_bytes.into();
-        let mut journal = Journal::open(shared.disks.journal.clone(), identity, ring).map_err(|error| match error {
-            JournalError::Foreign => OpenError::ForeignJournal(shared.folder.to_path_buf()),
+        let mut journal = Journal::open(shared.journal.clone(), identity, ring).map_err(|error| match error {
+            JournalError::Foreign => OpenError::ForeignJournal(shared.site.path().to_owned()),
             other => Trouble::from(other).into(),
         })?;
 
         let transaction = index.begin_write().map_err(Trouble::from)?;
-        let mut tables = Tables::open(&transaction, now())?;
+        let mut tables = Tables::open(&transaction, shared.site.now())?;
         replay(&mut journal, &mut tables)?;
         let sweep_due = sweep::begin(&mut tables)? || tables.sweep_due;
         let (applied, kept, touched) = (tables.progress.applied, tables.progress.kept, tables.touched);
@@ -216,7 +212,7 @@ impl Engine {
         self.journal.checkpointed(self.applied);
         let mut counts = shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.checkpoints += 1;
-        counts.last_checkpoint = Some(now().0);
+        counts.last_checkpoint = Some(shared.site.now().0);
         Ok(())
     }
 
@@ -229,7 +225,7 @@ impl Engine {
     /// Tells whether the journal calls for a checkpoint: so rarely that the allocator's state adds
     /// an eighth at most to what is written, and before the ring is half full.
     pub(super) fn wants_checkpoint(&self, shared: &Shared) -> bool {
-        let index = shared.disks.index.len().unwrap_or(0);
+        let index = shared.index.len().unwrap_or(0);
         let allocator = index.saturating_mul(ALLOCATOR_PER_GIB) >> 30;
         let least = CHECKPOINT_MIN.min(u64::from(shared.config.cache_bytes / 2));
         let most = self.journal.payload_max();

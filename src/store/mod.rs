@@ -28,6 +28,7 @@ mod notify; //      wakes sessions when something changed
 mod reader; //      reads: mailboxes and messages
 mod record; //      the tables' values
 mod shelf; //       bodies in the tables
+pub mod site; //    where a store lives: files by name, room, clock
 mod space; //       is there room for more mail?
 mod sweep; //       removes in steps what nobody refers to
 mod table; //       the tables
@@ -55,11 +56,11 @@ use crate::mail::message::{FlagMode, FlagNames, UidSet};
 use crate::mail::secret::ScramVerifier;
 use crate::mail::structure::Structure;
 
-use disk::{Counted, Counters, Disk, Disks, FileDisk};
+use disk::{Counted, Counters, Disk};
 use engine::{Engine, Shared};
 use message::Incoming;
 use shelf::Pieces;
-use space::Space;
+use site::{FolderSite, Site};
 use table::Tables;
 use writer::{Command, Keep, Target, Writer, job};
 
@@ -199,36 +200,24 @@ impl Store {
     pub fn open(folder: &Path, config: &StoreConfig) -> Result<Self, OpenError> {
         let storage = |error: std::io::Error| OpenError::Storage(format!("{}: {error}", folder.display()));
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(storage)?;
-        let files = [folder.join(INDEX_FILE), folder.join(JOURNAL_FILE)];
-        let [index, journal] = &files;
-        let index: Arc<dyn Disk> = Arc::new(FileDisk::open(index).map_err(storage)?);
-        let journal: Arc<dyn Disk> = Arc::new(FileDisk::open(journal).map_err(storage)?);
-        Self::start(Disks { index, journal }, folder, Some(files), config)
+        Self::open_on(Arc::new(FolderSite::new(folder)), config)
     }
 
-    /// Opens the store on any two disks, such as simulated ones. Large bodies on their way in are
-    /// spooled in `folder`, whose free space is the one that is watched.
-    pub fn open_on(disks: Disks, folder: &Path, config: &StoreConfig) -> Result<Self, OpenError> {
-        Self::start(disks, folder, None, config)
-    }
-
-    fn start(
-        disks: Disks,
-        folder: &Path,
-        files: Option<[std::path::PathBuf; 2]>,
-        config: &StoreConfig,
-    ) -> Result<Self, OpenError> {
-        let storage = |error: std::io::Error| OpenError::Storage(error.to_string());
-        if !disks.index.try_lock().map_err(storage)? {
-            return Err(OpenError::InUse(folder.to_owned()));
-        }
+    /// Opens the store at any site, such as a simulated one.
+    pub fn open_on(site: Arc<dyn Site>, config: &StoreConfig) -> Result<Self, OpenError> {
+        let storage = |error: std::io::Error| OpenError::Storage(format!("{}: {error}", site.path().display()));
         let written: [Arc<Counters>; 2] = Default::default();
-        let [index, journal] = &written;
-        let disks = Disks {
-            index: Arc::new(Counted::new(disks.index, index.clone())),
-            journal: Arc::new(Counted::new(disks.journal, journal.clone())),
+        let file = |name, counters: &Arc<Counters>| -> std::io::Result<Arc<dyn Disk>> {
+            let disk = site.open(name)?.map_or_else(|| site.create(name), Ok)?;
+            Ok(Arc::new(Counted::new(disk, counters.clone())))
         };
-        let shared = Arc::new(Shared::new(disks, written.clone(), folder, files, config.clone()));
+        let [counted_index, counted_journal] = &written;
+        let index = file(INDEX_FILE, counted_index).map_err(storage)?;
+        if !index.try_lock().map_err(storage)? {
+            return Err(OpenError::InUse(site.path().to_owned()));
+        }
+        let journal = file(JOURNAL_FILE, counted_journal).map_err(storage)?;
+        let shared = Arc::new(Shared::new(site.clone(), [index, journal], written.clone(), config.clone()));
         let opened = Engine::open(&shared).and_then(|(engine, sweep_due)| {
             let (commands, waiting) = mpsc::channel();
             let writer = Writer::new(shared.clone(), waiting, engine, sweep_due);
@@ -303,7 +292,7 @@ impl Store {
         if self.shared.space.is_full() {
             return Err(WriteError::DiskFull);
         }
-        Ok(Spool::new(self.shared.folder.clone()))
+        Ok(Spool::new(self.shared.site.path().into()))
     }
 
     /// Opens a body.
@@ -322,11 +311,7 @@ impl Store {
         let bytes = |counters: &Counters| counters.written.load(Ordering::Relaxed);
         let syncs = |counters: &Counters| counters.syncs.load(Ordering::Relaxed);
         let counts = *self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let disks = [&self.shared.disks.index, &self.shared.disks.journal];
-        let store_bytes = match &self.shared.files {
-            Some(files) => files.iter().map(|file| Space::allocated(file)).sum(),
-            None => disks.into_iter().map(|disk| disk.len().unwrap_or(0)).sum(),
-        };
+        let store_bytes = self.shared.disks().into_iter().map(|disk| disk.allocated().unwrap_or(0)).sum();
         Figures {
             store_bytes,
             journal_written: bytes(journal),

@@ -4,12 +4,12 @@
 //! refused before (452 4.3.1), while a reserve is left; flags and deletes still work. The index
 //! file does not shrink when mail is deleted, so room inside it counts as well.
 
-use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::disk::Counters;
+use super::disk::{Counters, Disk};
+use super::site::Site;
 
 /// Bytes written between two looks at the disk.
 const LOOK_EVERY_BYTES: u64 = 1 << 20;
@@ -24,8 +24,8 @@ const SHARE: u64 = 20;
 /// Watches the free space of the data folder.
 #[derive(Debug)]
 pub(super) struct Space {
-    folder: Arc<Path>,
-    index: Option<PathBuf>,
+    site: Arc<dyn Site>,
+    index: Arc<dyn Disk>,
     reserve: u64,
     written: [Arc<Counters>; 2],
     /// Bytes of the index in use, by estimate.
@@ -41,9 +41,9 @@ struct Look {
 }
 
 impl Space {
-    /// Watches the disk of `folder`; `index` is the index file if it is one.
-    pub(super) fn new(folder: Arc<Path>, index: Option<PathBuf>, reserve: u64, written: [Arc<Counters>; 2]) -> Self {
-        Self { folder, index, reserve, written, kept: AtomicU64::new(0), last: Mutex::new(None) }
+    /// Watches the room of `site` and inside `index`.
+    pub(super) fn new(site: Arc<dyn Site>, index: Arc<dyn Disk>, reserve: u64, written: [Arc<Counters>; 2]) -> Self {
+        Self { site, index, reserve, written, kept: AtomicU64::new(0), last: Mutex::new(None) }
     }
 
     /// Tells whether the reserve is touched. Asks the system only after some bytes or seconds, or
@@ -63,32 +63,26 @@ impl Space {
         full
     }
 
-    /// Bytes that the files take on the disk.
-    pub(super) fn allocated(path: &Path) -> u64 {
-        use std::os::unix::fs::MetadataExt;
-        std::fs::metadata(path).map_or(0, |facts| facts.blocks().saturating_mul(512))
-    }
-
     fn look(&self) -> bool {
         // A folder whose disk can't be asked is no reason to refuse mail.
-        let Ok(disk) = rustix::fs::statvfs(&*self.folder) else { return false };
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        let total = disk.f_blocks.saturating_mul(disk.f_frsize);
-        let index = self.index.as_deref().map_or(0, Self::allocated);
+        let Ok(room) = self.site.room() else { return false };
+        let index = self.index.allocated().unwrap_or(0);
         let inside = index.saturating_sub(self.kept.load(Ordering::Relaxed));
         // Part of what is free inside is in half-filled pages and can't be counted on.
         let inside = inside.saturating_sub(index / 8);
-        free.saturating_add(inside) < self.reserve.saturating_add((total / SHARE).min(SHARE_MAX))
+        room.free.saturating_add(inside) < self.reserve.saturating_add((room.total / SHARE).min(SHARE_MAX))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::site::MemorySite;
     use super::*;
 
     #[test]
     fn a_reserve_larger_than_the_disk_leaves_no_room() {
-        let space = |reserve| Space::new(std::env::temp_dir().into(), None, reserve, Default::default());
+        let site = Arc::new(MemorySite::new(&std::env::temp_dir()));
+        let space = |reserve| Space::new(site.clone(), Arc::new(site.disk("index")), reserve, Default::default());
         assert!(space(u64::MAX).is_full());
     }
 }

@@ -24,7 +24,7 @@ use crate::mail::message::BlobId;
 
 use super::blob::piece_count;
 use super::change::{Change, PAYLOAD_VERSION};
-use super::engine::{Engine, Shared, now};
+use super::engine::{Engine, Shared};
 use super::error::{Fault, Trouble, WriteError};
 use super::journal::JournalError;
 use super::message::{self, Incoming, Pieces, Plan};
@@ -318,7 +318,7 @@ impl Writer {
         close: &mut Option<SyncSender<Result<(), WriteError>>>,
     ) -> Result<Vec<u32>, Trouble> {
         let engine = self.engine.as_mut().ok_or_else(|| Trouble::damaged("no journal"))?;
-        let mut tables = match Tables::open(&transaction, now()) {
+        let mut tables = match Tables::open(&transaction, self.shared.site.now()) {
             Ok(tables) => tables,
             Err(trouble) => {
                 first.refuse(trouble.clone().into());
@@ -379,7 +379,7 @@ impl Writer {
         let waiting = |message: &&mut Incoming| matches!(message.pieces, Pieces::Outside | Pieces::Partly(..));
         let Some(message) = keep.messages.iter_mut().find(waiting) else { return Ok(()) };
         let transaction = self.shared.begin_write()?;
-        let mut tables = Tables::open(&transaction, now())?;
+        let mut tables = Tables::open(&transaction, self.shared.site.now())?;
         let staged = if full { Err(Fault::Refused(WriteError::DiskFull)) } else { stage_step(&mut tables, message) };
         match staged {
             Ok(pieces) => message.pieces = pieces,
@@ -404,7 +404,7 @@ impl Writer {
             return Ok(());
         }
         let transaction = self.shared.begin_write()?;
-        let mut tables = Tables::open(&transaction, now())?;
+        let mut tables = Tables::open(&transaction, self.shared.site.now())?;
         self.sweep_due = sweep::step(&mut tables)?;
         if self.sweep_due {
             self.swept += 1;

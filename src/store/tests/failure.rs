@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicBool, AtomicI64};
 
 use super::*;
 use crate::store::disk::Disk;
+use crate::store::site::Room;
 
 /// A disk that fails every write and sync once its fuse has burnt down.
 #[derive(Debug)]
 struct Fused {
-    disk: MemoryDisk,
+    disk: Arc<dyn Disk>,
     fuse: Arc<Fuse>,
 }
 
@@ -67,9 +68,54 @@ impl Disk for Fused {
     }
 }
 
-fn fused(index: &MemoryDisk, journal: &MemoryDisk, fuse: &Arc<Fuse>) -> Disks {
-    let disk = |disk: &MemoryDisk| Arc::new(Fused { disk: disk.clone(), fuse: fuse.clone() });
-    Disks { index: disk(index), journal: disk(journal) }
+/// A site all of whose disks share a fuse.
+#[derive(Debug)]
+struct FusedSite {
+    site: MemorySite,
+    fuse: Arc<Fuse>,
+}
+
+impl FusedSite {
+    fn disk(&self, disk: Arc<dyn Disk>) -> Arc<dyn Disk> {
+        Arc::new(Fused { disk, fuse: self.fuse.clone() })
+    }
+}
+
+impl Site for FusedSite {
+    fn open(&self, name: &str) -> io::Result<Option<Arc<dyn Disk>>> {
+        Ok(self.site.open(name)?.map(|disk| self.disk(disk)))
+    }
+
+    fn create(&self, name: &str) -> io::Result<Arc<dyn Disk>> {
+        self.fuse.burn()?;
+        self.site.create(name).map(|disk| self.disk(disk))
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.fuse.burn()?;
+        self.site.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.fuse.burn()?;
+        self.site.remove(name)
+    }
+
+    fn room(&self) -> io::Result<Room> {
+        self.site.room()
+    }
+
+    fn now(&self) -> Timestamp {
+        self.site.now()
+    }
+
+    fn path(&self) -> &Path {
+        self.site.path()
+    }
+}
+
+fn fused(site: &MemorySite, fuse: &Arc<Fuse>) -> Arc<dyn Site> {
+    Arc::new(FusedSite { site: site.clone(), fuse: fuse.clone() })
 }
 
 /// A random choice, the same in every run.
@@ -89,10 +135,10 @@ fn an_acknowledged_message_survives_a_power_cut_at_any_write() {
     base.store.close().unwrap();
     let mut dice = Dice(5);
     for writes in (0..60).chain([80, 120, 200, 300, 500, 800]) {
-        let (index, journal) = (base.index.fork(), base.journal.fork());
+        let site = base.site.each(&mut MemoryDisk::fork);
         let fuse = Fuse::new(writes);
         let mut acknowledged = Vec::new();
-        if let Ok(store) = Store::open_on(fused(&index, &journal, &fuse), base.folder.path(), &config()) {
+        if let Ok(store) = Store::open_on(fused(&site, &fuse), &config()) {
             for number in 0..20_usize {
                 // Now and then a message that goes through the staging.
                 let size = if number % 7 == 6 { 200_000 } else { 2000 };
@@ -107,8 +153,8 @@ fn an_acknowledged_message_survives_a_power_cut_at_any_write() {
         // What was not synced is lost in part.
         let kept = dice.roll(5);
         let mut keep = || dice.roll(4) < kept;
-        let (index, journal) = (index.power_cut(&mut keep), journal.power_cut(&mut keep));
-        let rig = Rig::start(index, journal, config());
+        let found = site.each(&mut |disk| disk.power_cut(&mut keep));
+        let rig = Rig::start(found, tempfile::tempdir().unwrap(), config());
         rig.swept();
         check(&rig.store);
         for (uid, body) in &acknowledged {
@@ -158,9 +204,9 @@ fn a_store_whose_disk_fails_and_recovers_goes_on_without_a_restart() {
     let base = Rig::new();
     let (ann, inbox) = base.account("ann");
     base.store.close().unwrap();
-    let (index, journal) = (base.index.fork(), base.journal.fork());
+    let site = base.site.each(&mut MemoryDisk::fork);
     let fuse = Fuse::new(i64::MAX);
-    let store = Store::open_on(fused(&index, &journal, &fuse), base.folder.path(), &config()).unwrap();
+    let store = Store::open_on(fused(&site, &fuse), &config()).unwrap();
     let deliver = || {
         let letter = letter(base.folder.path(), b"letter");
         store.deliver(letter, vec![(ann, Folder::Inbox)]).wait()
@@ -195,8 +241,8 @@ fn a_refused_message_that_comes_back_wakes_who_waits() {
     let (ann, inbox) = base.account("ann");
     base.store.close().unwrap();
     let fuse = Fuse::new(i64::MAX);
-    let disks = fused(&base.index.fork(), &base.journal.fork(), &fuse);
-    let store = Store::open_on(disks, base.folder.path(), &config()).unwrap();
+    let site = base.site.each(&mut MemoryDisk::fork);
+    let store = Store::open_on(fused(&site, &fuse), &config()).unwrap();
     let deliver = || store.deliver(letter(base.folder.path(), b"letter"), vec![(ann, Folder::Inbox)]).wait();
     deliver().unwrap();
     let mut watch = store.watch(ann);
@@ -229,9 +275,9 @@ fn a_reader_of_a_failed_disk_brings_the_store_back() {
     let (ann, inbox) = base.account("ann");
     base.deliver(&noise(100_000, 1), &[ann]);
     base.store.close().unwrap();
-    let (index, journal) = (base.index.fork(), base.journal.fork());
+    let site = base.site.each(&mut MemoryDisk::fork);
     let fuse = Fuse::new(i64::MAX);
-    let store = Store::open_on(fused(&index, &journal, &fuse), base.folder.path(), &base.config).unwrap();
+    let store = Store::open_on(fused(&site, &fuse), &base.config).unwrap();
     let look = || {
         store
             .reader()
@@ -256,7 +302,8 @@ fn a_full_disk_refuses_mail_and_still_lets_delete() {
     let (ann, inbox) = rig.account("ann");
     rig.deliver(b"x", &[ann]);
     rig.store.close().unwrap();
-    let full = Rig::start(rig.index.fork(), rig.journal.fork(), StoreConfig { reserve_bytes: u64::MAX, ..config() });
+    let site = rig.site.each(&mut MemoryDisk::fork);
+    let full = Rig::start(site, tempfile::tempdir().unwrap(), StoreConfig { reserve_bytes: u64::MAX, ..config() });
     assert!(matches!(full.store.spool(), Err(WriteError::DiskFull)));
     let refused = full.store.deliver(full.letter(b"y"), vec![(ann, Folder::Inbox)]).wait();
     assert_eq!(refused, Err(WriteError::DiskFull));
@@ -300,7 +347,7 @@ fn a_closed_store_says_so_and_opens_again_with_nothing_to_replay() {
     assert!(matches!(rig.store.spool(), Err(WriteError::Closed)));
     assert!(rig.store.watch(ann).has_changed().is_err());
     drop(reader);
-    let again = Rig::start(rig.index.clone(), rig.journal.clone(), config());
+    let again = Rig::start(rig.site.clone(), tempfile::tempdir().unwrap(), config());
     assert_eq!(again.facts(inbox).messages, 1);
     assert_eq!(again.store.figures().checkpoints, 0);
 }
@@ -340,14 +387,13 @@ fn a_store_of_a_newer_schema_is_left_alone() {
     let rig = Rig::new();
     rig.store.close().unwrap();
     {
-        let backend = crate::store::backend::IndexBackend(Arc::new(rig.index.clone()));
+        let backend = crate::store::backend::IndexBackend(Arc::new(rig.site.disk(INDEX_FILE)));
         let index = redb::Database::builder().create_with_backend(backend).unwrap();
         let transaction = index.begin_write().unwrap();
         let newer = (SCHEMA + 1).to_le_bytes();
         transaction.open_table(super::super::table::STATE).unwrap().insert("schema", newer.as_slice()).unwrap();
         transaction.commit().unwrap();
     }
-    let disks = Disks { index: Arc::new(rig.index.clone()), journal: Arc::new(rig.journal.clone()) };
-    let refused = Store::open_on(disks, rig.folder.path(), &config()).err();
+    let refused = Store::open_on(Arc::new(rig.site.clone()), &config()).err();
     assert_eq!(refused, Some(OpenError::NewerSchema { found: SCHEMA + 1, known: SCHEMA }));
 }

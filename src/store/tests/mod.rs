@@ -15,18 +15,18 @@ use redb::ReadableTable;
 use tempfile::TempDir;
 
 use super::blob::{BlobRecord, piece_count};
-use super::disk::{Disks, MemoryDisk};
+use super::disk::MemoryDisk;
 use super::record::{MessageRecord, Record};
+use super::site::MemorySite;
 use super::table::{BLOB, ENV, MSG, PIECE, SWEEP, TAIL};
 use super::*;
 use crate::mail::date::Timestamp;
 use crate::mail::message::{Flags, Keyword, SystemFlags};
 
-/// A store on two disks in memory.
+/// A store in memory.
 struct Rig {
     store: Store,
-    index: MemoryDisk,
-    journal: MemoryDisk,
+    site: MemorySite,
     folder: TempDir,
     config: StoreConfig,
 }
@@ -41,19 +41,23 @@ impl Rig {
     }
 
     fn with(config: StoreConfig) -> Self {
-        Self::start(MemoryDisk::default(), MemoryDisk::default(), config)
+        let folder = tempfile::tempdir().unwrap();
+        Self::start(MemorySite::new(folder.path()), folder, config)
     }
 
-    fn start(index: MemoryDisk, journal: MemoryDisk, config: StoreConfig) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let disks = Disks { index: Arc::new(index.clone()), journal: Arc::new(journal.clone()) };
-        let store = Store::open_on(disks, folder.path(), &config).unwrap();
-        Self { store, index, journal, folder, config }
+    fn start(site: MemorySite, folder: TempDir, config: StoreConfig) -> Self {
+        let store = Store::open_on(Arc::new(site.clone()), &config).unwrap();
+        Self { store, site, folder, config }
+    }
+
+    /// A store on the files that `change` makes of these.
+    fn on(&self, change: &mut dyn FnMut(&MemoryDisk) -> MemoryDisk) -> Self {
+        Self::start(self.site.each(change), tempfile::tempdir().unwrap(), self.config.clone())
     }
 
     /// What a new process finds after this one was killed.
     fn killed(&self) -> Self {
-        Self::start(self.index.fork(), self.journal.fork(), self.config.clone())
+        self.on(&mut MemoryDisk::fork)
     }
 
     fn reader(&self) -> Reader {
