@@ -18,7 +18,7 @@ use super::blob::{BlobRecord, piece_count};
 use super::disk::MemoryDisk;
 use super::record::{MessageRecord, Record};
 use super::site::MemorySite;
-use super::table::{BLOB, ENV, MSG, PIECE, SWEEP, TAIL};
+use super::table::{BLOB, MSG, PIECE, STRUCTURE, SWEEP, TAIL};
 use super::*;
 use crate::mail::date::Timestamp;
 use crate::mail::message::{Flags, Keyword, SystemFlags};
@@ -191,14 +191,15 @@ fn check(store: &Store) {
     let mut referred: BTreeMap<u64, u32> = BTreeMap::new();
     let mut highest = 0;
     for row in reader.table(MSG).unwrap().iter().unwrap() {
-        let row = MessageRecord::decode(row.unwrap().1.value()).unwrap();
+        let (key, value) = row.unwrap();
+        let row = MessageRecord::decode(key.value(), value.value()).unwrap();
         *referred.entry(row.blob).or_default() += 1;
         highest = highest.max(row.modseq);
     }
     let mut known = Vec::new();
     for row in reader.table(BLOB).unwrap().iter().unwrap() {
         let (id, record) = row.unwrap();
-        let record = BlobRecord::decode(record.value()).unwrap();
+        let record = BlobRecord::decode(id.value(), record.value()).unwrap();
         assert_eq!(record.refs, referred.remove(&id.value()).unwrap_or(0), "references of body {}", id.value());
         known.push((id.value(), piece_count(record.stored)));
     }
@@ -211,7 +212,7 @@ fn check(store: &Store) {
         there.extend(tails.iter().unwrap().map(|row| row.unwrap().0.value()).map(|id| (id, last(id))));
         there.sort_unstable();
         assert_eq!(pieces, there);
-        let structures = reader.table(ENV).unwrap();
+        let structures = reader.table(STRUCTURE).unwrap();
         let structures = structures.iter().unwrap().map(|row| row.unwrap().0.value());
         assert!(structures.eq(known.iter().map(|(id, _)| *id)));
     }
