@@ -6,19 +6,24 @@
 //! whole. Every durable commit keeps the allocator's state (`quick_repair`), so that opening after
 //! a crash does not read the whole file.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::io;
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use redb::{Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
+use redb::{Database, DatabaseError, Durability, ReadTransaction, WriteTransaction};
 
 use crate::mail::mailbox::ModSeq;
 
 use super::backend::IndexBackend;
+use super::ballast::{Ballast, Ballasted};
 use super::change::Change;
 use super::disk::{Counters, Disk};
-use super::error::{OpenError, ReadError, Trouble};
+use super::error::{OpenError, ReadError, Trouble, is_of_space};
+use super::gate::Gate;
 use super::journal::{Journal, JournalError};
 use super::notify::Watchers;
+use super::overlay::Overlay;
 use super::site::Site;
 use super::space::Space;
 use super::table::Tables;
@@ -38,11 +43,11 @@ const ALLOCATOR_PER_GIB: u64 = 150 << 10;
 /// What all clones, readers and the writer have in common.
 #[derive(Debug)]
 pub(super) struct Shared {
-    gate: RwLock<Gate>,
-    /// A reader met a failed disk: the index must be reopened.
-    pub(super) suspect: AtomicBool,
+    pub(super) gate: Gate,
     pub(super) watchers: Watchers,
     pub(super) space: Space,
+    /// What is given up when the disk is full.
+    pub(super) ballast: Arc<Ballast>,
     /// The last change readers can see.
     pub(super) applied: AtomicU64,
     pub(super) counts: Mutex<Counts>,
@@ -65,14 +70,6 @@ pub(super) struct Counts {
     pub(super) last_checkpoint: Option<i64>,
 }
 
-#[derive(Debug)]
-enum Gate {
-    Open(Database),
-    /// The disk failed; the writer reopens.
-    Down(String),
-    Closed,
-}
-
 impl Shared {
     /// What is shared, before the index is open. The disks, of the index and of the journal, count
     /// into `written`.
@@ -82,11 +79,14 @@ impl Shared {
         written: [Arc<Counters>; 2],
         config: StoreConfig,
     ) -> Self {
+        let ballast = Arc::new(Ballast::new(journal.clone(), config.cache_bytes.into()));
+        let [index, journal] =
+            [index, journal].map(|disk| -> Arc<dyn Disk> { Arc::new(Ballasted::new(disk, ballast.clone())) });
         Self {
-            gate: RwLock::new(Gate::Closed),
-            suspect: AtomicBool::new(false),
+            gate: Gate::new(),
             watchers: Watchers::default(),
             space: Space::new(site.clone(), index.clone(), config.reserve_bytes, written.clone()),
+            ballast,
             applied: AtomicU64::new(0),
             counts: Mutex::default(),
             site,
@@ -102,51 +102,51 @@ impl Shared {
         [&*self.index, &*self.journal]
     }
 
-    /// Begins a read.
+    /// Begins a read; waits a little while the index is opened anew.
     pub(super) fn begin_read(&self) -> Result<ReadTransaction, ReadError> {
-        match &*self.gate.read().unwrap_or_else(PoisonError::into_inner) {
-            Gate::Open(index) => index.begin_read().map_err(|error| self.failed(error.into())),
-            Gate::Down(what) => Err(ReadError::Storage(what.clone())),
-            Gate::Closed => Err(ReadError::Closed),
-        }
+        self.gate.begin_read()
     }
 
     /// Begins a write. The writer alone calls it.
     pub(super) fn begin_write(&self) -> Result<WriteTransaction, Trouble> {
-        match &*self.gate.read().unwrap_or_else(PoisonError::into_inner) {
-            Gate::Open(index) => Ok(index.begin_write()?),
-            Gate::Down(_) | Gate::Closed => Err(Trouble::damaged("the index is not open")),
-        }
+        self.gate.begin_write()
     }
 
     /// Tells whether the index is open or may come back.
     pub(super) fn is_closed(&self) -> bool {
-        matches!(&*self.gate.read().unwrap_or_else(PoisonError::into_inner), Gate::Closed)
+        self.gate.is_closed()
     }
 
-    /// A read met trouble: if the disk failed, the next command reopens the index.
+    /// A read met trouble: if the disk failed, the writer opens the index anew.
     pub(super) fn failed(&self, trouble: Trouble) -> ReadError {
         if trouble.is_of_disk() {
-            self.suspect.store(true, Ordering::Relaxed);
+            self.gate.suspect();
         }
         trouble.into()
     }
 
-    fn pass(&self, gate: Gate) -> Gate {
-        std::mem::replace(&mut *self.gate.write().unwrap_or_else(PoisonError::into_inner), gate)
+    /// Tells whether mail must be refused: the reserve is touched, or part of the ballast is gone and
+    /// there is not enough room inside the index.
+    pub(super) fn lacks_room(&self) -> bool {
+        self.space.is_full() || self.is_tight() && self.space.is_full_inside()
     }
 
-    /// Lets go of a failed index. Readers meet an error until it is open again.
-    pub(super) fn take_down(&self, what: &Trouble) {
-        drop(self.pass(Gate::Down(what.to_string())));
+    /// Tells whether part of the ballast is gone, so that nothing may wait for a checkpoint.
+    pub(super) fn is_tight(&self) -> bool {
+        self.ballast.missing() > 0
+    }
+
+    /// Writes the ballast back if there is room for it.
+    pub(super) fn refill(&self) {
+        let missing = self.ballast.missing();
+        if missing > 0 && self.space.holds(missing) {
+            self.ballast.restore();
+        }
     }
 
     /// Closes for good.
     pub(super) fn shut(&self) -> Result<(), Trouble> {
-        let closed = match self.pass(Gate::Closed) {
-            Gate::Open(index) => index.close().map_err(Trouble::from),
-            Gate::Down(_) | Gate::Closed => Ok(()),
-        };
+        let closed = self.gate.shut().map_or(Ok(()), |index| index.close().map_err(Trouble::from));
         self.watchers.close();
         closed.and(self.index.unlock().map_err(Trouble::from))
     }
@@ -164,26 +164,51 @@ pub(super) struct Engine {
 
 impl Engine {
     /// Opens the index and the journal, replays, and lets readers in. Tells also whether there is
-    /// something to sweep.
-    pub(super) fn open(shared: &Shared) -> Result<(Self, bool), OpenError> {
+    /// something to sweep. A group of the journal whose numbers are `refused` is left out, for good.
+    pub(super) fn open(shared: &Shared, refused: Option<&RangeInclusive<u64>>) -> Result<(Self, bool), OpenError> {
+        let opened = Self::open_over(shared, [shared.index.clone(), shared.journal.clone()], refused)?;
+        shared.refill();
+        Ok(opened)
+    }
+
+    /// As [`Engine::open`] where nothing can be written: readers are let in, changes stay in memory.
+    pub(super) fn open_for_reading(shared: &Shared, refused: Option<&RangeInclusive<u64>>) -> Result<(), OpenError> {
+        let over = |disk: &Arc<dyn Disk>| Ok::<_, io::Error>(Arc::new(Overlay::new(disk.clone())?));
+        let (index, journal) =
+            (over(&shared.index).map_err(Trouble::from)?, over(&shared.journal).map_err(Trouble::from)?);
+        let counts = *shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::open_over(shared, [index, journal], refused)?;
+        // What was made durable in memory is no checkpoint.
+        *shared.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
+        Ok(())
+    }
+
+    fn open_over(
+        shared: &Shared,
+        [index, journal]: [Arc<dyn Disk>; 2],
+        refused: Option<&RangeInclusive<u64>>,
+    ) -> Result<(Self, bool), OpenError> {
         let cache = usize::try_from(shared.config.cache_bytes).unwrap_or(usize::MAX);
-        let index = Database::builder()
-            .set_cache_size(cache)
-            .create_with_backend(IndexBackend(shared.index.clone()))
-            .map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(shared.site.path().to_owned()),
-            other => Trouble::from(other).into(),
-        })?;
+        let index =
+            Database::builder().set_cache_size(cache).create_with_backend(IndexBackend(index)).map_err(|error| {
+                match error {
+                    DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(shared.site.path().to_owned()),
+                    other => Trouble::from(other).into(),
+                }
+            })?;
         let identity = upgrade::prepare(&index)?;
         let ring = shared.config.journal_bytes.into();
-        let mut journal = Journal::open(shared.journal.clone(), identity, ring).map_err(|error| match error {
+        let is_new = journal.is_empty().unwrap_or(false);
+        let mut journal = Journal::open(journal, identity, ring).map_err(|error| match error {
             JournalError::Foreign => OpenError::ForeignJournal(shared.site.path().to_owned()),
+            JournalError::Disk(error) if is_new && is_of_space(&error) => no_room(shared),
             other => Trouble::from(other).into(),
         })?;
+        shared.ballast.found(journal.ring()).map_err(Trouble::from)?;
 
         let transaction = index.begin_write().map_err(Trouble::from)?;
         let mut tables = Tables::open(&transaction, shared.site.now())?;
-        replay(&mut journal, &mut tables)?;
+        replay(&mut journal, &mut tables, refused)?;
         let sweep_due = sweep::begin(&mut tables)? || tables.sweep_due;
         let (applied, kept, touched) = (tables.progress.applied, tables.progress.kept, tables.touched);
         let woken = std::mem::take(&mut tables.woken);
@@ -196,9 +221,8 @@ impl Engine {
         }
         shared.space.kept.store(kept, Ordering::Relaxed);
         shared.applied.store(applied, Ordering::Release);
-        shared.suspect.store(false, Ordering::Relaxed);
-        drop(shared.pass(Gate::Open(index)));
-        // A group whose sync failed was refused and may yet have come back: sessions must hear of it.
+        shared.gate.open(index);
+        // A group whose sync failed may have been found: sessions must hear of it.
         shared.watchers.wake(&woken, ModSeq(applied));
         Ok((engine, sweep_due))
     }
@@ -233,11 +257,33 @@ impl Engine {
     }
 }
 
-/// Applies every change of the journal that the index does not hold.
-fn replay(journal: &mut Journal, tables: &mut Tables<'_>) -> Result<(), Trouble> {
+/// A new store's journal found no room: gives back what it took, and says how much it needs.
+fn no_room(shared: &Shared) -> OpenError {
+    // Zeros without a header are nobody's; what can't be cut off is written over at the next try.
+    drop(shared.journal.set_len(0));
+    OpenError::NoRoom {
+        folder: shared.site.path().to_owned(),
+        needed: shared.config.journal_bytes.into(),
+        free: shared.site.room().ok().map(|room| room.free),
+    }
+}
+
+/// Applies every change of the journal that the index does not hold, but for those of a group whose
+/// callers were told that it was not done.
+fn replay(
+    journal: &mut Journal,
+    tables: &mut Tables<'_>,
+    refused: Option<&RangeInclusive<u64>>,
+) -> Result<(), Trouble> {
     let applied = tables.progress.applied;
     let mut trouble = None;
-    let replayed = journal.replay(applied, &mut |_, _, payload| {
+    let replayed = journal.replay(applied, &mut |first, last, payload| {
+        if refused.is_some_and(|refused| refused.contains(&first) && refused.contains(&last)) {
+            // The index names the numbers as done, so that no later replay brings them either.
+            tables.progress.applied = tables.progress.applied.max(last);
+            tables.touched = true;
+            return Ok(());
+        }
         let done = Change::each(payload, &mut |change| {
             if change.seq <= tables.progress.applied {
                 return Ok(());

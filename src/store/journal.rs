@@ -90,7 +90,7 @@ struct Header {
     store: [u8; 16],
     /// Counts header blocks written; even ones are at block 0, odd ones at block 1.
     generation: u64,
-    /// Length of the file in bytes.
+    /// Length of the ring in bytes. The file is longer by the store's ballast.
     ring: u64,
     /// The first group above the checkpoint.
     tail: Mark,
@@ -242,6 +242,11 @@ impl Journal {
     /// Bytes of groups above the last checkpoint, padding included.
     pub fn volume(&self) -> u64 {
         self.volume
+    }
+
+    /// Length of the ring in bytes; the file may be longer.
+    pub fn ring(&self) -> u64 {
+        self.header.ring
     }
 
     /// Largest payload [`Journal::append`] takes, in bytes.

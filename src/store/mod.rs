@@ -15,16 +15,19 @@ use std::task::{Context, Poll};
 
 mod account; //     plans: accounts, aliases, domains, notes
 mod backend; //     redb over a disk
+mod ballast; //     room kept for a disk that others fill
 pub mod blob; //    bodies: spool, compressed blocks, packed pieces
 mod change; //      what the journal holds, and how it is done to the tables
 mod directory; //   reads: who is who, and where an address leads
 pub mod disk; //    a file as the store sees it, so that tests can fail it
 mod engine; //      index and journal together: opening, replaying, making durable
 mod error; //       what goes wrong
+mod gate; //        who may read the index, and who waits while it is opened anew
 pub mod journal; // the ring file that makes a 250 durable
 mod mailbox; //     plans: mailboxes
 mod message; //     plans: messages
 mod notify; //      wakes sessions when something changed
+mod overlay; //     a file to be read while nothing can be written
 mod reader; //      reads: mailboxes and messages
 mod record; //      the tables' values
 mod seal; //        a value's checksum, bound to its key
@@ -72,7 +75,7 @@ pub struct Store {
     shared: Arc<Shared>,
     /// Unbounded, because the reactor must not block here; a session has one write under way at a
     /// time, so there are never more commands than sessions.
-    commands: mpsc::Sender<Command>,
+    commands: Arc<mpsc::Sender<Command>>,
 }
 
 /// How the store uses the board.
@@ -220,9 +223,11 @@ impl Store {
         }
         let journal = file(JOURNAL_FILE, counted_journal).map_err(storage)?;
         let shared = Arc::new(Shared::new(site, [index, journal], written.clone(), config.clone()));
-        let opened = Engine::open(&shared).and_then(|(engine, sweep_due)| {
+        let opened = open_engine(&shared).and_then(|engine| {
             let (commands, waiting) = mpsc::channel();
-            let writer = Writer::new(shared.clone(), waiting, engine, sweep_due);
+            let commands = Arc::new(commands);
+            shared.gate.watched_by(Arc::downgrade(&commands));
+            let writer = Writer::new(shared.clone(), waiting, engine);
             let thread = std::thread::Builder::new().name("store".to_owned()).stack_size(writer::STACK_BYTES);
             thread.spawn(move || writer.run()).map_err(storage)?;
             Ok(Self { shared: shared.clone(), commands })
@@ -250,7 +255,7 @@ impl Store {
         plan: impl FnOnce(&mut Tables<'_>) -> message::Plan<T> + Send + 'static,
     ) -> Pending<T> {
         let shared = self.shared.clone();
-        self.plan(move |tables| if shared.space.is_full() { Err(WriteError::DiskFull.into()) } else { plan(tables) })
+        self.plan(move |tables| if shared.lacks_room() { Err(WriteError::DiskFull.into()) } else { plan(tables) })
     }
 
     /// Sends new messages.
@@ -268,15 +273,10 @@ impl Store {
         closed.recv().unwrap_or(Err(WriteError::Closed))
     }
 
-    /// Begins a read.
+    /// Begins a read. While the index is opened anew after a failure of the disk it waits, five
+    /// seconds at most.
     pub fn reader(&self) -> Result<Reader, ReadError> {
-        let reader = Reader::new(self.shared.clone());
-        // Whoever finds the disk failed asks the writer to reopen, so that a store nobody writes to
-        // comes back as well.
-        if self.shared.suspect.load(Ordering::Relaxed) || reader.is_err() {
-            drop(self.commands.send(Command::Look));
-        }
-        reader
+        Reader::new(self.shared.clone())
     }
 
     /// The highest modification sequence of anything in this account; wakes when it rises.
@@ -446,5 +446,17 @@ impl Store {
     pub fn put_note(&self, name: &str, value: Vec<u8>) -> Pending<()> {
         let name = name.to_owned();
         self.plan(move |tables| account::put_note(tables, &name, &value))
+    }
+}
+
+/// Opens index and journal. Where the disk is so full that even this finds no room, what is there
+/// can be read, and the writer tries again: then there is no engine yet.
+fn open_engine(shared: &Shared) -> Result<Option<(Engine, bool)>, OpenError> {
+    match Engine::open(shared, None) {
+        Err(OpenError::DiskFull) if Engine::open_for_reading(shared, None).is_ok() => {
+            tracing::error!("the disk is full: mail can be read, and nothing can be changed until there is room");
+            Ok(None)
+        }
+        opened => opened.map(Some),
     }
 }

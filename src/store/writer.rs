@@ -7,14 +7,15 @@
 //!
 //! A large body is first put into the index in steps of [`STEP_BYTES`], other commands in between,
 //! as a body nobody refers to; the change that refers to it is made durable by a checkpoint and
-//! not by the journal. When the disk fails, everything in the group is refused, and index and
-//! journal are opened anew: what was acknowledged is in them.
+//! not by the journal. When the disk fails, index and journal are opened anew ([`recovery`]) before
+//! anybody in the group is answered: what was acknowledged is in them, and maybe the group is.
 
 use std::collections::VecDeque;
+use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use redb::{Durability, WriteTransaction};
 use tokio::sync::oneshot;
@@ -32,6 +33,8 @@ use super::shelf::put_piece;
 use super::table::{SWEEP_STAGED, Tables};
 use super::{Folder, Pending, Placed, sweep};
 
+mod recovery; // what the writer does when the disk fails
+
 /// Most commands of a group.
 const GROUP_MAX: usize = 64;
 
@@ -43,9 +46,6 @@ const STEP_BYTES: usize = 512 << 10;
 
 /// Sweeping this many steps calls for a checkpoint, so that the room can be used again.
 const SWEEP_STEPS: u32 = 4;
-
-/// Wait between two attempts to reopen a store whose disk fails.
-const REOPEN_EVERY: Duration = Duration::from_secs(1);
 
 /// The writer's stack: redb's trees are shallow.
 pub(super) const STACK_BYTES: usize = 512 << 10;
@@ -191,10 +191,38 @@ pub(super) struct Writer {
     /// `None` while the disk fails.
     engine: Option<Engine>,
     reopen_at: Instant,
+    /// Why there is no engine.
+    failing: WriteError,
+    /// The numbers of a group whose callers were told that it was not done, while nobody could know
+    /// whether the journal holds it.
+    refused: Option<RangeInclusive<u64>>,
     /// Large messages on their way in; the first is being staged.
     staging: VecDeque<Box<Keep>>,
     sweep_due: bool,
     swept: u32,
+}
+
+/// What a group did.
+struct Written {
+    /// The accounts that it changed.
+    woken: Vec<u32>,
+    /// Anything was changed.
+    touched: bool,
+}
+
+/// A group that came to nothing, or to nobody knows what.
+struct Failed {
+    trouble: Trouble,
+    /// Its numbers, when it had begun to be made durable.
+    logged: Option<RangeInclusive<u64>>,
+    /// The first command, when nothing of it was done.
+    first: Option<Command>,
+}
+
+impl From<Trouble> for Failed {
+    fn from(trouble: Trouble) -> Self {
+        Self { trouble, logged: None, first: None }
+    }
 }
 
 /// A group while it gathers.
@@ -230,11 +258,20 @@ impl Group {
 }
 
 impl Writer {
-    /// A writer for an open store.
-    pub(super) fn new(shared: Arc<Shared>, commands: Receiver<Command>, engine: Engine, sweep_due: bool) -> Self {
-        let staging = VecDeque::new();
-        let engine = Some(engine);
-        Self { shared, commands, engine, reopen_at: Instant::now(), staging, sweep_due, swept: 0 }
+    /// A writer for a store; without an engine while the disk is full.
+    pub(super) fn new(shared: Arc<Shared>, commands: Receiver<Command>, engine: Option<(Engine, bool)>) -> Self {
+        let (engine, sweep_due) = engine.map_or((None, false), |(engine, sweep_due)| (Some(engine), sweep_due));
+        Self {
+            shared,
+            commands,
+            engine,
+            reopen_at: Instant::now(),
+            failing: WriteError::DiskFull,
+            refused: None,
+            staging: VecDeque::new(),
+            sweep_due,
+            swept: 0,
+        }
     }
 
     /// Works until the store is closed or nobody can send commands any more.
@@ -256,7 +293,7 @@ impl Writer {
                 }
             };
             let idle = command.is_none();
-            if let Some(reply) = command.and_then(|command| self.group(command)) {
+            if let Some(reply) = command.and_then(|command| self.group(command, true)) {
                 let closed = self.close();
                 drop(reply.send(closed));
                 return;
@@ -264,66 +301,72 @@ impl Writer {
             // Staging goes on between any two groups; sweeping can wait for a quiet moment.
             let done = if self.staging.is_empty() { if idle { self.sweep() } else { Ok(()) } } else { self.stage() };
             if let Err(trouble) = done {
-                self.restart(&trouble);
+                self.restart(&trouble, None);
+                // What can't be removed would be met again at once; the next removal tries it again.
+                self.sweep_due = false;
             }
         }
         drop(self.close());
     }
 
-    /// Does `first` and what waits behind it as one group. Gives back who asked to close.
-    fn group(&mut self, first: Command) -> Option<SyncSender<Result<(), WriteError>>> {
-        let mut answers = Vec::new();
-        let mut close = None;
-        let begun = self.reopened().and_then(|()| {
-            self.shared.begin_write().map_err(|trouble| {
-                self.restart(&trouble);
-                trouble.into()
-            })
+    /// Does `first` and what waits behind it as one group; once more when the disk failed before
+    /// anything was done. Gives back who asked to close.
+    fn group(&mut self, first: Command, again: bool) -> Option<SyncSender<Result<(), WriteError>>> {
+        let (mut answers, mut close) = (Vec::new(), None);
+        let begun = self.ready_engine();
+        if let (Command::Look, Ok(())) = (&first, &begun) {
+            return None;
+        }
+        let begun = begun.and_then(|()| {
+            self.shared.refill();
+            self.shared.begin_write().map_err(Failed::from)
         });
-        let transaction = match begun {
-            Ok(transaction) => transaction,
-            // A broken store can be closed all the same.
-            Err(error) => match first {
-                Command::Close(reply) => return Some(reply),
-                other => {
-                    other.refuse(error);
-                    return None;
-                }
-            },
+        let written = match begun {
+            Ok(transaction) => self.write(transaction, first, &mut answers, &mut close),
+            Err(failed) => Err(Failed { first: Some(first), ..failed }),
         };
-        let written = self.write(transaction, first, &mut answers, &mut close);
-        let outcome = written.as_ref().map(|_| ()).map_err(|trouble| WriteError::from(trouble.clone()));
+        let written = match written {
+            Ok(written) => Ok(written),
+            Err(Failed { trouble, logged, first }) => {
+                let outcome = self.settle(&trouble, logged);
+                match (first, &outcome) {
+                    // A broken store can be closed all the same.
+                    (Some(Command::Close(reply)), _) => return Some(reply),
+                    (Some(first), _) if again && self.engine.is_some() => return self.group(first, false),
+                    (Some(first), Err(error)) => first.refuse(error.clone()),
+                    _ => {}
+                }
+                Err(outcome)
+            }
+        };
+        let outcome = written.as_ref().map_or_else(Clone::clone, |_| Ok(()));
         for answer in answers {
             answer(outcome.clone());
         }
-        let checked = written.and_then(|woken| {
+        if let Ok(Written { woken, touched }) = written {
             self.shared.watchers.wake(&woken, ModSeq(self.shared.applied.load(Ordering::Acquire)));
-            match self.engine.as_mut().filter(|engine| engine.wants_checkpoint(&self.shared)) {
-                Some(engine) => engine.checkpoint(&self.shared),
-                None => Ok(()),
+            // On a full disk what a change frees has to be of use to the next one.
+            let tight = touched && self.shared.is_tight();
+            let due = self.engine.as_mut().filter(|engine| tight || engine.wants_checkpoint(&self.shared));
+            if let Some(Err(trouble)) = due.map(|engine| engine.checkpoint(&self.shared)) {
+                self.restart(&trouble, None);
             }
-        });
-        if let Err(trouble) = checked {
-            self.restart(&trouble);
         }
         close
     }
 
-    /// Plans, applies and commits a group. Gives the accounts that it changed.
+    /// Plans, applies and commits a group.
     fn write(
         &mut self,
         transaction: WriteTransaction,
         first: Command,
         answers: &mut Vec<Answer>,
         close: &mut Option<SyncSender<Result<(), WriteError>>>,
-    ) -> Result<Vec<u32>, Trouble> {
+    ) -> Result<Written, Failed> {
         let engine = self.engine.as_mut().ok_or_else(|| Trouble::damaged("no journal"))?;
         let mut tables = match Tables::open(&transaction, self.shared.site.now()) {
             Ok(tables) => tables,
-            Err(trouble) => {
-                first.refuse(trouble.clone().into());
-                return Err(trouble);
-            }
+            Err(trouble) => return Err(Failed { trouble, logged: None, first: Some(first) }),
         };
         let mut group =
             Group { payload: vec![PAYLOAD_VERSION], first: 0, last: engine.seq, durable: false, messages: 0 };
@@ -357,14 +400,18 @@ impl Writer {
         let (woken, kept, touched) = (std::mem::take(&mut tables.woken), tables.progress.kept, tables.touched);
         if !touched {
             drop(tables);
-            transaction.abort()?;
-            return Ok(woken);
+            transaction.abort().map_err(Trouble::from)?;
+            return Ok(Written { woken, touched });
         }
         tables.finish()?;
-        commit(&self.shared, engine, transaction, &group)?;
+        commit(&self.shared, engine, transaction, &group).map_err(|trouble| Failed {
+            trouble,
+            logged: (!group.is_empty()).then_some(group.first..=group.last),
+            first: None,
+        })?;
         self.shared.space.kept.store(kept, Ordering::Relaxed);
         self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner).messages += group.messages;
-        Ok(woken)
+        Ok(Written { woken, touched })
     }
 
     /// The first of the large messages, when all of it is staged.
@@ -375,7 +422,7 @@ impl Writer {
     /// Puts the next pieces of the first large message into the index.
     fn stage(&mut self) -> Result<(), Trouble> {
         let Some(keep) = self.staging.front_mut() else { return Ok(()) };
-        let full = self.shared.space.is_full();
+        let full = self.shared.lacks_room();
         let waiting = |message: &&mut Incoming| matches!(message.pieces, Pieces::Outside | Pieces::Partly(..));
         let Some(message) = keep.messages.iter_mut().find(waiting) else { return Ok(()) };
         let transaction = self.shared.begin_write()?;
@@ -395,7 +442,15 @@ impl Writer {
         }
         self.sweep_due |= tables.sweep_due;
         tables.finish()?;
-        commit_soft(transaction)
+        self.step_done(transaction)
+    }
+
+    /// Commits a step of staging or sweeping. On a full disk its pages may not wait in memory.
+    fn step_done(&mut self, transaction: WriteTransaction) -> Result<(), Trouble> {
+        match self.engine.as_mut().filter(|_| self.shared.is_tight()) {
+            Some(engine) => engine.make_durable(&self.shared, transaction),
+            None => commit_soft(transaction),
+        }
     }
 
     /// Removes a little of what nobody refers to.
@@ -410,54 +465,17 @@ impl Writer {
             self.swept += 1;
             self.shared.space.kept.store(tables.progress.kept, Ordering::Relaxed);
             tables.finish()?;
-            return commit_soft(transaction);
+            return self.step_done(transaction);
         }
         drop(tables);
         transaction.abort()?;
-        if std::mem::take(&mut self.swept) > SWEEP_STEPS
+        let least = if self.shared.is_tight() { 0 } else { SWEEP_STEPS };
+        if std::mem::take(&mut self.swept) > least
             && let Some(engine) = self.engine.as_mut()
         {
             engine.checkpoint(&self.shared)?;
         }
         Ok(())
-    }
-
-    /// Opens index and journal again where a failed disk closed them.
-    fn reopened(&mut self) -> Result<(), WriteError> {
-        let failing = || WriteError::Storage("the disk failed a moment ago".to_owned());
-        if self.engine.is_some() {
-            return Ok(());
-        }
-        if Instant::now() < self.reopen_at {
-            return Err(failing());
-        }
-        self.reopen();
-        if self.engine.is_some() { Ok(()) } else { Err(failing()) }
-    }
-
-    fn reopen(&mut self) {
-        match Engine::open(&self.shared) {
-            Ok((engine, sweep_due)) => {
-                tracing::info!("the store is open again");
-                self.engine = Some(engine);
-                self.sweep_due = sweep_due;
-            }
-            Err(error) => {
-                tracing::error!(%error, "the store can't be reopened");
-                self.reopen_at = Instant::now() + REOPEN_EVERY;
-            }
-        }
-    }
-
-    /// The disk failed: lets go of everything and tries to open it anew.
-    fn restart(&mut self, trouble: &Trouble) {
-        tracing::error!(%trouble, "the store failed and is reopened");
-        self.engine = None;
-        self.shared.take_down(trouble);
-        for keep in self.staging.drain(..) {
-            keep.refuse(trouble.clone().into());
-        }
-        self.reopen();
     }
 
     fn close(&mut self) -> Result<(), WriteError> {
@@ -467,7 +485,13 @@ impl Writer {
             keep.refuse(WriteError::Closed);
         }
         let shut = self.shared.shut();
-        Ok(checkpoint.and(shut)?)
+        match checkpoint.and(shut) {
+            Err(trouble) if self.is_full(&trouble) => {
+                tracing::warn!("the disk is full: the next start reads the journal once more");
+                Ok(())
+            }
+            closed => Ok(closed?),
+        }
     }
 }
 
@@ -480,7 +504,7 @@ fn keep_now(
     answers: &mut Vec<Answer>,
 ) -> Result<Option<Box<Keep>>, Trouble> {
     let staged = keep.staged();
-    let refusal = if shared.space.is_full() {
+    let refusal = if shared.lacks_room() {
         Some(WriteError::DiskFull)
     } else if keep.waits() {
         match keep.check(tables) {
@@ -543,13 +567,14 @@ fn stage_step(tables: &mut Tables<'_>, message: &Incoming) -> Result<Pieces, Fau
     Ok(if next < total { Pieces::Partly(id, next) } else { Pieces::Staged(id) })
 }
 
-/// Makes a group durable: by the journal, or by a checkpoint when it refers to staged bodies or the
-/// journal has no room for it.
+/// Makes a group durable: by the journal, or by a checkpoint when it refers to staged bodies, the
+/// journal has no room for it, or the disk has none for a checkpoint later.
 fn commit(shared: &Shared, engine: &mut Engine, transaction: WriteTransaction, group: &Group) -> Result<(), Trouble> {
     if group.is_empty() {
         return commit_soft(transaction);
     }
     let journaled = !group.durable
+        && !shared.is_tight()
         && match engine.journal.append(group.first, group.last, &group.payload) {
             Ok(()) => true,
             Err(JournalError::Full | JournalError::TooLarge) => false,

@@ -3,7 +3,9 @@
 mod accounts; //  accounts, aliases, domains, logins
 mod delivery; //  messages: deliver, append, flag, copy, move, expunge, quotas
 mod failure; //   kills, power cuts, failing and full disks
+mod faults; //    disks that fill, fail, turn read-only, at every operation
 mod mailboxes; // create, rename, delete, subscribe
+mod medium; //    a medium that goes wrong
 mod model; //     random commands against a plain model
 
 use std::collections::BTreeMap;
