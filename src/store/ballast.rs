@@ -19,9 +19,9 @@ use super::error::is_of_space;
 /// Bytes given up at a time: others who fill the disk would take what is not needed at once.
 const STEP: u64 = 128 << 10;
 
-/// What a checkpoint may need beside the pages that wait in redb's cache: the allocator's state of
-/// a file of several GiB, and the tables of the system.
-const BESIDE_PAGES: u64 = 1 << 20;
+/// What is needed beside the pages that wait in redb's cache: the group that met the full disk, the
+/// allocator's state of a file of several GiB, and the first removals.
+const BESIDE_PAGES: u64 = 2 << 20;
 
 /// Wait after a ballast that could not be written back.
 const AGAIN: Duration = Duration::from_secs(60);

@@ -7,7 +7,7 @@
 use std::fs::DirBuilder;
 use std::future::Future;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, mpsc};
@@ -88,11 +88,23 @@ pub struct StoreConfig {
     pub journal_bytes: u32,
     /// Space left free on the disk below which mail is refused with 452 4.3.1. Default: 32 MiB.
     pub reserve_bytes: u64,
+    /// Whether the server may keep mail in memory (tmpfs, a root file system whose changes are in
+    /// memory). Default: no, it refuses to start.
+    pub allow_ram: bool,
+    /// A mount point without which the server refuses to start, so that no mail goes into the folder
+    /// below it. Default: none; disks in `/etc/fstab` are looked at anyway.
+    pub require_mount: Option<PathBuf>,
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { cache_bytes: 2 << 20, journal_bytes: 16 << 20, reserve_bytes: 32 << 20 }
+        Self {
+            cache_bytes: 2 << 20,
+            journal_bytes: 16 << 20,
+            reserve_bytes: 32 << 20,
+            allow_ram: false,
+            require_mount: None,
+        }
     }
 }
 

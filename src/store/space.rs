@@ -18,6 +18,9 @@ const LOOK_EVERY_BYTES: u64 = 1 << 20;
 /// Time between two looks at the disk, for what other programs write.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 
+/// Room inside the index that lets mail in while the disk is full, in bytes, if the reserve is less.
+const INSIDE_MIN: u64 = 1 << 20;
+
 /// Most of a disk that is left free beside the configured reserve, in bytes, and the share of it.
 const SHARE_MAX: u64 = 1 << 30;
 const SHARE: u64 = 20;
@@ -69,9 +72,9 @@ impl Space {
         self.site.room().is_ok_and(|room| room.free >= self.reserve.max(bytes).saturating_add(bytes))
     }
 
-    /// Tells whether there is less than the reserve inside the index, whatever the disk has.
+    /// Tells whether there is too little room inside the index, whatever the disk has.
     pub(super) fn is_full_inside(&self) -> bool {
-        self.inside() < self.reserve
+        self.inside() < self.reserve.max(INSIDE_MIN)
     }
 
     /// Bytes that are free inside the index, by estimate.

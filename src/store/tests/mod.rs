@@ -1,11 +1,12 @@
 //! The store as a whole: each test drives the facade and looks at what is left after a kill.
 
 mod accounts; //  accounts, aliases, domains, logins
+mod clock; //     a clock that jumps
 mod delivery; //  messages: deliver, append, flag, copy, move, expunge, quotas
 mod failure; //   kills, power cuts, failing and full disks
 mod faults; //    disks that fill, fail, turn read-only, at every operation
+mod faulty; //    a medium that goes wrong
 mod mailboxes; // create, rename, delete, subscribe
-mod medium; //    a medium that goes wrong
 mod model; //     random commands against a plain model
 
 use std::collections::BTreeMap;
@@ -34,7 +35,7 @@ struct Rig {
 }
 
 fn config() -> StoreConfig {
-    StoreConfig { cache_bytes: 1 << 20, journal_bytes: 1 << 20, reserve_bytes: 0 }
+    StoreConfig { cache_bytes: 1 << 20, journal_bytes: 1 << 20, reserve_bytes: 0, ..StoreConfig::default() }
 }
 
 impl Rig {

@@ -18,10 +18,10 @@ use super::super::error::{OpenError, Trouble, WriteError};
 use super::{Failed, Writer};
 
 /// Wait between two attempts to open a store whose disk fails, when commands come in.
-const REOPEN_EVERY: Duration = Duration::from_secs(1);
+const REOPEN_EVERY: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(1) };
 
 /// The same while it can be read, because an attempt breaks off what is being read.
-const REOPEN_WHILE_READABLE: Duration = Duration::from_secs(5);
+const REOPEN_WHILE_READABLE: Duration = if cfg!(test) { Duration::from_millis(50) } else { Duration::from_secs(5) };
 
 impl Writer {
     /// Makes sure that there is an engine and an index nobody suspects.

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::mail::date::Timestamp;
-use crate::store::disk::{Disk, MemoryDisk};
+use crate::store::disk::Disk;
 use crate::store::site::{MemorySite, Room, Site};
 
 /// Bytes the medium gives at a time.
@@ -21,6 +21,8 @@ const BLOCK: u64 = 4096;
 pub(super) enum Fault {
     /// Others take all the room that is left.
     Fill,
+    /// The same, and whatever comes free later, before we can use it.
+    FillOn,
     /// One operation fails.
     ErrorOnce,
     /// Every operation fails until the medium is healed.
@@ -44,6 +46,8 @@ struct State {
     /// Blocks there are, and what others hold of them.
     capacity: u64,
     others: u64,
+    /// Others take everything that is free.
+    greedy: bool,
     blocks: BTreeMap<String, BTreeSet<u64>>,
     clock: Option<i64>,
 }
@@ -64,9 +68,13 @@ impl State {
         let begins = self.at.filter(|(at, _)| *at == number).map(|(_, fault)| fault);
         match begins {
             Some(Fault::Fill) => self.others += self.free(),
+            Some(Fault::FillOn) => self.greedy = true,
             Some(Fault::ErrorOnce) => return Err(io::Error::other("the write failed")),
             Some(fault) => self.now = Some(fault),
             None => {}
+        }
+        if self.greedy {
+            self.others += self.free();
         }
         match self.now {
             Some(Fault::ReadOnly) => Err(io::ErrorKind::ReadOnlyFilesystem.into()),
@@ -118,7 +126,8 @@ impl Medium {
     /// Everything works again, and others give back what they took.
     pub(super) fn heal(&self) {
         let mut state = self.state();
-        (state.at, state.read_at, state.now, state.others) = (None, None, None, 0);
+        (state.at, state.read_at, state.now) = (None, None, None);
+        (state.others, state.greedy) = (0, false);
     }
 
     /// Operations and reads so far.
@@ -257,9 +266,4 @@ impl Disk for Medial {
         let blocks = self.medium.state().blocks.get(&self.name).map_or(0, BTreeSet::len);
         Ok(blocks as u64 * BLOCK)
     }
-}
-
-/// A disk of the medium, without it: for looking at what is there.
-pub(super) fn bytes_of(medium: &Medium, name: &str) -> MemoryDisk {
-    medium.site.disk(name)
 }
