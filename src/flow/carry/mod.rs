@@ -102,6 +102,7 @@ impl fmt::Display for CarryError {
             Self::Write(error) => match error {
                 WriteError::NoSuchAccount => out.write_str("the account is gone"),
                 WriteError::NoSuchMailbox => out.write_str("the mailbox is gone"),
+                WriteError::NoSuchQueued => out.write_str("the queued message is gone"),
                 WriteError::Exists => out.write_str("the mailbox is there already"),
                 WriteError::NotAllowed(rule) => write!(out, "not allowed: {rule}"),
                 WriteError::OverQuota => out.write_str("the account's quota is used up"),

@@ -3,8 +3,10 @@
 mod accounts; //  accounts, aliases, domains, logins
 mod delivery; //  messages: deliver, append, flag, copy, move, expunge, quotas
 mod failure; //   kills, power cuts, failing and full disks
+mod learned; //   the spam filter's learned state
 mod mailboxes; // create, rename, delete, subscribe
 mod model; //     random commands against a plain model
+mod queue; //     queued mail
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -188,7 +190,7 @@ fn noise(length: usize, seed: u64) -> Vec<u8> {
 /// Everything that is counted or linked is as a recount finds it.
 fn check(store: &Store) {
     let reader = store.reader().unwrap();
-    let mut referred: BTreeMap<u64, u32> = BTreeMap::new();
+    let mut referred = queue::check_queue(&reader);
     let mut highest = 0;
     for row in reader.table(MSG).unwrap().iter().unwrap() {
         let (key, value) = row.unwrap();
