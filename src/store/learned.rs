@@ -23,6 +23,9 @@ pub const LEARNED_PIECE_MAX: usize = 16_320;
 /// Most pieces of one learner: 4 MiB of them.
 pub const LEARNED_PIECES_MAX: u16 = 258;
 
+/// Bytes of the index that a piece takes up: a page.
+const PIECE_SPACE: u64 = 16 << 10;
+
 /// The table's name in its seals.
 const NAME: &str = "learned";
 
@@ -44,7 +47,8 @@ fn save(tables: &mut Tables<'_>, learner: Option<AccountId>, pieces: &[(u16, Vec
         let key = (number(learner), *piece);
         let mut value = seal::begin();
         value.extend_from_slice(bytes);
-        tables.learned()?.insert(key, seal::seal(NAME, key, value).as_slice())?;
+        let new = tables.learned()?.insert(key, seal::seal(NAME, key, value).as_slice())?.is_none();
+        tables.progress.kept = tables.progress.kept.saturating_add(if new { PIECE_SPACE } else { 0 });
         tables.touched = true;
     }
     Ok(((), Vec::new()))
@@ -59,10 +63,10 @@ fn plan_forget(tables: &mut Tables<'_>, learner: Option<AccountId>) -> Plan<()> 
 
 /// Removes all pieces of a learner.
 pub(super) fn forget(tables: &mut Tables<'_>, learner: u32) -> Result<(), Trouble> {
-    let table = tables.learned()?;
-    let pieces = table.range((learner, 0)..=(learner, u16::MAX))?.map(|row| Ok(row?.0.value()));
+    let pieces = tables.learned()?.range((learner, 0)..=(learner, u16::MAX))?.map(|row| Ok(row?.0.value()));
     for key in pieces.collect::<Result<Vec<_>, Trouble>>()? {
-        table.remove(key)?;
+        tables.learned()?.remove(key)?;
+        tables.progress.kept = tables.progress.kept.saturating_sub(PIECE_SPACE);
     }
     Ok(())
 }
