@@ -91,7 +91,7 @@ fn an_mbox_and_json_are_written_when_asked_for() {
 fn a_file_without_mail_is_said_to_have_none() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("empty");
-    fs::write(&file, [7; 100_000]).unwrap();
+    fs::write(&file, vec![7; 100_000]).unwrap();
     for file in [file.as_path(), &folder.path().join("nowhere")] {
         let target = folder.path().join("saved");
         let output = pillarbox(&["salvage", &file.display().to_string(), "--to", &target.display().to_string()]);
