@@ -29,6 +29,7 @@ mod notify; //      wakes sessions when something changed
 mod queue; //       queued mail: plans, changes, reads
 mod reader; //      reads: mailboxes and messages
 mod record; //      the tables' values
+pub mod salvage; // mail out of a ruined file
 mod seal; //        a value's checksum, bound to its key
 mod shelf; //       bodies in the tables
 pub mod site; //    where a store lives: files by name, room, clock
