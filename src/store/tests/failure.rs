@@ -387,7 +387,8 @@ fn a_store_of_a_newer_schema_is_left_alone() {
     let rig = Rig::new();
     rig.store.close().unwrap();
     {
-        let backend = crate::store::backend::IndexBackend(Arc::new(rig.site.disk(INDEX_FILE)));
+        let guard = crate::store::backend::Guard::open(Arc::new(rig.site.disk(INDEX_FILE))).unwrap();
+        let backend = crate::store::backend::IndexBackend(Arc::new(guard));
         let index = redb::Database::builder().create_with_backend(backend).unwrap();
         let transaction = index.begin_write().unwrap();
         let newer = (SCHEMA + 1).to_le_bytes();
