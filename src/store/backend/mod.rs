@@ -79,6 +79,8 @@ impl Guard {
     /// # Errors
     /// As the disk gives them; `InvalidData` when the file is no index or both copies are damaged.
     pub(super) fn open(disk: Arc<dyn Disk>) -> io::Result<Self> {
+        // A process that was killed may have left copies that are still on their way to the disk.
+        disk.sync()?;
         let len = disk.len()?;
         let mut newest: Option<(u64, Header)> = None;
         let mut first = [0; BLOCK_LEN];

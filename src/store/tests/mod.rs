@@ -4,6 +4,7 @@ mod accounts; //  accounts, aliases, domains, logins
 mod delivery; //  messages: deliver, append, flag, copy, move, expunge, quotas
 mod failure; //   kills, power cuts, failing and full disks
 mod mailboxes; // create, rename, delete, subscribe
+mod medium; //    the two files: cut while they are made, failed syncs, flipped bits, a missing journal
 mod model; //     random commands against a plain model
 
 use std::collections::BTreeMap;
