@@ -210,7 +210,7 @@ impl Engine {
             DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(shared.site.path().to_owned()),
             other => Trouble::from(other).into(),
         })?;
-        let (engine, sweep_due, woken) = Self::begin(shared, &index).inspect_err(|_| {
+        let (engine, sweep_due, woken) = Self::begin(shared, &index, !complete).inspect_err(|_| {
             // Nothing was acknowledged since: redb writes this when it is closed.
             shared.guard.set_complete(complete);
         })?;
@@ -223,15 +223,15 @@ impl Engine {
         Ok((engine, sweep_due))
     }
 
-    /// What comes before readers are let in. Gives also whether there is something to sweep, and the
-    /// accounts that the replay changed.
-    fn begin(shared: &Shared, index: &Database) -> Result<(Self, bool, Vec<u32>), OpenError> {
+    /// What comes before readers are let in; `journal_needed` where something may be in the journal
+    /// alone. Gives also whether there is something to sweep, and the accounts that the replay changed.
+    fn begin(shared: &Shared, index: &Database, journal_needed: bool) -> Result<(Self, bool, Vec<u32>), OpenError> {
         let identity = upgrade::prepare(index)?;
         let ring = shared.config.journal_bytes.into();
         let mut journal =
             Journal::reopen(shared.journal.clone(), identity, ring, &shared.ring).map_err(|error| match error {
                 JournalError::Foreign => OpenError::ForeignJournal(shared.site.path().to_owned()),
-                other => Trouble::from(other).into(),
+                other => damaged(shared, other),
             })?;
         // Only where the ring has just been made: it is durable, and from now on it is needed.
         if shared.guard.is_complete() {
@@ -240,7 +240,10 @@ impl Engine {
 
         let transaction = index.begin_write().map_err(Trouble::from)?;
         let mut tables = Tables::open(&transaction, shared.site.now())?;
-        replay(&mut journal, &mut tables)?;
+        replay(shared, &mut journal, &mut tables)?;
+        if journal_needed {
+            journal.verify().map_err(|error| damaged(shared, error))?;
+        }
         let sweep_due = sweep::begin(&mut tables)? || tables.sweep_due;
         let (applied, kept, touched) = (tables.progress.applied, tables.progress.kept, tables.touched);
         let woken = std::mem::take(&mut tables.woken);
@@ -295,8 +298,16 @@ impl Engine {
     }
 }
 
+/// Tells a damaged journal from a failed disk.
+fn damaged(shared: &Shared, error: JournalError) -> OpenError {
+    match error {
+        JournalError::Damaged(what) => OpenError::JournalDamaged(shared.site.path().to_owned(), what),
+        other => Trouble::from(other).into(),
+    }
+}
+
 /// Applies every change of the journal that the index does not hold.
-fn replay(journal: &mut Journal, tables: &mut Tables<'_>) -> Result<(), Trouble> {
+fn replay(shared: &Shared, journal: &mut Journal, tables: &mut Tables<'_>) -> Result<(), OpenError> {
     let applied = tables.progress.applied;
     let mut trouble = None;
     let replayed = journal.replay(applied, &mut |_, _, payload| {
@@ -312,7 +323,7 @@ fn replay(journal: &mut Journal, tables: &mut Tables<'_>) -> Result<(), Trouble>
         })
     });
     match trouble {
-        Some(trouble) => Err(trouble),
-        None => Ok(replayed?),
+        Some(trouble) => Err(trouble.into()),
+        None => replayed.map_err(|error| damaged(shared, error)),
     }
 }

@@ -24,7 +24,7 @@ pub(super) const JOURNAL_ASIDE: &str = "mail.journal.aside";
 pub(super) enum Need {
     /// The journal, unless the index is complete.
     Journal,
-    /// Nothing but the index: what only the journal has is given up.
+    /// Nothing but the index: what can't be read of the journal is given up.
     IndexAlone,
 }
 
@@ -35,37 +35,51 @@ pub(super) fn open(site: Arc<dyn Site>, config: &StoreConfig, need: Need) -> Res
     if !index.try_lock().map_err(|error| failed(&*site, &error))? {
         return Err(OpenError::InUse(site.path().to_owned()));
     }
-    let opened = open_locked(site, config, index.clone(), written, need);
+    let mut opened = open_locked(&site, config, &index, &written, need);
+    if need == Need::IndexAlone && opened.as_ref().is_err_and(is_of_journal) {
+        opened = put_aside(&*site)
+            .map_err(|error| failed(&*site, &error))
+            .and_then(|()| open_locked(&site, config, &index, &written, need));
+    }
     if opened.is_err() {
         drop(index.unlock());
     }
     opened
 }
 
+/// Tells whether the store would open with another journal.
+fn is_of_journal(error: &OpenError) -> bool {
+    match error {
+        OpenError::ForeignJournal(_) | OpenError::JournalDamaged(..) | OpenError::JournalMissing(_) => true,
+        OpenError::InUse(_) | OpenError::NewerSchema { .. } | OpenError::Storage(_) => false,
+    }
+}
+
+fn put_aside(site: &dyn Site) -> io::Result<()> {
+    tracing::warn!("the journal can't be used and is put aside as {JOURNAL_ASIDE}");
+    site.rename(JOURNAL_FILE, JOURNAL_ASIDE)
+}
+
 fn open_locked(
-    site: Arc<dyn Site>,
+    site: &Arc<dyn Site>,
     config: &StoreConfig,
-    index: Arc<dyn Disk>,
-    written: [Arc<Counters>; 2],
+    index: &Arc<dyn Disk>,
+    written: &[Arc<Counters>; 2],
     need: Need,
 ) -> Result<Store, OpenError> {
-    let storage = |error: io::Error| failed(&*site, &error);
+    let storage = |error: io::Error| failed(&**site, &error);
     let guard = Guard::open(index.clone()).map_err(storage)?;
     if need == Need::IndexAlone {
         guard.set_complete(true);
     }
-    let mut journal = file(&*site, JOURNAL_FILE, &written[1]).map_err(storage)?;
-    let useless = match journal::contents(&*journal).map_err(storage)? {
-        Contents::Nothing => false,
-        Contents::Unreadable => guard.is_complete() && !guard.is_blank(),
-        Contents::Ring => need == Need::IndexAlone,
-    };
-    if useless {
-        tracing::warn!("the journal can't be used and is put aside as {JOURNAL_ASIDE}");
-        site.rename(JOURNAL_FILE, JOURNAL_ASIDE).map_err(storage)?;
-        journal = file(&*site, JOURNAL_FILE, &written[1]).map_err(storage)?;
+    let mut journal = file(&**site, JOURNAL_FILE, &written[1]).map_err(storage)?;
+    let found = journal::contents(&*journal).map_err(storage)?;
+    if found == Contents::Unreadable && guard.is_complete() && !guard.is_blank() {
+        put_aside(&**site).map_err(storage)?;
+        journal = file(&**site, JOURNAL_FILE, &written[1]).map_err(storage)?;
     }
-    let shared = Arc::new(Shared::new(site.clone(), [index, journal], guard, written, config.clone()));
+    let disks = [index.clone(), journal];
+    let shared = Arc::new(Shared::new(site.clone(), disks, guard, written.clone(), config.clone()));
     let opened = Engine::open(&shared).and_then(|(engine, sweep_due)| {
         let (commands, waiting) = mpsc::channel();
         let writer = Writer::new(shared.clone(), waiting, engine, sweep_due);
