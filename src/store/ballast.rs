@@ -29,7 +29,6 @@ const AGAIN: Duration = Duration::from_secs(60);
 /// The ballast behind the journal's ring.
 #[derive(Debug)]
 pub(super) struct Ballast {
-    journal: Arc<dyn Disk>,
     /// How much there should be, in bytes.
     size: u64,
     hold: Mutex<Hold>,
@@ -39,6 +38,7 @@ pub(super) struct Ballast {
 
 #[derive(Debug, Default)]
 struct Hold {
+    journal: Option<Arc<dyn Disk>>,
     /// Where it begins: the length of the ring. Not known before the journal was opened.
     ring: Option<u64>,
     /// How much there is, in bytes.
@@ -49,11 +49,16 @@ struct Hold {
 }
 
 impl Ballast {
-    /// A ballast behind the ring in `journal`, for an index with a cache of `cache` bytes: half of
-    /// them may wait to be written when the disk fills.
-    pub(super) fn new(journal: Arc<dyn Disk>, cache: u64) -> Self {
+    /// A ballast for an index with a cache of `cache` bytes: half of them may wait to be written when
+    /// the disk fills. There is nothing of it before the journal is open.
+    pub(super) fn new(cache: u64) -> Self {
         let size = (cache / 2 + BESIDE_PAGES).next_multiple_of(STEP);
-        Self { journal, size, hold: Mutex::default(), dry: AtomicBool::new(false) }
+        Self { size, hold: Mutex::default(), dry: AtomicBool::new(false) }
+    }
+
+    /// Names the file it is in.
+    pub(super) fn lies_in(&self, journal: Arc<dyn Disk>) {
+        self.hold().journal = Some(journal);
     }
 
     fn hold(&self) -> MutexGuard<'_, Hold> {
@@ -62,8 +67,8 @@ impl Ballast {
 
     /// Looks how much there is, once the length of the ring is known.
     pub(super) fn found(&self, ring: u64) -> io::Result<()> {
-        let len = self.journal.len()?;
         let mut hold = self.hold();
+        let len = hold.journal.as_ref().map_or(Ok(0), |journal| journal.len())?;
         hold.ring = Some(ring);
         hold.there = len.saturating_sub(ring);
         Ok(())
@@ -87,7 +92,7 @@ impl Ballast {
     /// Gives up a step of it; false when there is none.
     fn give(&self) -> bool {
         let mut hold = self.hold();
-        let Some(ring) = hold.ring.filter(|_| hold.there > 0) else { return false };
+        let Some((ring, journal)) = hold.place().filter(|_| hold.there > 0) else { return false };
         if !std::mem::replace(&mut hold.told, true) {
             tracing::error!(
                 "the disk is full: no mail is taken in until there is room again; what is here can be read and \
@@ -96,7 +101,7 @@ impl Ballast {
         }
         let left = hold.there.saturating_sub(STEP);
         // Freed blocks are others' at many file systems only once that is durable.
-        let cut = self.journal.set_len(ring.saturating_add(left)).and_then(|()| self.journal.sync());
+        let cut = journal.set_len(ring.saturating_add(left)).and_then(|()| journal.sync());
         if cut.is_ok() {
             hold.there = left;
         }
@@ -106,7 +111,7 @@ impl Ballast {
     /// Writes back what is missing. Call it where there is room.
     pub(super) fn restore(&self) {
         let mut hold = self.hold();
-        let Some(ring) = hold.ring else { return };
+        let Some((ring, journal)) = hold.place() else { return };
         if hold.there >= self.size || hold.not_before.is_some_and(|time| Instant::now() < time) {
             return;
         }
@@ -116,10 +121,10 @@ impl Ballast {
             let mut at = before;
             while at < self.size {
                 let part = usize::try_from(self.size - at).unwrap_or(zeros.len()).min(zeros.len());
-                self.journal.write_at(ring + at, zeros.get(..part).unwrap_or_default())?;
+                journal.write_at(ring + at, zeros.get(..part).unwrap_or_default())?;
                 at += part as u64;
             }
-            self.journal.sync()
+            journal.sync()
         };
         match write() {
             Ok(()) => {
@@ -132,9 +137,15 @@ impl Ballast {
                 tracing::debug!(%error, "the reserve behind the journal can't be written");
                 hold.not_before = Some(Instant::now() + AGAIN);
                 // What there was stays; an error here shows itself at the next write.
-                drop(self.journal.set_len(ring.saturating_add(before)));
+                drop(journal.set_len(ring.saturating_add(before)));
             }
         }
+    }
+}
+
+impl Hold {
+    fn place(&self) -> Option<(u64, Arc<dyn Disk>)> {
+        self.ring.zip(self.journal.clone())
     }
 }
 
@@ -255,7 +266,8 @@ mod tests {
     fn a_write_without_space_takes_from_the_ballast_until_there_is_none() {
         let journal = MemoryDisk::default();
         journal.set_len(65_536).unwrap();
-        let ballast = Arc::new(Ballast::new(Arc::new(journal.clone()), 0));
+        let ballast = Arc::new(Ballast::new(0));
+        ballast.lies_in(Arc::new(journal.clone()));
         let tight = Arc::new(Tight::default());
         let index = Ballasted::new(tight.clone(), ballast.clone());
         let after = |failures| {
@@ -277,7 +289,8 @@ mod tests {
         assert_eq!(journal.len().unwrap(), 65_536);
         ballast.restore();
         assert_eq!(ballast.missing(), 0);
-        let again = Ballast::new(Arc::new(journal), 0);
+        let again = Ballast::new(0);
+        again.lies_in(Arc::new(journal));
         again.found(65_536).unwrap();
         assert_eq!(again.missing(), 0);
     }

@@ -5,6 +5,10 @@
 //! transaction, so whatever a crash leaves of it, the journal's groups above that number make it
 //! whole. Every durable commit keeps the allocator's state (`quick_repair`), so that opening after
 //! a crash does not read the whole file.
+//!
+//! The index also tells, in the copies of its first block, whether it is complete: nothing that was
+//! acknowledged is in the journal alone. It says so from a clean close to the next opening, and
+//! while a new store has no ring yet. An index that is not is never opened without its journal.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -15,19 +19,19 @@ use redb::{Database, DatabaseError, Durability, ReadTransaction, WriteTransactio
 
 use crate::mail::mailbox::ModSeq;
 
-use super::backend::IndexBackend;
+use super::backend::{Guard, IndexBackend};
 use super::ballast::{Ballast, Ballasted};
 use super::change::Change;
 use super::disk::{Counters, Disk};
 use super::error::{OpenError, ReadError, Trouble, is_of_space};
 use super::gate::Gate;
-use super::journal::{Journal, JournalError};
+use super::journal::{self, Contents, Journal, JournalError, Known};
 use super::notify::Watchers;
 use super::overlay::Overlay;
 use super::site::Site;
 use super::space::Space;
 use super::table::Tables;
-use super::{StoreConfig, sweep, upgrade};
+use super::{INDEX_FILE, StoreConfig, sweep, upgrade};
 
 /// Numbers left out at each opening, more than a group has: even a disk that lost a group it had
 /// called durable then never makes us give a `ModSeq` to two changes.
@@ -55,8 +59,12 @@ pub(super) struct Shared {
     pub(super) site: Arc<dyn Site>,
     /// `mail.redb`
     pub(super) index: Arc<dyn Disk>,
+    /// `mail.redb` with its first block kept twice: what redb is given.
+    guard: Arc<Guard>,
     /// `mail.journal`
     pub(super) journal: Arc<dyn Disk>,
+    /// What is known of the journal's header blocks.
+    ring: Known,
     /// What went to the index and to the journal.
     pub(super) written: [Arc<Counters>; 2],
     config: StoreConfig,
@@ -70,18 +78,26 @@ pub(super) struct Counts {
     pub(super) last_checkpoint: Option<i64>,
 }
 
+/// The two files as the store is opened on them.
+struct Files {
+    guard: Arc<Guard>,
+    journal: Arc<dyn Disk>,
+    ring: Known,
+}
+
 impl Shared {
     /// What is shared, before the index is open. The disks, of the index and of the journal, count
-    /// into `written`.
+    /// into `written`; `guard` is the index's, and `ballast` is to lie in the journal.
     pub(super) fn new(
         site: Arc<dyn Site>,
         [index, journal]: [Arc<dyn Disk>; 2],
+        guard: Guard,
+        ballast: Arc<Ballast>,
         written: [Arc<Counters>; 2],
         config: StoreConfig,
     ) -> Self {
-        let ballast = Arc::new(Ballast::new(journal.clone(), config.cache_bytes.into()));
-        let [index, journal] =
-            [index, journal].map(|disk| -> Arc<dyn Disk> { Arc::new(Ballasted::new(disk, ballast.clone())) });
+        ballast.lies_in(journal.clone());
+        let journal = Arc::new(Ballasted::new(journal, ballast.clone()));
         Self {
             gate: Gate::new(),
             watchers: Watchers::default(),
@@ -91,7 +107,9 @@ impl Shared {
             counts: Mutex::default(),
             site,
             index,
+            guard: Arc::new(guard),
             journal,
+            ring: Known::default(),
             written,
             config,
         }
@@ -144,6 +162,26 @@ impl Shared {
         }
     }
 
+    /// Looks whether the journal is there where it is needed.
+    fn find_journal(&self, files: &Files) -> Result<(), OpenError> {
+        let found = journal::contents(&*files.journal).map_err(Trouble::from)?;
+        let (complete, blank) = (files.guard.is_complete(), files.guard.is_blank());
+        if found == Contents::Ring {
+            // The copy that redb has written and synced when it is open says so.
+            files.guard.set_complete(false);
+        } else if !complete {
+            return Err(OpenError::JournalMissing(self.site.path().to_owned()));
+        } else if !blank {
+            tracing::warn!("there is no journal; a new one is made");
+        }
+        if !complete {
+            // Should redb end the process over what it finds, this is the last that the log tells.
+            let file = self.site.path().join(INDEX_FILE);
+            tracing::info!(file = %file.display(), "the store was not closed cleanly; its last checkpoint is read");
+        }
+        Ok(())
+    }
+
     /// Closes for good.
     pub(super) fn shut(&self) -> Result<(), Trouble> {
         let closed = self.gate.shut().map_or(Ok(()), |index| index.close().map_err(Trouble::from));
@@ -164,9 +202,12 @@ pub(super) struct Engine {
 
 impl Engine {
     /// Opens the index and the journal, replays, and lets readers in. Tells also whether there is
-    /// something to sweep. A group of the journal whose numbers are `refused` is left out, for good.
+    /// something to sweep. After a failure the index goes back to what its last successful sync made
+    /// durable, and the journal's groups above that are still there: they are given up only after a
+    /// checkpoint that succeeded. A group whose numbers are `refused` is left out, for good.
     pub(super) fn open(shared: &Shared, refused: Option<&RangeInclusive<u64>>) -> Result<(Self, bool), OpenError> {
-        let opened = Self::open_over(shared, [shared.index.clone(), shared.journal.clone()], refused)?;
+        let (guard, journal) = (shared.guard.clone(), shared.journal.clone());
+        let opened = Self::open_files(shared, &Files { guard, journal, ring: shared.ring.clone() }, refused)?;
         shared.refill();
         Ok(opened)
     }
@@ -176,50 +217,35 @@ impl Engine {
         let over = |disk: &Arc<dyn Disk>| Ok::<_, io::Error>(Arc::new(Overlay::new(disk.clone())?));
         let (index, journal) =
             (over(&shared.index).map_err(Trouble::from)?, over(&shared.journal).map_err(Trouble::from)?);
+        let files = Files { guard: Arc::new(shared.guard.above(index)), journal, ring: Known::default() };
         let counts = *shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        Self::open_over(shared, [index, journal], refused)?;
+        Self::open_files(shared, &files, refused)?;
         // What was made durable in memory is no checkpoint.
         *shared.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
         Ok(())
     }
 
-    fn open_over(
+    fn open_files(
         shared: &Shared,
-        [index, journal]: [Arc<dyn Disk>; 2],
+        files: &Files,
         refused: Option<&RangeInclusive<u64>>,
     ) -> Result<(Self, bool), OpenError> {
+        files.guard.go_back().map_err(Trouble::from)?;
+        let complete = files.guard.is_complete();
+        shared.find_journal(files)?;
         let cache = usize::try_from(shared.config.cache_bytes).unwrap_or(usize::MAX);
-        let index =
-            Database::builder().set_cache_size(cache).create_with_backend(IndexBackend(index)).map_err(|error| {
-                match error {
-                    DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(shared.site.path().to_owned()),
-                    other => Trouble::from(other).into(),
-                }
+        let index = Database::builder()
+            .set_cache_size(cache)
+            .create_with_backend(IndexBackend(files.guard.clone()))
+            .map_err(|error| match error {
+                DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(shared.site.path().to_owned()),
+                other => Trouble::from(other).into(),
             })?;
-        let identity = upgrade::prepare(&index)?;
-        let ring = shared.config.journal_bytes.into();
-        let is_new = journal.is_empty().unwrap_or(false);
-        let mut journal = Journal::open(journal, identity, ring).map_err(|error| match error {
-            JournalError::Foreign => OpenError::ForeignJournal(shared.site.path().to_owned()),
-            JournalError::Disk(error) if is_new && is_of_space(&error) => no_room(shared),
-            other => Trouble::from(other).into(),
+        let (engine, sweep_due, woken) = Self::begin(shared, files, &index, !complete, refused).inspect_err(|_| {
+            // Nothing was acknowledged since: redb writes this when it is closed.
+            files.guard.set_complete(complete);
         })?;
-        shared.ballast.found(journal.ring()).map_err(Trouble::from)?;
-
-        let transaction = index.begin_write().map_err(Trouble::from)?;
-        let mut tables = Tables::open(&transaction, shared.site.now())?;
-        replay(&mut journal, &mut tables, refused)?;
-        let sweep_due = sweep::begin(&mut tables)? || tables.sweep_due;
-        let (applied, kept, touched) = (tables.progress.applied, tables.progress.kept, tables.touched);
-        let woken = std::mem::take(&mut tables.woken);
-        tables.finish()?;
-        let mut engine = Self { journal, seq: applied.saturating_add(SEQ_GAP), applied };
-        if touched {
-            engine.make_durable(shared, transaction)?;
-        } else {
-            transaction.abort().map_err(Trouble::from)?;
-        }
-        shared.space.kept.store(kept, Ordering::Relaxed);
+        let applied = engine.applied;
         shared.applied.store(applied, Ordering::Release);
         shared.gate.open(index);
         // A group whose sync failed may have been found: sessions must hear of it.
@@ -227,13 +253,69 @@ impl Engine {
         Ok((engine, sweep_due))
     }
 
+    /// What comes before readers are let in; `journal_needed` where something may be in the journal
+    /// alone. Gives also whether there is something to sweep, and the accounts that the replay changed.
+    fn begin(
+        shared: &Shared,
+        files: &Files,
+        index: &Database,
+        journal_needed: bool,
+        refused: Option<&RangeInclusive<u64>>,
+    ) -> Result<(Self, bool, Vec<u32>), OpenError> {
+        let identity = upgrade::prepare(index)?;
+        let ring = shared.config.journal_bytes.into();
+        let is_new = files.journal.is_empty().unwrap_or(false);
+        let mut journal =
+            Journal::reopen(files.journal.clone(), identity, ring, &files.ring).map_err(|error| match error {
+                JournalError::Foreign => OpenError::ForeignJournal(shared.site.path().to_owned()),
+                JournalError::Disk(error) if is_new && is_of_space(&error) => no_room(shared),
+                other => damaged(shared, other),
+            })?;
+        // Only where the ring has just been made: it is durable, and from now on it is needed.
+        if files.guard.is_complete() {
+            files.guard.make_complete(false).map_err(Trouble::from)?;
+        }
+        shared.ballast.found(journal.ring()).map_err(Trouble::from)?;
+
+        let transaction = index.begin_write().map_err(Trouble::from)?;
+        let mut tables = Tables::open(&transaction, shared.site.now())?;
+        replay(shared, &mut journal, &mut tables, refused)?;
+        if journal_needed {
+            journal.verify().map_err(|error| damaged(shared, error))?;
+        }
+        let sweep_due = sweep::begin(&mut tables)? || tables.sweep_due;
+        let (applied, kept, touched) = (tables.progress.applied, tables.progress.kept, tables.touched);
+        let woken = std::mem::take(&mut tables.woken);
+        tables.finish()?;
+        let mut engine = Self { journal, seq: applied.saturating_add(SEQ_GAP), applied };
+        // Whatever was replayed must be durable here before the journal is written again.
+        if touched || engine.journal.volume() > 0 {
+            engine.make_durable(shared, &files.guard, transaction)?;
+        } else {
+            transaction.abort().map_err(Trouble::from)?;
+            files.guard.mirror();
+        }
+        shared.space.kept.store(kept, Ordering::Relaxed);
+        Ok((engine, sweep_due, woken))
+    }
+
     /// Commits durably: with this transaction everything before it, so the journal is free.
     /// `self.applied` is what the transaction holds.
-    pub(super) fn make_durable(&mut self, shared: &Shared, mut transaction: WriteTransaction) -> Result<(), Trouble> {
+    pub(super) fn commit(&mut self, shared: &Shared, transaction: WriteTransaction) -> Result<(), Trouble> {
+        self.make_durable(shared, &shared.guard, transaction)
+    }
+
+    fn make_durable(
+        &mut self,
+        shared: &Shared,
+        guard: &Guard,
+        mut transaction: WriteTransaction,
+    ) -> Result<(), Trouble> {
         transaction.set_durability(Durability::Immediate)?;
         transaction.set_quick_repair(true);
         transaction.commit()?;
         self.journal.checkpointed(self.applied);
+        guard.mirror();
         let mut counts = shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.checkpoints += 1;
         counts.last_checkpoint = Some(shared.site.now().0);
@@ -243,7 +325,14 @@ impl Engine {
     /// A checkpoint with nothing new in it.
     pub(super) fn checkpoint(&mut self, shared: &Shared) -> Result<(), Trouble> {
         let transaction = shared.begin_write()?;
-        self.make_durable(shared, transaction)
+        self.commit(shared, transaction)
+    }
+
+    /// The checkpoint before a clean close: from here on the index is complete without the journal.
+    pub(super) fn finish(&mut self, shared: &Shared) -> Result<(), Trouble> {
+        self.checkpoint(shared)?;
+        shared.guard.set_complete(true);
+        Ok(())
     }
 
     /// Tells whether the journal calls for a checkpoint: so rarely that the allocator's state adds
@@ -254,6 +343,14 @@ impl Engine {
         let least = CHECKPOINT_MIN.min(u64::from(shared.config.cache_bytes / 2));
         let most = self.journal.payload_max();
         self.journal.volume() > allocator.saturating_mul(8).max(least).min(most)
+    }
+}
+
+/// Tells a damaged journal from a failed disk.
+fn damaged(shared: &Shared, error: JournalError) -> OpenError {
+    match error {
+        JournalError::Damaged(what) => OpenError::JournalDamaged(shared.site.path().to_owned(), what),
+        other => Trouble::from(other).into(),
     }
 }
 
@@ -271,10 +368,11 @@ fn no_room(shared: &Shared) -> OpenError {
 /// Applies every change of the journal that the index does not hold, but for those of a group whose
 /// callers were told that it was not done.
 fn replay(
+    shared: &Shared,
     journal: &mut Journal,
     tables: &mut Tables<'_>,
     refused: Option<&RangeInclusive<u64>>,
-) -> Result<(), Trouble> {
+) -> Result<(), OpenError> {
     let applied = tables.progress.applied;
     let mut trouble = None;
     let replayed = journal.replay(applied, &mut |first, last, payload| {
@@ -296,7 +394,7 @@ fn replay(
         })
     });
     match trouble {
-        Some(trouble) => Err(trouble),
-        None => Ok(replayed?),
+        Some(trouble) => Err(trouble.into()),
+        None => replayed.map_err(|error| damaged(shared, error)),
     }
 }

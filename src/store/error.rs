@@ -17,6 +17,8 @@ pub enum WriteError {
     NoSuchAccount,
     /// There is no such mailbox (any more).
     NoSuchMailbox,
+    /// There is no such queued message (any more).
+    NoSuchQueued,
     /// The name is taken.
     Exists,
     /// INBOX and mailboxes with children are not deleted, INBOX's name is not given away, and so on;
@@ -41,6 +43,7 @@ impl fmt::Display for WriteError {
         match self {
             Self::NoSuchAccount => out.write_str("there is no such account; `pillarbox account list` shows them"),
             Self::NoSuchMailbox => out.write_str("there is no such mailbox; create it first"),
+            Self::NoSuchQueued => out.write_str("there is no such queued message; it was delivered or removed"),
             Self::Exists => out.write_str("the name is taken; choose another or remove what has it"),
             Self::NotAllowed(rule) => write!(out, "this is not allowed: {rule}"),
             Self::OverQuota => out.write_str("the account's quota is used up; delete mail or raise the quota"),
@@ -88,6 +91,11 @@ pub enum OpenError {
     },
     /// The journal belongs to another store.
     ForeignJournal(PathBuf),
+    /// The journal is missing, empty or unreadable, and the store was not closed cleanly, so that
+    /// acknowledged mail may be in the journal alone.
+    JournalMissing(PathBuf),
+    /// The journal is damaged, and acknowledged mail in it can't be read; the text says what is wrong.
+    JournalDamaged(PathBuf, &'static str),
     /// There is no room on the disk for what opening has to write.
     DiskFull,
     /// There is no room on the disk for a new store.
@@ -118,6 +126,18 @@ impl fmt::Display for OpenError {
                 out,
                 "the journal in {} belongs to another store; put back the mail.journal that goes with mail.redb, \
                  or move this one away if there is none",
+                path.display()
+            ),
+            Self::JournalMissing(path) => write!(
+                out,
+                "mail.journal in {} is missing or can't be read, and mail of the last minutes may be in it alone; \
+                 put the file back, or run `pillarbox check-store --repair` to go on without that mail",
+                path.display()
+            ),
+            Self::JournalDamaged(path, what) => write!(
+                out,
+                "mail.journal in {} is damaged ({what}), and mail of the last minutes can't be read; put back a copy \
+                 of the file, or run `pillarbox check-store --repair` to go on without that mail",
                 path.display()
             ),
             Self::DiskFull => out.write_str(

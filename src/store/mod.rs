@@ -14,7 +14,7 @@ use std::sync::{Arc, PoisonError, mpsc};
 use std::task::{Context, Poll};
 
 mod account; //     plans: accounts, aliases, domains, notes
-mod backend; //     redb over a disk
+mod backend; //     redb over a disk, its first block kept twice
 mod ballast; //     room kept for a disk that others fill
 pub mod blob; //    bodies: spool, compressed blocks, packed pieces
 mod change; //      what the journal holds, and how it is done to the tables
@@ -24,12 +24,16 @@ mod engine; //      index and journal together: opening, replaying, making durab
 mod error; //       what goes wrong
 mod gate; //        who may read the index, and who waits while it is opened anew
 pub mod journal; // the ring file that makes a 250 durable
+mod learned; //     the spam filter's learned state
 mod mailbox; //     plans: mailboxes
 mod message; //     plans: messages
 mod notify; //      wakes sessions when something changed
+mod opening; //     which of the two files must be there, and what becomes of one that is of no use
 mod overlay; //     a file to be read while nothing can be written
+mod queue; //       queued mail: plans, changes, reads
 mod reader; //      reads: mailboxes and messages
 mod record; //      the tables' values
+pub mod salvage; // mail out of a ruined file
 mod seal; //        a value's checksum, bound to its key
 mod shelf; //       bodies in the tables
 pub mod site; //    where a store lives: files by name, room, clock
@@ -44,7 +48,9 @@ mod writer; //      the one thread that writes
 pub use account::{ALIAS_TARGETS_MAX, NOTE_MAX, NOTE_NAME_MAX};
 pub use blob::{Body, Spool, Spooled};
 pub use error::{OpenError, ReadError, WriteError};
+pub use learned::{LEARNED_PIECE_MAX, LEARNED_PIECES_MAX};
 pub use mailbox::{MAILBOXES_MAX, SUBSCRIPTIONS_MAX};
+pub use queue::{QUEUED_RECIPIENTS_MAX, Submitted};
 pub use reader::Reader;
 pub use upgrade::SCHEMA;
 
@@ -60,13 +66,14 @@ use crate::mail::message::{FlagMode, FlagNames, UidSet};
 use crate::mail::secret::ScramVerifier;
 use crate::mail::structure::Structure;
 
-use disk::{Counted, Counters, Disk};
-use engine::{Engine, Shared};
+use disk::Counters;
+use engine::Shared;
 use message::Incoming;
+use opening::Need;
 use shelf::Pieces;
 use site::{FolderSite, Site};
 use table::Tables;
-use writer::{Command, Keep, Target, Writer, job};
+use writer::{Command, Keep, Target, job};
 
 /// The store. Cheap to clone. [`Store::close`] closes it; when the last clone goes without that,
 /// the writer closes it by itself, and nobody learns how that went.
@@ -221,33 +228,15 @@ impl Store {
 
     /// Opens the store at any site, such as a simulated one.
     pub fn open_on(site: Arc<dyn Site>, config: &StoreConfig) -> Result<Self, OpenError> {
-        let folder = site.path().to_owned();
-        let storage = |error: std::io::Error| OpenError::Storage(format!("{}: {error}", folder.display()));
-        let written: [Arc<Counters>; 2] = Default::default();
-        let file = |name, counters: &Arc<Counters>| -> std::io::Result<Arc<dyn Disk>> {
-            let disk = site.open(name)?.map_or_else(|| site.create(name), Ok)?;
-            Ok(Arc::new(Counted::new(disk, counters.clone())))
-        };
-        let [counted_index, counted_journal] = &written;
-        let index = file(INDEX_FILE, counted_index).map_err(storage)?;
-        if !index.try_lock().map_err(storage)? {
-            return Err(OpenError::InUse(folder.clone()));
-        }
-        let journal = file(JOURNAL_FILE, counted_journal).map_err(storage)?;
-        let shared = Arc::new(Shared::new(site, [index, journal], written.clone(), config.clone()));
-        let opened = open_engine(&shared).and_then(|engine| {
-            let (commands, waiting) = mpsc::channel();
-            let commands = Arc::new(commands);
-            shared.gate.watched_by(Arc::downgrade(&commands));
-            let writer = Writer::new(shared.clone(), waiting, engine);
-            let thread = std::thread::Builder::new().name("store".to_owned()).stack_size(writer::STACK_BYTES);
-            thread.spawn(move || writer.run()).map_err(storage)?;
-            Ok(Self { shared: shared.clone(), commands })
-        });
-        if opened.is_err() {
-            drop(shared.shut());
-        }
-        opened
+        opening::open(site, config, Need::Journal)
+    }
+
+    /// Opens the store with as much of its journal as can be read, if anything: what else was
+    /// acknowledged since the last checkpoint is given up. For whoever was told
+    /// [`OpenError::JournalMissing`], [`OpenError::JournalDamaged`] or [`OpenError::ForeignJournal`]
+    /// and can't put the file back. A journal that is of no use stays as `mail.journal.aside`.
+    pub fn open_without_journal(site: Arc<dyn Site>, config: &StoreConfig) -> Result<Self, OpenError> {
+        opening::open(site, config, Need::IndexAlone)
     }
 
     /// Sends a command that is one plan.
@@ -458,17 +447,5 @@ impl Store {
     pub fn put_note(&self, name: &str, value: Vec<u8>) -> Pending<()> {
         let name = name.to_owned();
         self.plan(move |tables| account::put_note(tables, &name, &value))
-    }
-}
-
-/// Opens index and journal. Where the disk is so full that even this finds no room, what is there
-/// can be read, and the writer tries again: then there is no engine yet.
-fn open_engine(shared: &Shared) -> Result<Option<(Engine, bool)>, OpenError> {
-    match Engine::open(shared, None) {
-        Err(OpenError::DiskFull) if Engine::open_for_reading(shared, None).is_ok() => {
-            tracing::error!("the disk is full: mail can be read, and nothing can be changed until there is room");
-            Ok(None)
-        }
-        opened => opened.map(Some),
     }
 }

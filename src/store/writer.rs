@@ -29,6 +29,7 @@ use super::engine::{Engine, Shared};
 use super::error::{Fault, Trouble, WriteError};
 use super::journal::JournalError;
 use super::message::{self, Incoming, Pieces, Plan};
+use super::queue::{self, Submission, Submitted};
 use super::shelf::put_piece;
 use super::table::{SWEEP_STAGED, Tables};
 use super::{Folder, Pending, Placed, sweep};
@@ -84,6 +85,7 @@ pub(super) struct Keep {
 pub(super) enum Target {
     Deliver(Vec<(AccountId, Folder)>, oneshot::Sender<Result<Vec<(MailboxId, Uid)>, WriteError>>),
     Append(MailboxId, oneshot::Sender<Result<Placed, WriteError>>),
+    Submit(Box<Submission>, oneshot::Sender<Result<Submitted, WriteError>>),
 }
 
 /// Makes a command of a plan.
@@ -145,8 +147,9 @@ impl Keep {
     fn check(&self, tables: &mut Tables<'_>) -> Result<(), Fault> {
         match (&self.target, self.messages.as_slice()) {
             (Target::Deliver(to, _), [message]) => message::deliver(tables, message, to).map(drop),
-            (Target::Deliver(..), _) => Ok(()),
             (Target::Append(mailbox, _), messages) => message::append(tables, *mailbox, messages).map(drop),
+            (Target::Submit(submission, _), [message]) => queue::submit(tables, message, submission).map(drop),
+            (Target::Deliver(..) | Target::Submit(..), _) => Ok(()),
         }
     }
 
@@ -155,6 +158,12 @@ impl Keep {
             (Target::Deliver(to, sender), [message]) => conclude(message::deliver(tables, message, &to), sender),
             (Target::Deliver(_, sender), _) => conclude(Ok((Vec::new(), Vec::new())), sender),
             (Target::Append(mailbox, sender), messages) => conclude(message::append(tables, mailbox, messages), sender),
+            (Target::Submit(submission, sender), [message]) => {
+                conclude(queue::submit(tables, message, &submission), sender)
+            }
+            (Target::Submit(_, sender), _) => {
+                conclude(Ok((Submitted { placed: Vec::new(), queued: None }, Vec::new())), sender)
+            }
         }
     }
 
@@ -169,6 +178,7 @@ impl Target {
         match self {
             Self::Deliver(_, sender) => tell(sender, Err(error)),
             Self::Append(_, sender) => tell(sender, Err(error)),
+            Self::Submit(_, sender) => tell(sender, Err(error)),
         }
     }
 }
@@ -448,7 +458,7 @@ impl Writer {
     /// Commits a step of staging or sweeping. On a full disk its pages may not wait in memory.
     fn step_done(&mut self, transaction: WriteTransaction) -> Result<(), Trouble> {
         match self.engine.as_mut().filter(|_| self.shared.is_tight()) {
-            Some(engine) => engine.make_durable(&self.shared, transaction),
+            Some(engine) => engine.commit(&self.shared, transaction),
             None => commit_soft(transaction),
         }
     }
@@ -479,7 +489,7 @@ impl Writer {
     }
 
     fn close(&mut self) -> Result<(), WriteError> {
-        let checkpoint = self.engine.as_mut().map_or(Ok(()), |engine| engine.checkpoint(&self.shared));
+        let checkpoint = self.engine.as_mut().map_or(Ok(()), |engine| engine.finish(&self.shared));
         self.engine = None;
         for keep in self.staging.drain(..) {
             keep.refuse(WriteError::Closed);
@@ -585,7 +595,7 @@ fn commit(shared: &Shared, engine: &mut Engine, transaction: WriteTransaction, g
     if journaled {
         commit_soft(transaction)?;
     } else {
-        engine.make_durable(shared, transaction)?;
+        engine.commit(shared, transaction)?;
     }
     shared.applied.store(group.last, Ordering::Release);
     Ok(())
