@@ -18,6 +18,7 @@ mod backend; //     redb over a disk, its first block kept twice
 mod ballast; //     room kept for a disk that others fill
 pub mod blob; //    bodies: spool, compressed blocks, packed pieces
 mod change; //      what the journal holds, and how it is done to the tables
+pub mod damage; //  what is said when redb ends the program
 mod directory; //   reads: who is who, and where an address leads
 pub mod disk; //    a file as the store sees it, so that tests can fail it
 mod engine; //      index and journal together: opening, replaying, making durable
@@ -223,6 +224,7 @@ impl Store {
     pub fn open(folder: &Path, config: &StoreConfig) -> Result<Self, OpenError> {
         let storage = |error: std::io::Error| OpenError::Storage(format!("{}: {error}", folder.display()));
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(storage)?;
+        damage::opened(folder);
         Self::open_on(Arc::new(FolderSite::new(folder)), config)
     }
 
