@@ -19,12 +19,15 @@ pub mod blob; //    bodies: spool, compressed blocks, packed pieces
 mod change; //      what the journal holds, and how it is done to the tables
 mod directory; //   reads: who is who, and where an address leads
 pub mod disk; //    a file as the store sees it, so that tests can fail it
+pub mod dump; //    all rows as they are, for backups
 mod engine; //      index and journal together: opening, replaying, making durable
 mod error; //       what goes wrong
 pub mod journal; // the ring file that makes a 250 durable
+pub mod load; //    a store made of a dump's rows
 mod mailbox; //     plans: mailboxes
 mod message; //     plans: messages
 mod notify; //      wakes sessions when something changed
+pub mod proof; //   is a dump complete?
 mod reader; //      reads: mailboxes and messages
 mod record; //      the tables' values
 mod seal; //        a value's checksum, bound to its key

@@ -1,0 +1,253 @@
+//! A store made of a dump's rows, on a blank site.
+//!
+//! Rows are written as they come, in transactions of bounded size; until [`Load::finish`] returns the
+//! site must not be taken for a store's. The new store keeps the identity of the old one and gets a
+//! new journal.
+//!
+//! What the old store did after the dump is lost, but clients may remember it. So that no number
+//! ever means two things to them, [`Load::finish`] leaves a gap: uids and UIDVALIDITY go on
+//! [`UID_GAP`] above, and the modification sequence [`MODSEQ_GAP`] above. The gap is kept as a
+//! [`Leap`]: a client that names a sequence out of it is told everything and not only what changed.
+
+use std::fmt;
+use std::sync::Arc;
+
+use redb::{Database, Durability, Key, TableDefinition, Value, WriteTransaction};
+
+use crate::mail::mailbox::ModSeq;
+
+use super::backend::IndexBackend;
+use super::disk::Disk;
+use super::dump::Row;
+use super::error::{OpenError, ReadError, Trouble};
+use super::journal::Journal;
+use super::reader::Reader;
+use super::record::{MailboxRecord, Record};
+use super::site::Site;
+use super::table::{STATE, Tables, Visitor, load, visit};
+use super::{INDEX_FILE, JOURNAL_FILE, SCHEMA, upgrade};
+
+/// Uids of a mailbox, and UIDVALIDITYs, that are left out.
+pub const UID_GAP: u32 = 1 << 16;
+
+/// Modification sequences that are left out.
+pub const MODSEQ_GAP: u64 = 1 << 32;
+
+/// redb's cache while a store is filled, in bytes.
+const CACHE_BYTES: usize = 4 << 20;
+
+/// Bytes of rows in one transaction, and bytes after which the disk must have them: what a device
+/// takes in a moment, so that the end is not one long wait.
+const COMMIT_BYTES: usize = 1 << 20;
+const SYNC_BYTES: usize = 64 << 20;
+
+/// Leaps that are remembered; older ones go, as no client is away for so many restores.
+const LEAPS_MAX: usize = 16;
+
+/// The row of STATE that holds the [`Leaps`].
+const LEAPS: &str = "leaps";
+
+/// Modification sequences that were given out, if at all, by a store that is lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+struct Leap {
+    /// The last one from before.
+    from: u64,
+    /// The last one left out.
+    to: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+struct Leaps(Vec<Leap>);
+
+impl Record for Leaps {
+    const TABLE: &'static str = "state";
+}
+
+impl Reader {
+    /// What a client knows that names `since`: zero when the store that gave it that number is lost,
+    /// for then nobody knows what changed.
+    ///
+    /// # Errors
+    /// As any read.
+    pub fn known_since(&self, since: ModSeq) -> Result<ModSeq, ReadError> {
+        if since == ModSeq::default() {
+            return Ok(since);
+        }
+        let leaps: Option<Leaps> = self.told(self.table(STATE).and_then(|table| load(&table, LEAPS)))?;
+        let lost = leaps.is_some_and(|leaps| leaps.0.iter().any(|leap| leap.from < since.0 && since.0 <= leap.to));
+        Ok(if lost { ModSeq::default() } else { since })
+    }
+}
+
+/// A store that is being filled.
+pub struct Load {
+    index: Database,
+    site: Arc<dyn Site>,
+    disk: Arc<dyn Disk>,
+    /// `None` between two transactions.
+    transaction: Option<WriteTransaction>,
+    unsettled: usize,
+    unsynced: usize,
+}
+
+impl fmt::Debug for Load {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.debug_struct("Load").field("site", &self.site).finish_non_exhaustive()
+    }
+}
+
+impl Load {
+    /// Begins a store at a site that has none.
+    ///
+    /// # Errors
+    /// There is one, or the disk fails.
+    pub fn begin(site: Arc<dyn Site>) -> Result<Self, OpenError> {
+        let disk = site.create(INDEX_FILE).map_err(Trouble::from)?;
+        let backend = IndexBackend(disk.clone());
+        let index = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend);
+        let index = index.map_err(Trouble::from)?;
+        Ok(Self { index, site, disk, transaction: None, unsettled: 0, unsynced: 0 })
+    }
+
+    /// Puts those of `rows` in that are of the table `name`, which has the place `number`.
+    ///
+    /// # Errors
+    /// The disk's; or there is no such table, or a row is none of it.
+    pub fn put(&mut self, name: &str, number: u8, rows: &[Row<'_>]) -> Result<(), OpenError> {
+        let transaction = match self.transaction.take() {
+            Some(transaction) => transaction,
+            None => self.begin_write()?,
+        };
+        let known = visit(name, &mut Insert { transaction: &transaction, number, rows })?;
+        if !known {
+            return Err(Trouble::damaged(&format!("this program knows no table {name}")).into());
+        }
+        self.transaction = Some(transaction);
+        let of_table = rows.iter().filter(|row| row.table == number);
+        self.unsettled += of_table.map(|row| row.key.len() + row.value.len()).sum::<usize>();
+        if self.unsettled >= COMMIT_BYTES {
+            self.settle()?;
+        }
+        Ok(())
+    }
+
+    fn begin_write(&self) -> Result<WriteTransaction, Trouble> {
+        let mut transaction = self.index.begin_write()?;
+        transaction.set_durability(Durability::None)?;
+        Ok(transaction)
+    }
+
+    fn settle(&mut self) -> Result<(), Trouble> {
+        let Some(mut transaction) = self.transaction.take() else { return Ok(()) };
+        self.unsynced += std::mem::take(&mut self.unsettled);
+        if self.unsynced >= SYNC_BYTES {
+            self.unsynced = 0;
+            transaction.set_durability(Durability::Immediate)?;
+        }
+        Ok(transaction.commit()?)
+    }
+
+    /// Makes a store of the rows that came: upgrades an older schema, leaves the gap, writes a
+    /// journal of `ring` bytes, and makes it all durable.
+    ///
+    /// # Errors
+    /// The disk's; or the rows are no store.
+    pub fn finish(mut self, ring: u64) -> Result<(), OpenError> {
+        self.settle()?;
+        if !self.has_schema()? {
+            return Err(Trouble::damaged("the backup holds no store").into());
+        }
+        let identity = upgrade::prepare(&self.index)?;
+        let mut transaction = self.index.begin_write().map_err(Trouble::from)?;
+        leap(&transaction, self.site.now())?;
+        transaction.set_durability(Durability::Immediate).map_err(Trouble::from)?;
+        transaction.set_quick_repair(true);
+        transaction.commit().map_err(Trouble::from)?;
+        self.index.close().map_err(Trouble::from)?;
+        self.disk.sync().map_err(Trouble::from)?;
+        let journal = self.site.create(JOURNAL_FILE).map_err(Trouble::from)?;
+        Journal::open(journal, identity, ring).map_err(Trouble::from)?;
+        Ok(())
+    }
+
+    /// Tells whether the row of the schema came; without it the rows would look like a new store.
+    fn has_schema(&self) -> Result<bool, Trouble> {
+        let transaction = self.index.begin_write()?;
+        let found = transaction.open_table(STATE)?.get("schema")?.is_some();
+        transaction.abort()?;
+        Ok(found)
+    }
+}
+
+/// Tells whether a dump of `schema` can be loaded.
+pub fn knows_schema(schema: u32) -> bool {
+    schema <= SCHEMA
+}
+
+/// Puts rows into a table.
+struct Insert<'i> {
+    transaction: &'i WriteTransaction,
+    number: u8,
+    rows: &'i [Row<'i>],
+}
+
+impl Visitor for Insert<'_> {
+    fn visit<K: Key + 'static, V: Value + 'static>(
+        &mut self,
+        table: TableDefinition<'static, K, V>,
+    ) -> Result<(), Trouble> {
+        let mut table = self.transaction.open_table(table)?;
+        for row in self.rows.iter().filter(|row| row.table == self.number) {
+            if !(is_one::<K>(row.key) && is_one::<V>(row.value)) {
+                return Err(Trouble::damaged("a row of the backup does not fit its table"));
+            }
+            table.insert(K::from_bytes(row.key), V::from_bytes(row.value))?;
+        }
+        Ok(())
+    }
+}
+
+/// Tells whether `bytes` spell a value of this type: redb itself panics where they do not.
+fn is_one<T: Value>(bytes: &[u8]) -> bool {
+    let is_text = |bytes| std::str::from_utf8(bytes).is_ok();
+    match T::fixed_width() {
+        Some(width) => bytes.len() == width,
+        None if T::type_name() == <&[u8]>::type_name() => true,
+        None if T::type_name() == <&str>::type_name() => is_text(bytes),
+        None if T::type_name() == <(u32, &str)>::type_name() => bytes.get(size_of::<u32>()..).is_some_and(is_text),
+        None => false,
+    }
+}
+
+/// Leaves the gap.
+fn leap(transaction: &WriteTransaction, now: crate::mail::date::Timestamp) -> Result<(), Trouble> {
+    Tables::create(transaction)?;
+    let mut tables = Tables::open(transaction, now)?;
+    let from = tables.progress.applied;
+    let to = from.saturating_add(MODSEQ_GAP);
+    tables.progress.applied = to;
+    tables.progress.uid_validity = tables.progress.uid_validity.saturating_add(UID_GAP);
+    let mut leaps: Leaps = load(tables.state()?, LEAPS)?.unwrap_or_default();
+    leaps.0.push(Leap { from, to });
+    let surplus = leaps.0.len().saturating_sub(LEAPS_MAX);
+    leaps.0.drain(..surplus);
+    let leaps = leaps.encode(LEAPS)?;
+    tables.state()?.insert(LEAPS, leaps.as_slice())?;
+
+    let mut next = Some(0);
+    while let Some(from) = next {
+        let row = {
+            use redb::ReadableTable as _;
+            tables.mbox()?.range(from..)?.next().transpose()?.map(|(key, value)| (key.value(), value.value().to_vec()))
+        };
+        let Some((id, value)) = row else { break };
+        // A mailbox whose row is damaged stays as it is: check-store finds it.
+        if let Ok(mut record) = MailboxRecord::decode(id, &value) {
+            // Where uids run out, those that are left matter more.
+            record.uid_next = record.uid_next.checked_add(UID_GAP).unwrap_or(record.uid_next);
+            tables.save_mailbox(id, &record)?;
+        }
+        next = id.checked_add(1);
+    }
+    tables.finish()
+}
