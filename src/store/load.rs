@@ -10,10 +10,12 @@
 //! [`Leap`]: a client that names a sequence out of it is told everything and not only what changed.
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Database, Durability, Key, TableDefinition, Value, WriteTransaction};
+use redb::{Database, Durability, Key, ReadableTable, TableDefinition, Value, WriteTransaction};
 
+use crate::mail::date::Timestamp;
 use crate::mail::mailbox::ModSeq;
 
 use super::backend::IndexBackend;
@@ -26,6 +28,9 @@ use super::record::{MailboxRecord, Record};
 use super::site::Site;
 use super::table::{STATE, Tables, Visitor, load, visit};
 use super::{INDEX_FILE, JOURNAL_FILE, SCHEMA, upgrade};
+
+/// The folder, in the data folder, of a store that is being restored.
+pub const RESTORING: &str = ".restoring";
 
 /// Uids of a mailbox, and UIDVALIDITYs, that are left out.
 pub const UID_GAP: u32 = 1 << 16;
@@ -184,6 +189,11 @@ pub fn knows_schema(schema: u32) -> bool {
     schema <= SCHEMA
 }
 
+/// Tells whether a restore into this data folder was cut off before there was a store.
+pub(super) fn is_half_restored(folder: &Path) -> bool {
+    folder.join(RESTORING).exists() && !folder.join(INDEX_FILE).exists()
+}
+
 /// Puts rows into a table.
 struct Insert<'i> {
     transaction: &'i WriteTransaction,
@@ -220,7 +230,7 @@ fn is_one<T: Value>(bytes: &[u8]) -> bool {
 }
 
 /// Leaves the gap.
-fn leap(transaction: &WriteTransaction, now: crate::mail::date::Timestamp) -> Result<(), Trouble> {
+fn leap(transaction: &WriteTransaction, now: Timestamp) -> Result<(), Trouble> {
     Tables::create(transaction)?;
     let mut tables = Tables::open(transaction, now)?;
     let from = tables.progress.applied;
@@ -236,10 +246,8 @@ fn leap(transaction: &WriteTransaction, now: crate::mail::date::Timestamp) -> Re
 
     let mut next = Some(0);
     while let Some(from) = next {
-        let row = {
-            use redb::ReadableTable as _;
-            tables.mbox()?.range(from..)?.next().transpose()?.map(|(key, value)| (key.value(), value.value().to_vec()))
-        };
+        let row = tables.mbox()?.range(from..)?.next().transpose()?;
+        let row = row.map(|(key, value)| (key.value(), value.value().to_vec()));
         let Some((id, value)) = row else { break };
         // A mailbox whose row is damaged stays as it is: check-store finds it.
         if let Ok(mut record) = MailboxRecord::decode(id, &value) {

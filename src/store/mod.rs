@@ -204,6 +204,9 @@ impl Store {
     pub fn open(folder: &Path, config: &StoreConfig) -> Result<Self, OpenError> {
         let storage = |error: std::io::Error| OpenError::Storage(format!("{}: {error}", folder.display()));
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(storage)?;
+        if load::is_half_restored(folder) {
+            return Err(OpenError::HalfRestored(folder.to_owned()));
+        }
         Self::open_on(Arc::new(FolderSite::new(folder)), config)
     }
 

@@ -59,13 +59,37 @@ struct Body {
 }
 
 impl Proof {
-    /// Looks at a row of the table `name`; `last` tells whether its dump is the last of the chain.
-    pub fn see(&mut self, name: &str, row: &Row<'_>, last: bool) {
+    /// Looks at a row of the last dump's table `name`, which is none of a body's.
+    pub fn see(&mut self, name: &str, row: &Row<'_>) {
+        match name {
+            "account" => self.findings.accounts += 1,
+            "mbox" => self.findings.mailboxes += 1,
+            "msg" => self.message(row).unwrap_or_else(|| self.findings.damaged += 1),
+            _ => {}
+        }
+    }
+
+    /// Looks at a body's own row in the last dump: whether it has to be there.
+    pub fn list(&mut self, row: &Row<'_>) {
+        match row.key.try_into().map(u64::from_le_bytes).ok().map(|id| (id, BlobRecord::decode(id, row.value))) {
+            Some((id, Ok(record))) if record.refs > 0 => self.listed.insert(id),
+            Some((_, Ok(_))) => {}
+            _ => self.findings.damaged += 1,
+        }
+    }
+
+    /// Tells whether the last dump has this body.
+    pub fn lists(&self, id: u64) -> bool {
+        self.listed.has(id)
+    }
+
+    /// Looks at a row of a body in any dump, its own row first.
+    pub fn see_body(&mut self, name: &str, row: &Row<'_>) {
         let known = match name {
-            "account" => Some(self.findings.accounts += u64::from(last)),
-            "mbox" => Some(self.findings.mailboxes += u64::from(last)),
-            "msg" if last => self.message(row),
-            "blob" => self.begin_body(row, last),
+            "blob" => {
+                self.begin_body(row);
+                Some(())
+            }
             "structure" => self.structure(row),
             "piece" => self.piece(row, true),
             "tail" => self.piece(row, false),
@@ -74,7 +98,7 @@ impl Proof {
         self.findings.damaged += u64::from(known.is_none());
     }
 
-    /// The dump's end: what follows belongs to no body of it.
+    /// The end of a dump: what follows belongs to no body of it.
     pub fn end_of_dump(&mut self) {
         if let Some(body) = self.body.take()
             && body.structure
@@ -104,16 +128,14 @@ impl Proof {
         Some(())
     }
 
-    fn begin_body(&mut self, row: &Row<'_>, last: bool) -> Option<()> {
+    fn begin_body(&mut self, row: &Row<'_>) {
         self.end_of_dump();
-        let id = u64::from_le_bytes(row.key.try_into().ok()?);
-        let record = BlobRecord::decode(id, row.value).ok()?;
-        if last && record.refs > 0 {
-            self.listed.insert(id);
-        }
-        let pieces = piece_count(record.stored);
-        self.body = Some(Body { id, pieces, next: 0, structure: false, sound: true });
-        Some(())
+        let id = row.key.try_into().map(u64::from_le_bytes).ok();
+        // A row that can't be read was counted when it was listed; its pieces are not looked at.
+        self.body = id.and_then(|id| {
+            let pieces = piece_count(BlobRecord::decode(id, row.value).ok()?.stored);
+            Some(Body { id, pieces, next: 0, structure: false, sound: true })
+        });
     }
 
     fn structure(&mut self, row: &Row<'_>) -> Option<()> {
@@ -128,7 +150,7 @@ impl Proof {
     fn piece(&mut self, row: &Row<'_>, numbered: bool) -> Option<()> {
         let (id, index) = row.key.split_first_chunk()?;
         let id = u64::from_le_bytes(*id);
-        let body = self.body.as_mut().filter(|body| body.id == id)?;
+        let Some(body) = self.body.as_mut().filter(|body| body.id == id) else { return Some(()) };
         let index = if numbered { u32::from_le_bytes(index.try_into().ok()?) } else { body.next };
         body.sound &= index == body.next && piece_payload(BlobId(id), index, row.value).is_ok();
         body.next = body.next.saturating_add(1);
@@ -150,6 +172,14 @@ impl Ids {
         if let Some(word) = words.get_mut(word) {
             *word |= bit;
         }
+    }
+
+    /// Tells whether a number is in it.
+    fn has(&self, id: u64) -> bool {
+        let (page, word, bit) = place(id);
+        let found = self.0.get(&page).and_then(|words| words.get(word)).is_some_and(|word| word & bit != 0);
+        // What there was no room for may be in it.
+        found || (self.0.len() >= PAGES_MAX && !self.0.contains_key(&page))
     }
 
     /// Those that are not in `others`. Numbers for which `others` had no room count as in it.
@@ -224,7 +254,11 @@ mod tests {
 
     fn see(proof: &mut Proof, rows: &[(&str, Vec<u8>, Vec<u8>)], last: bool) {
         for (name, key, value) in rows {
-            proof.see(name, &Row { table: 0, key, value }, last);
+            let row = Row { table: 0, key, value };
+            if last && *name == "blob" {
+                proof.list(&row);
+            }
+            if *name == "msg" { proof.see(name, &row) } else { proof.see_body(name, &row) }
         }
         proof.end_of_dump();
     }
