@@ -64,10 +64,18 @@ fn write(out: &mut impl Write, status: &Status) -> io::Result<()> {
         ("Checkpoint", checkpoint),
         ("Written", format!("{} since start, {per_message}", show::bytes(written))),
         ("Syncs", store.syncs.to_string()),
+        ("Last backup", last_backup(status)),
     ] {
         writeln!(out, "{name:<12}{value}")?;
     }
     Ok(())
+}
+
+fn last_backup(status: &Status) -> String {
+    let Some(made) = &status.last_backup else { return "none".to_owned() };
+    let kind = if made.base.is_none() { "full" } else { "incremental" };
+    let at = ZonedTime::utc(Timestamp(made.at)).to_rfc5322();
+    format!("{at} ({kind}, {}, {})", show::bytes(made.bytes), made.id)
 }
 
 /// A stretch of time in its two largest units.
@@ -110,6 +118,7 @@ mod tests {
         let mut out = Vec::new();
         write(&mut out, &status).unwrap();
         let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("Last backup none\n"), "{text}");
         assert!(text.starts_with("Pillarbox 1.2.3, process 77, up 1 d 1 h\n"), "{text}");
         assert!(text.contains("imaps    0.0.0.0:993  3\n"), "{text}");
         assert!(text.contains("10 KiB since start, 5 KiB for each of 2 messages"), "{text}");

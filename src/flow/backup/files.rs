@@ -79,7 +79,13 @@ pub fn gather(data: &Path, config: Option<&Path>, named: &[PathBuf]) -> Result<F
 }
 
 impl Files {
-    fn look_into(&mut self, folder: &Path, prefix: &str, depth: usize, config: Option<&Path>) -> Result<(), BackupError> {
+    fn look_into(
+        &mut self,
+        folder: &Path,
+        prefix: &str,
+        depth: usize,
+        config: Option<&Path>,
+    ) -> Result<(), BackupError> {
         let mut entries = fs::read_dir(folder).at(folder)?.collect::<io::Result<Vec<_>>>().at(folder)?;
         entries.sort_by_key(fs::DirEntry::file_name);
         for entry in entries {
@@ -257,7 +263,8 @@ mod tests {
     fn a_path_never_leads_out_or_over_the_store() {
         assert_eq!(plain("tls/ca.key", false), Some(PathBuf::from("tls/ca.key")));
         assert_eq!(plain("/etc/ssl/a.pem", true), Some(PathBuf::from("etc/ssl/a.pem")));
-        for path in ["", "/", "/etc/passwd", "../x", "a/../../x", "mail.redb", "mail.journal/x", ".restoring", ".config"]
+        for path in
+            ["", "/", "/etc/passwd", "../x", "a/../../x", "mail.redb", "mail.journal/x", ".restoring", ".config"]
         {
             assert_eq!(plain(path, false), None, "{path}");
         }

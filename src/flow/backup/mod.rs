@@ -30,6 +30,7 @@ mod reader; //  a backup file on its way in
 mod restore; // a data folder out of backups
 mod writer; //  a backup file on its way out
 
+pub use crate::store::proof::Findings;
 pub use chain::verify;
 pub use files::{Files, gather};
 pub use frame::{Kind, Sink, Wire, receive};

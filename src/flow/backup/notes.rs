@@ -10,7 +10,7 @@ use super::{BackupError, Header};
 use crate::store::{ReadError, Store};
 
 /// The note's name.
-pub const NOTE: &str = "backups";
+const NOTE: &str = "backups";
 
 /// Backups that are remembered: two months of daily ones. The last full one always is.
 const KEPT: usize = 62;
@@ -75,7 +75,7 @@ pub fn made(store: &Store) -> Result<Vec<Made>, ReadError> {
 ///
 /// # Errors
 /// [`BackupError::NoBase`] when the store remembers none.
-pub fn find_base(store: &Store, since: &Since) -> Result<Made, BackupError> {
+pub(super) fn find_base(store: &Store, since: &Since) -> Result<Made, BackupError> {
     let mut known = made(store)?.into_iter().rev();
     let (found, word) = match since {
         Since::Last => (known.next(), "last"),
