@@ -18,6 +18,7 @@ mod export; //      mail to mbox files and Maildirs
 mod import; //      mail from mbox files and Maildirs
 pub mod office; //  where orders go: the running server or the store
 mod restore; //     a data folder out of backups
+mod salvage; //     mail out of a ruined store
 mod serve; //       the server
 mod show; //        tables, amounts, JSON
 mod status; //      how the running server is
@@ -51,6 +52,7 @@ enum Command {
     Export(export::ExportArgs),
     Backup(backup::BackupArgs),
     Restore(restore::RestoreArgs),
+    Salvage(salvage::SalvageArgs),
     /// Print the version
     Version,
 }
@@ -82,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Export(args) => export::run(&args).map_err(Failure::from),
         Command::Backup(args) => backup::run(&args).map_err(Failure::from),
         Command::Restore(args) => restore::run(&args).map_err(Failure::from),
+        Command::Salvage(args) => salvage::run(&args).map_err(Failure::from),
         Command::Version => version(),
     };
     match done {

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::ask;
 use super::backup::{Meter, key_file, passphrase_of, warn};
+use super::carry::count;
 use super::office::{Failure, OfficeArgs};
 use super::show;
 use crate::config::Settings;
@@ -178,13 +179,11 @@ fn tell_restored(args: &RestoreArgs, restored: &Restored) -> Result<(), Failure>
 }
 
 fn summary(header: &Header, findings: &Findings) -> String {
-    let Findings { accounts, mailboxes, messages, bytes, .. } = findings;
-    let (bytes, at) = (show::bytes(*bytes), ZonedTime::utc(Timestamp(header.at)).to_rfc5322());
-    let host = &header.host;
-    format!(
-        "{accounts} accounts, {mailboxes} mailboxes, {messages} messages ({bytes}) as of {at}, {host}, id {}",
-        header.id
-    )
+    let (accounts, mailboxes) = (count(findings.accounts, "account"), count(findings.mailboxes, "mailbox"));
+    let (messages, bytes) = (count(findings.messages, "message"), show::bytes(findings.bytes));
+    let Header { id, host, at, .. } = header;
+    let at = ZonedTime::utc(Timestamp(*at)).to_rfc5322();
+    format!("{accounts}, {mailboxes}, {messages} ({bytes}) of {host} as of {at}, id {id}")
 }
 
 /// Files that are whole may yet hold what was damaged in the store before.

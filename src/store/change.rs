@@ -11,15 +11,19 @@ use redb::ReadableTable;
 use serde::{Deserialize, Serialize};
 
 use crate::mail::date::{Timestamp, ZonedTime};
-use crate::mail::mailbox::{MailboxName, SpecialUse};
+use crate::mail::envelope::Recipient;
+use crate::mail::mailbox::{AccountId, MailboxName, SpecialUse};
 use crate::mail::message::{Flags, Keyword, Keywords, SystemFlags, UidSet};
+use crate::mail::queue::{Delivery, Due, QueueOrder};
 
 use super::blob::BlobRecord;
 use super::error::Trouble;
+use super::queue::QueuedRecord;
 use super::record::{AccountRecord, AddressRecord, Bytes, MailboxRecord, MessageRecord, Record, Tally, VanishRecord};
 use super::shelf::{put_body, release};
 use super::table::{SWEEP_MAILBOX, Tables, load};
 use super::upgrade::UnhashedBlobRecord;
+use super::{learned, queue};
 
 /// The first byte of a group's payload.
 pub(super) const PAYLOAD_VERSION: u8 = 1;
@@ -81,6 +85,17 @@ pub(super) enum Op {
     /// A body with its structure; `stored` is the compressed stream, `None` when its pieces are
     /// staged already.
     Body { id: u64, record: BlobRecord, structure: Bytes, stored: Option<Bytes> },
+    /// A message comes into the queue, all its recipients due at one time. The body's reference is
+    /// counted in [`Op::Body`].
+    Enqueue { id: u64, record: QueuedRecord, recipients: Vec<Recipient>, due: Due },
+    /// Recipients of a queued message, by number, as they are from now on.
+    SetRecipients { id: u64, states: Vec<(u32, Delivery)> },
+    /// All recipients of a queued message become what [`Delivery::ordered`] makes of them.
+    OrderQueued { id: u64, order: QueueOrder },
+    /// A message leaves the queue.
+    Dequeue { id: u64 },
+    /// What was learnt by this learner goes.
+    ForgetLearned { learner: u32 },
 }
 
 impl Change {
@@ -198,6 +213,7 @@ fn apply(tables: &mut Tables<'_>, seq: u64, op: &Op) -> Result<(), Trouble> {
         Op::DropAccount { id } => {
             tables.account()?.remove(*id)?;
             tables.wake(*id);
+            learned::forget(tables, learned::number(Some(AccountId(*id))))?;
             let table = tables.subscription()?;
             let names = table.range((*id, "")..(id.saturating_add(1), ""))?;
             let names = names.map(|row| Ok(row?.0.value().1.to_owned())).collect::<Result<Vec<_>, Trouble>>()?;
@@ -226,6 +242,11 @@ fn apply(tables: &mut Tables<'_>, seq: u64, op: &Op) -> Result<(), Trouble> {
             tables.note()?.insert(name.as_str(), value.0.as_slice())?;
             Ok(())
         }
+        Op::Enqueue { id, record, recipients, due } => queue::enqueue(tables, *id, record, recipients, *due),
+        Op::SetRecipients { id, states } => queue::set(tables, *id, states),
+        Op::OrderQueued { id, order } => queue::obey(tables, *id, *order),
+        Op::Dequeue { id } => queue::dequeue(tables, *id),
+        Op::ForgetLearned { learner } => learned::forget(tables, *learner),
     }
 }
 

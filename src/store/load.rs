@@ -13,7 +13,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::{Database, Durability, Key, ReadableTable, TableDefinition, Value, WriteTransaction};
+use redb::{Database, Durability, Key, ReadableTable, TableDefinition, TypeName, Value, WriteTransaction};
 
 use crate::mail::date::Timestamp;
 use crate::mail::mailbox::ModSeq;
@@ -219,14 +219,28 @@ impl Visitor for Insert<'_> {
 
 /// Tells whether `bytes` spell a value of this type: redb itself panics where they do not.
 fn is_one<T: Value>(bytes: &[u8]) -> bool {
-    let is_text = |bytes| std::str::from_utf8(bytes).is_ok();
     match T::fixed_width() {
         Some(width) => bytes.len() == width,
-        None if T::type_name() == <&[u8]>::type_name() => true,
-        None if T::type_name() == <&str>::type_name() => is_text(bytes),
-        None if T::type_name() == <(u32, &str)>::type_name() => bytes.get(size_of::<u32>()..).is_some_and(is_text),
-        None => false,
+        None => VARYING.iter().any(|(name, fits)| name() == T::type_name() && fits(bytes)),
     }
+}
+
+/// The types whose values have no one length, and whether bytes are one.
+type Varying = (fn() -> TypeName, fn(&[u8]) -> bool);
+const VARYING: [Varying; 4] = [
+    (<&[u8]>::type_name, |_| true),
+    (<&str>::type_name, is_text),
+    (<(u32, &str)>::type_name, |bytes| bytes.get(size_of::<u32>()..).is_some_and(is_text)),
+    (<(&str, u64, u64, u32)>::type_name, |bytes| {
+        // The text's length stands first; a name of a domain has fewer than 254 bytes, so it is one byte.
+        let (length, rest) = bytes.split_first().map_or((u8::MAX, bytes), |(length, rest)| (*length, rest));
+        let text = rest.split_at_checked(length.into()).filter(|(_, rest)| rest.len() == 8 + 8 + 4);
+        length < 254 && text.is_some_and(|(text, _)| is_text(text))
+    }),
+];
+
+fn is_text(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_ok()
 }
 
 /// Leaves the gap.
@@ -258,4 +272,49 @@ fn leap(transaction: &WriteTransaction, now: Timestamp) -> Result<(), Trouble> {
         next = id.checked_add(1);
     }
     tables.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::NAMES;
+    use super::*;
+
+    #[test]
+    fn the_spelling_of_every_table_is_known() {
+        struct Known(bool);
+
+        impl Visitor for Known {
+            fn visit<K: Key + 'static, V: Value + 'static>(
+                &mut self,
+                _: TableDefinition<'static, K, V>,
+            ) -> Result<(), Trouble> {
+                let known = |width: Option<usize>, name: TypeName| {
+                    width.is_some() || VARYING.iter().any(|(varying, _)| varying() == name)
+                };
+                self.0 = known(K::fixed_width(), K::type_name()) && known(V::fixed_width(), V::type_name());
+                Ok(())
+            }
+        }
+
+        for name in NAMES {
+            let mut known = Known(false);
+            assert_eq!(visit(name, &mut known), Ok(true));
+            assert!(known.0, "a backup of table {name} could not be restored: teach VARYING its type");
+        }
+        assert_eq!(visit("nothing", &mut Known(false)), Ok(false));
+    }
+
+    #[test]
+    fn bytes_that_spell_no_key_are_found_before_redb_sees_them() {
+        let key = |text: &str, one, two, three| <(&str, u64, u64, u32)>::as_bytes(&(text, one, two, three)).to_vec();
+        for text in ["", "x.test", &"x".repeat(253)] {
+            let bytes = key(text, 1, 2, 3);
+            assert!(is_one::<(&str, u64, u64, u32)>(&bytes));
+            assert!(!is_one::<(&str, u64, u64, u32)>(&bytes[1..]), "{text}");
+            assert!(!is_one::<(&str, u64, u64, u32)>(&[&bytes[..], b"x"].concat()));
+        }
+        assert!(is_one::<(u32, &str)>(b"\x01\0\0\0INBOX") && !is_one::<(u32, &str)>(b"\x01\0\0"));
+        assert!(!is_one::<(u32, &str)>(b"\x01\0\0\0\xff") && !is_one::<&str>(b"\xff"));
+        assert!(is_one::<(u8, u64)>(&[0; 9]) && !is_one::<(u8, u64)>(&[0; 10]) && !is_one::<()>(b"x"));
+    }
 }
