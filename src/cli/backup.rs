@@ -73,11 +73,11 @@ pub(super) fn run(args: &BackupArgs) -> Result<(), Failure> {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     let mut plan = Plan { target: args.target.clone(), force: args.force, lock, files, host };
     plan.check()?;
+    let report = make(args, &mut plan)?;
     if plan.folder().is_some_and(|folder| is_on_same_disk(&folder, data)) {
         let text = "lies on the same file system as the mail itself: if that fails, both are gone";
         warn(&format!("{} {text}", args.target.display()));
     }
-    let report = make(args, &mut plan)?;
     for text in &plan.files.left_out {
         warn(text);
     }
@@ -100,8 +100,7 @@ fn make(args: &BackupArgs, plan: &mut Plan) -> Result<Report, Failure> {
             _ => return Err(unexpected()),
         }
         let mut making = Make::new(plan, &mut watch);
-        let mut stream = io::BufReader::with_capacity(68 << 10, server.into_stream());
-        let end = backup::receive(&mut stream, &mut |kind, bytes| making.take(kind, bytes))?;
+        let end = backup::receive(&mut server.into_reader(), &mut |kind, bytes| making.take(kind, bytes))?;
         making.take(backup::Kind::End, &end)?;
         let report = making.finish()?;
         let noted = Remote::connect(data).and_then(|server| match server {

@@ -93,6 +93,7 @@ fn duration(secs: u64) -> String {
 mod tests {
     use super::*;
     use crate::daemon::control::ListenerStatus;
+    use crate::flow::backup::Made;
     use crate::store::Figures;
 
     #[test]
@@ -114,15 +115,17 @@ mod tests {
                 last_checkpoint: Some(0),
                 ..Figures::default()
             },
+            last_backup: Some(Made { id: "3f2a91c0d417".into(), bytes: 2048, ..Made::default() }),
         };
         let mut out = Vec::new();
         write(&mut out, &status).unwrap();
         let text = String::from_utf8(out).unwrap();
-        assert!(text.contains("Last backup none\n"), "{text}");
         assert!(text.starts_with("Pillarbox 1.2.3, process 77, up 1 d 1 h\n"), "{text}");
         assert!(text.contains("imaps    0.0.0.0:993  3\n"), "{text}");
         assert!(text.contains("10 KiB since start, 5 KiB for each of 2 messages"), "{text}");
         assert!(text.contains("Thu, 1 Jan 1970 00:00:00 +0000 (1 since start)"), "{text}");
+        let backup = "Last backup Thu, 1 Jan 1970 00:00:00 +0000 (full, 2 KiB, 3f2a91c0d417)\n";
+        assert!(text.contains(backup), "{text}");
     }
 
     #[test]

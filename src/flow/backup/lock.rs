@@ -324,7 +324,7 @@ mod tests {
         let secret = format!("# public key: {public}\n{}\n", text.expose_secret());
         assert_eq!(identities(&secret, "f").unwrap().len(), 1);
         assert!(recipients("age1oops", "keys.txt").unwrap_err().to_string().contains("keys.txt: `age1oops`"));
-        let error = identities("AGE-SECRET-KEY-1OOPS", "keys.txt").unwrap_err().to_string();
+        let error = identities("AGE-SECRET-KEY-1OOPS", "keys.txt").err().unwrap().to_string();
         assert!(error.contains("keys.txt") && !error.contains("OOPS"), "{error}");
         assert!(recipients("# none\n", "f").is_err() && identities("", "f").is_err());
     }

@@ -4,7 +4,7 @@
 //! cut off is never taken for one, and one that is there is never written over unasked.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -17,6 +17,9 @@ use super::{BackupError, Header};
 
 /// What the partial file in a folder is called; one that was left behind is used again.
 const PARTIAL: &str = "pillarbox-backup.partial";
+
+/// Bytes gathered before they are written: two of age's chunks.
+const BUFFER_BYTES: usize = 128 << 10;
 
 /// What is to be made.
 #[derive(Debug)]
@@ -46,7 +49,7 @@ pub struct Make<'m> {
 struct Open {
     header: Header,
     path: PathBuf,
-    writer: Writer<Output>,
+    writer: Writer<BufWriter<Output>>,
 }
 
 /// What came of it.
@@ -78,7 +81,7 @@ impl Plan {
     /// # Errors
     /// A file is there, or its folder is not.
     pub fn check(&self) -> Result<(), BackupError> {
-        if self.is_stream() || self.target.is_dir() {
+        if self.is_stream() || self.is_device() || self.target.is_dir() {
             return Ok(());
         }
         let taken = self.target.exists() && !self.force;
@@ -98,6 +101,11 @@ impl Plan {
 
     fn is_stream(&self) -> bool {
         self.target == Path::new("-")
+    }
+
+    /// A tape, a pipe: what is written to as it is and is never replaced.
+    fn is_device(&self) -> bool {
+        fs::metadata(&self.target).is_ok_and(|facts| !facts.is_file() && !facts.is_dir())
     }
 
     /// The final name and the name until then.
@@ -161,7 +169,14 @@ impl<'m> Make<'m> {
         header.host.clone_from(&self.plan.host);
         let (path, partial) = self.plan.paths(&header);
         let broken = |error| BackupError::Target(path.clone(), error);
-        let output = if self.plan.is_stream() { Output::stream() } else { Output::file(partial).map_err(broken)? };
+        let output = match (self.plan.is_stream(), self.plan.is_device()) {
+            (true, _) => Ok(Output::stream()),
+            (false, true) => Output::device(&path),
+            (false, false) => Output::file(partial),
+        };
+        let output = output.map_err(broken)?;
+        // Also because age would hide what the disk says of its head.
+        let output = BufWriter::with_capacity(BUFFER_BYTES, output);
         let mut writer = Writer::begin(output, &self.plan.lock, &header).map_err(broken)?;
         self.plan.files.put(&mut writer).map_err(broken)?;
         Ok(Open { header, path, writer })
@@ -182,8 +197,10 @@ impl<'m> Make<'m> {
             BackupError::Target(_, error) => BackupError::Target(path.clone(), error),
             other => other,
         })?;
+        let broken = |error| BackupError::Target(path.clone(), error);
+        let output = output.into_inner().map_err(|error| broken(error.into_error()))?;
         let bytes = output.written;
-        let is_file = output.keep(&path, self.plan.force).map_err(|error| BackupError::Target(path.clone(), error))?;
+        let is_file = output.keep(&path, self.plan.force).map_err(broken)?;
         Ok(Report {
             made: Made::new(&header, bytes),
             file: is_file.then_some(path),
@@ -205,16 +222,23 @@ impl Sink for Make<'_> {
     }
 }
 
-/// Where the bytes go. A file that is not kept is removed.
+/// Where the bytes go; standard output where there is no file. A partial file that is not kept is
+/// removed.
 #[derive(Debug)]
 struct Output {
-    file: Option<(File, PathBuf)>,
+    file: Option<File>,
+    partial: Option<PathBuf>,
     written: u64,
 }
 
 impl Output {
     fn stream() -> Self {
-        Self { file: None, written: 0 }
+        Self { file: None, partial: None, written: 0 }
+    }
+
+    fn device(path: &Path) -> io::Result<Self> {
+        let file = OpenOptions::new().write(true).open(path)?;
+        Ok(Self { file: Some(file), partial: None, written: 0 })
     }
 
     fn file(partial: PathBuf) -> io::Result<Self> {
@@ -224,33 +248,36 @@ impl Output {
             // Not every file system of a memory stick has locks.
             _ => {
                 file.set_len(0)?;
-                Ok(Self { file: Some((file, partial)), written: 0 })
+                Ok(Self { file: Some(file), partial: Some(partial), written: 0 })
             }
         }
     }
 
     /// Gives the file its name; tells whether there is one.
     fn keep(mut self, path: &Path, force: bool) -> io::Result<bool> {
-        let Some((file, partial)) = &self.file else { return io::stdout().flush().map(|()| false) };
-        file.sync_all()?;
-        if path.exists() && !force {
-            return Err(io::ErrorKind::AlreadyExists.into());
-        }
-        fs::rename(partial, path)?;
-        self.file = None;
-        match File::open(folder_of(path)).and_then(|folder| folder.sync_all()) {
-            Err(error) if !matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
-                Err(error)
+        let Some(file) = &self.file else { return io::stdout().flush().map(|()| false) };
+        // A pipe has nothing to sync, and folders of some memory sticks neither.
+        let synced = |done: io::Result<()>| match done {
+            Err(error) if matches!(error.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => Ok(()),
+            done => done,
+        };
+        synced(file.sync_all())?;
+        if let Some(partial) = &self.partial {
+            if path.exists() && !force {
+                return Err(io::ErrorKind::AlreadyExists.into());
             }
-            _ => Ok(true),
+            fs::rename(partial, path)?;
+            self.partial = None;
+            synced(File::open(folder_of(path)).and_then(|folder| folder.sync_all()))?;
         }
+        Ok(true)
     }
 }
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let written = match &mut self.file {
-            Some((file, _)) => file.write(bytes)?,
+            Some(file) => file.write(bytes)?,
             None => io::stdout().write(bytes)?,
         };
         self.written += written as u64;
@@ -264,7 +291,7 @@ impl Write for Output {
 
 impl Drop for Output {
     fn drop(&mut self) {
-        if let Some((_, partial)) = &self.file {
+        if let Some(partial) = &self.partial {
             // Where the medium is gone, so is the file.
             let _ = fs::remove_file(partial);
         }
