@@ -114,14 +114,12 @@ fn owner_of(data: &Path) -> Option<(u32, u32)> {
 /// Gives a folder that root made to the user whom the restored config names.
 fn give_to_user(data: &Path, restored: &Restored) -> Result<(), Failure> {
     let named = restored.config.as_deref().and_then(|path| Settings::load(path).ok()).and_then(|known| known.user);
-    match named.as_deref().map(|name| rights::user_to_become(Some(name), false)) {
-        Some(Ok(Some(user))) => Ok(backup::give(data, (user.uid, user.gid))?),
-        _ => {
-            let text = "belongs to root now; give it to the server's user with `chown -R USER:`";
-            warn(&format!("{} {text}", data.display()));
-            Ok(())
-        }
+    if let Some(Ok(Some(user))) = named.as_deref().map(|name| rights::user_to_become(Some(name), false)) {
+        return Ok(backup::give(data, (user.uid, user.gid))?);
     }
+    let text = "belongs to root now; give it to the server's user with `chown -R USER:`";
+    warn(&format!("{} {text}", data.display()));
+    Ok(())
 }
 
 /// What is told in JSON.

@@ -153,13 +153,13 @@ impl Dump {
         for (number, name) in (0..).zip(NAMES).filter(|(_, name)| !OF_BODIES.contains(name)) {
             visit(name, &mut Rows { transaction: &self.transaction, batch, number })?;
         }
-        let shelf = Shelf::open(&self.transaction)?;
+        let bodies = Bodies::open(&self.transaction)?;
         let mut damaged = 0;
         for row in self.transaction.open_table(BLOB)?.iter()? {
             let (key, value) = row?;
             let id = key.value();
             batch.push(number_of("blob"), &id.to_le_bytes(), value.value())?;
-            if id >= from && !shelf.body(id, value.value(), batch)? {
+            if id >= from && !bodies.body(id, value.value(), batch)? {
                 damaged += 1;
             }
         }
@@ -241,13 +241,13 @@ impl Visitor for Rows<'_, '_, '_> {
 }
 
 /// The tables of bodies.
-struct Shelf {
+struct Bodies {
     structure: ReadOnlyTable<u64, &'static [u8]>,
     piece: ReadOnlyTable<(u64, u32), &'static [u8]>,
     tail: ReadOnlyTable<u64, &'static [u8]>,
 }
 
-impl Shelf {
+impl Bodies {
     fn open(transaction: &ReadTransaction) -> Result<Self, Trouble> {
         Ok(Self {
             structure: transaction.open_table(STRUCTURE)?,

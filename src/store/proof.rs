@@ -249,7 +249,7 @@ mod tests {
             size: 9,
             blob,
         };
-        ("msg", [1_u32.to_le_bytes(), uid.to_le_bytes()].concat(), record.encode((1, uid)).unwrap())
+        ("msg", [1_u32.to_le_bytes(), uid.to_le_bytes()].concat(), record.encode((1_u32, uid)).unwrap())
     }
 
     fn see(proof: &mut Proof, rows: &[(&str, Vec<u8>, Vec<u8>)], last: bool) {

@@ -243,10 +243,8 @@ fn plain(path: &str, from_root: bool) -> Option<PathBuf> {
             Component::RootDir if from_root => {}
             Component::Normal(name) => {
                 let first = plain.as_os_str().is_empty() && !from_root;
-                let name = name.to_str().filter(|name| !name.contains('\0') && !(first && is_stores(name)))?;
-                if first && name == CONFIG {
-                    return None;
-                }
+                let taken = |name: &str| first && (is_stores(name) || name == CONFIG);
+                let name = name.to_str().filter(|name| !name.contains('\0') && !taken(name))?;
                 plain.push(name);
             }
             _ => return None,

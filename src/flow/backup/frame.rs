@@ -95,21 +95,21 @@ impl<S: Write> Sink for Wire<S> {
     }
 }
 
-/// Hands the frames of a server to `sink`, up to and without the end; gives the bytes of the end.
+/// Takes a frame.
+pub type Take<'t> = dyn FnMut(Kind, &[u8]) -> Result<(), BackupError> + 't;
+
+/// Hands the frames of a server to `take`, up to and without the end; gives the bytes of the end.
 ///
 /// # Errors
-/// The server's, the connection's, or [`BackupError::Target`] without a path for the sink's.
-pub fn receive(
-    stream: &mut impl Read,
-    sink: &mut dyn FnMut(Kind, &[u8]) -> Result<(), BackupError>,
-) -> Result<Vec<u8>, BackupError> {
+/// The server's, the connection's, or those of `take`.
+pub fn receive(stream: &mut impl Read, take: &mut Take<'_>) -> Result<Vec<u8>, BackupError> {
     let mut bytes = Vec::new();
     loop {
         let nonsense = || io::Error::new(io::ErrorKind::InvalidData, "what it sent makes no sense");
         match read(stream, &mut bytes).and_then(|kind| kind.ok_or_else(nonsense)).map_err(BackupError::Broken)? {
             Kind::End => return Ok(bytes),
             Kind::Failed => return Err(BackupError::Refused(String::from_utf8_lossy(&bytes).into_owned())),
-            kind => sink(kind, &bytes)?,
+            kind => take(kind, &bytes)?,
         }
     }
 }

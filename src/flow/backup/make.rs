@@ -243,14 +243,12 @@ impl Output {
 
     fn file(partial: PathBuf) -> io::Result<Self> {
         let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&partial)?;
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => Err(io::Error::other("another backup is being written there")),
-            // Not every file system of a memory stick has locks.
-            _ => {
-                file.set_len(0)?;
-                Ok(Self { file: Some(file), partial: Some(partial), written: 0 })
-            }
+        // Not every file system of a memory stick has locks.
+        if matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+            return Err(io::Error::other("another backup is being written there"));
         }
+        file.set_len(0)?;
+        Ok(Self { file: Some(file), partial: Some(partial), written: 0 })
     }
 
     /// Gives the file its name; tells whether there is one.

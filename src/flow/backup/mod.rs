@@ -159,7 +159,6 @@ impl fmt::Display for BackupError {
             Self::Newer(path, what) => {
                 write!(out, "{} was made by a newer Pillarbox ({what}); restore it with that version", path.display())
             }
-            Self::Chain(why) => out.write_str(why),
             Self::NoBase(what) => write!(
                 out,
                 "there is no backup `{what}` to build on that this store remembers; make a full one, without --since"
@@ -169,7 +168,7 @@ impl fmt::Display for BackupError {
                 "{} is not empty; restore into another folder, or with --force, which moves what is there aside",
                 path.display()
             ),
-            Self::Key(why) | Self::Refused(why) => out.write_str(why),
+            Self::Chain(why) | Self::Key(why) | Self::Refused(why) => out.write_str(why),
             Self::Read(error) => error.fmt(out),
             Self::Write(error) => error.fmt(out),
             Self::Open(error) => error.fmt(out),

@@ -204,8 +204,10 @@ impl Ground {
         header: &Header,
         owner: Option<(u32, u32)>,
     ) -> Result<PathBuf, BackupError> {
-        let name = |count: u32| format!("{ASIDE}-{}{}", header.id, ".1".repeat(usize::try_from(count).unwrap_or(0)));
-        let aside = (0..).map(|count| self.data.join(name(count))).find(|path| !path.exists()).unwrap_or_default();
+        let name = |count: u32| format!("{ASIDE}-{}-{count}", header.id);
+        let free = |path: &PathBuf| !path.exists();
+        let aside = (0..100).map(|count| self.data.join(name(count))).find(free);
+        let aside = aside.ok_or_else(|| BackupError::Occupied(self.data.clone()))?;
         DirBuilder::new().mode(0o700).create(&aside).at(&aside)?;
         if let Some((user, group)) = owner {
             chown(&aside, Some(user), Some(group)).at(&aside)?;

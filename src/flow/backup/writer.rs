@@ -1,6 +1,7 @@
 //! A backup file on its way out: frames in, hashed, compressed, encrypted.
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use ring::digest::{Context, SHA256};
 
@@ -68,6 +69,6 @@ impl<W: Write> Writer<W> {
             frame::write(&mut self.out, Kind::End, &serde_json::to_vec(&ending)?)?;
             self.out.finish()
         };
-        Ok((write().map_err(|error| BackupError::Target(Default::default(), error))?, ending))
+        Ok((write().map_err(|error| BackupError::Target(PathBuf::new(), error))?, ending))
     }
 }
