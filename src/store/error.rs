@@ -92,6 +92,9 @@ pub enum OpenError {
     ForeignJournal(PathBuf),
     /// A restore into the folder is under way or was cut off.
     HalfRestored(PathBuf),
+    /// The journal is missing, empty or unreadable, and the store was not closed cleanly, so that
+    /// acknowledged mail may be in the journal alone.
+    JournalMissing(PathBuf),
     /// The disk failed or the file is damaged.
     Storage(String),
 }
@@ -119,6 +122,12 @@ impl fmt::Display for OpenError {
                  {} to begin with an empty store",
                 path.display(),
                 path.join(super::load::RESTORING).display()
+            ),
+            Self::JournalMissing(path) => write!(
+                out,
+                "mail.journal in {} is missing or can't be read, and mail of the last minutes may be in it alone; \
+                 put the file back, or run `pillarbox check-store --repair` to go on without that mail",
+                path.display()
             ),
             Self::Storage(what) => write!(out, "the store can't be read ({what}); check the disk or restore a backup"),
         }

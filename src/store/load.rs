@@ -2,7 +2,7 @@
 //!
 //! Rows are written as they come, in transactions of bounded size; until [`Load::finish`] returns the
 //! site must not be taken for a store's. The new store keeps the identity of the old one and gets a
-//! new journal.
+//! new journal when it is opened.
 //!
 //! What the old store did after the dump is lost, but clients may remember it. So that no number
 //! ever means two things to them, [`Load::finish`] leaves a gap: uids and UIDVALIDITY go on
@@ -18,16 +18,14 @@ use redb::{Database, Durability, Key, ReadableTable, TableDefinition, TypeName, 
 use crate::mail::date::Timestamp;
 use crate::mail::mailbox::ModSeq;
 
-use super::backend::IndexBackend;
-use super::disk::Disk;
+use super::backend::{Guard, IndexBackend};
 use super::dump::Row;
 use super::error::{OpenError, ReadError, Trouble};
-use super::journal::Journal;
 use super::reader::Reader;
 use super::record::{MailboxRecord, Record};
 use super::site::Site;
 use super::table::{STATE, Tables, Visitor, load, visit};
-use super::{INDEX_FILE, JOURNAL_FILE, SCHEMA, upgrade};
+use super::{INDEX_FILE, SCHEMA, upgrade};
 
 /// The folder, in the data folder, of a store that is being restored.
 pub const RESTORING: &str = ".restoring";
@@ -88,7 +86,7 @@ impl Reader {
 pub struct Load {
     index: Database,
     site: Arc<dyn Site>,
-    disk: Arc<dyn Disk>,
+    guard: Arc<Guard>,
     /// `None` between two transactions.
     transaction: Option<WriteTransaction>,
     unsettled: usize,
@@ -108,10 +106,11 @@ impl Load {
     /// There is one, or the disk fails.
     pub fn begin(site: Arc<dyn Site>) -> Result<Self, OpenError> {
         let disk = site.create(INDEX_FILE).map_err(Trouble::from)?;
-        let backend = IndexBackend(disk.clone());
+        let guard = Arc::new(Guard::open(disk).map_err(Trouble::from)?);
+        let backend = IndexBackend(guard.clone());
         let index = Database::builder().set_cache_size(CACHE_BYTES).create_with_backend(backend);
         let index = index.map_err(Trouble::from)?;
-        Ok(Self { index, site, disk, transaction: None, unsettled: 0, unsynced: 0 })
+        Ok(Self { index, site, guard, transaction: None, unsettled: 0, unsynced: 0 })
     }
 
     /// Puts those of `rows` in that are of the table `name`, which has the place `number`.
@@ -152,27 +151,24 @@ impl Load {
         Ok(transaction.commit()?)
     }
 
-    /// Makes a store of the rows that came: upgrades an older schema, leaves the gap, writes a
-    /// journal of `ring` bytes, and makes it all durable.
+    /// Makes a store of the rows that came: upgrades an older schema, leaves the gap, and makes it all
+    /// durable. It is as a store that was closed: the next opening makes its journal.
     ///
     /// # Errors
     /// The disk's; or the rows are no store.
-    pub fn finish(mut self, ring: u64) -> Result<(), OpenError> {
+    pub fn finish(mut self) -> Result<(), OpenError> {
         self.settle()?;
         if !self.has_schema()? {
             return Err(Trouble::damaged("the backup holds no store").into());
         }
-        let identity = upgrade::prepare(&self.index)?;
+        upgrade::prepare(&self.index)?;
         let mut transaction = self.index.begin_write().map_err(Trouble::from)?;
         leap(&transaction, self.site.now())?;
         transaction.set_durability(Durability::Immediate).map_err(Trouble::from)?;
         transaction.set_quick_repair(true);
+        self.guard.set_complete(true);
         transaction.commit().map_err(Trouble::from)?;
-        self.index.close().map_err(Trouble::from)?;
-        self.disk.sync().map_err(Trouble::from)?;
-        let journal = self.site.create(JOURNAL_FILE).map_err(Trouble::from)?;
-        Journal::open(journal, identity, ring).map_err(Trouble::from)?;
-        Ok(())
+        Ok(self.index.close().map_err(Trouble::from)?)
     }
 
     /// Tells whether the row of the schema came; without it the rows would look like a new store.

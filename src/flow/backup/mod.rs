@@ -33,7 +33,7 @@ mod writer; //  a backup file on its way out
 pub use crate::store::proof::Findings;
 pub use chain::verify;
 pub use files::{Files, gather};
-pub use frame::{Kind, Sink, Wire, receive};
+pub use frame::{Kind, Sink, Take, Wire, receive};
 pub use job::Job;
 pub use lock::{Keys, Lock, LockKind, PASSPHRASE_MIN, identities, recipients};
 pub use make::{Make, Plan, Report};

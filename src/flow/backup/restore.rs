@@ -97,7 +97,7 @@ fn fill(
     let mut files = Unpack::new(folder);
     let mut goal = Goal { load: Some(&mut load), files: Some(&mut files) };
     let findings = chain.walk(keys, &mut goal, read, watch)?;
-    load.finish(config.journal_bytes.into())?;
+    load.finish()?;
     let header = chain.last();
     // As any start would: what does not open here is not moved into place.
     let store = Store::open(folder, &config)?;
