@@ -341,7 +341,7 @@ mod tests {
         let given: Vec<(u8, &[u8], &[u8])> =
             vec![(0, b"schema", b"\x02"), (3, b"", b""), (9, b"k", &long), (9, b"l", b"v"), (9, b"m", &long[..60_000])];
         let batches = batch(&given);
-        assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [7 + 7 + 7 + 7, BATCH_BYTES + 8, 9 + 60_008]);
+        assert_eq!(batches.iter().map(Vec::len).collect::<Vec<_>>(), [14 + 7, BATCH_BYTES + 8, 9 + 60_008]);
         let found: Vec<Row<'_>> = batches.iter().flat_map(|batch| rows(batch)).map(Option::unwrap).collect();
         let given: Vec<Row<'_>> = given.into_iter().map(|(table, key, value)| Row { table, key, value }).collect();
         assert_eq!(found, given);

@@ -166,8 +166,8 @@ impl Load {
         leap(&transaction, self.site.now())?;
         transaction.set_durability(Durability::Immediate).map_err(Trouble::from)?;
         transaction.set_quick_repair(true);
-        self.guard.set_complete(true);
         transaction.commit().map_err(Trouble::from)?;
+        self.guard.set_complete(true);
         Ok(self.index.close().map_err(Trouble::from)?)
     }
 

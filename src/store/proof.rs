@@ -258,7 +258,11 @@ mod tests {
             if last && *name == "blob" {
                 proof.list(&row);
             }
-            if *name == "msg" { proof.see(name, &row) } else { proof.see_body(name, &row) }
+            match (*name, last) {
+                ("msg", true) => proof.see(name, &row),
+                ("msg", false) => {}
+                _ => proof.see_body(name, &row),
+            }
         }
         proof.end_of_dump();
     }
