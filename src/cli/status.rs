@@ -64,10 +64,18 @@ fn write(out: &mut impl Write, status: &Status) -> io::Result<()> {
         ("Checkpoint", checkpoint),
         ("Written", format!("{} since start, {per_message}", show::bytes(written))),
         ("Syncs", store.syncs.to_string()),
+        ("Last backup", last_backup(status)),
     ] {
         writeln!(out, "{name:<12}{value}")?;
     }
     Ok(())
+}
+
+fn last_backup(status: &Status) -> String {
+    let Some(made) = &status.last_backup else { return "none".to_owned() };
+    let kind = if made.base.is_none() { "full" } else { "incremental" };
+    let at = ZonedTime::utc(Timestamp(made.at)).to_rfc5322();
+    format!("{at} ({kind}, {}, {})", show::bytes(made.bytes), made.id)
 }
 
 /// A stretch of time in its two largest units.
@@ -85,6 +93,7 @@ fn duration(secs: u64) -> String {
 mod tests {
     use super::*;
     use crate::daemon::control::ListenerStatus;
+    use crate::flow::backup::Made;
     use crate::store::Figures;
 
     #[test]
@@ -106,6 +115,7 @@ mod tests {
                 last_checkpoint: Some(0),
                 ..Figures::default()
             },
+            last_backup: Some(Made { id: "3f2a91c0d417".into(), bytes: 2048, ..Made::default() }),
         };
         let mut out = Vec::new();
         write(&mut out, &status).unwrap();
@@ -114,6 +124,8 @@ mod tests {
         assert!(text.contains("imaps    0.0.0.0:993  3\n"), "{text}");
         assert!(text.contains("10 KiB since start, 5 KiB for each of 2 messages"), "{text}");
         assert!(text.contains("Thu, 1 Jan 1970 00:00:00 +0000 (1 since start)"), "{text}");
+        let backup = "Last backup Thu, 1 Jan 1970 00:00:00 +0000 (full, 2 KiB, 3f2a91c0d417)\n";
+        assert!(text.contains(backup), "{text}");
     }
 
     #[test]

@@ -19,14 +19,17 @@ pub mod blob; //    bodies: spool, compressed blocks, packed pieces
 mod change; //      what the journal holds, and how it is done to the tables
 mod directory; //   reads: who is who, and where an address leads
 pub mod disk; //    a file as the store sees it, so that tests can fail it
+pub mod dump; //    all rows as they are, for backups
 mod engine; //      index and journal together: opening, replaying, making durable
 mod error; //       what goes wrong
 pub mod journal; // the ring file that makes a 250 durable
 mod learned; //     the spam filter's learned state
+pub mod load; //    a store made of a dump's rows
 mod mailbox; //     plans: mailboxes
 mod message; //     plans: messages
 mod notify; //      wakes sessions when something changed
 mod opening; //     which of the two files must be there, and what becomes of one that is of no use
+pub mod proof; //   is a dump complete?
 mod queue; //       queued mail: plans, changes, reads
 mod reader; //      reads: mailboxes and messages
 mod record; //      the tables' values
@@ -208,6 +211,9 @@ impl Store {
     pub fn open(folder: &Path, config: &StoreConfig) -> Result<Self, OpenError> {
         let storage = |error: std::io::Error| OpenError::Storage(format!("{}: {error}", folder.display()));
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(storage)?;
+        if load::is_half_restored(folder) {
+            return Err(OpenError::HalfRestored(folder.to_owned()));
+        }
         Self::open_on(Arc::new(FolderSite::new(folder)), config)
     }
 
