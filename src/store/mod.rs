@@ -69,7 +69,7 @@ use crate::mail::structure::Structure;
 use disk::Counters;
 use engine::Shared;
 use message::Incoming;
-use opening::Need;
+use opening::{Need, Opening};
 use shelf::Pieces;
 use site::{FolderSite, Site};
 use table::Tables;
@@ -219,7 +219,7 @@ impl Store {
 
     /// Opens the store at any site, such as a simulated one.
     pub fn open_on(site: Arc<dyn Site>, config: &StoreConfig) -> Result<Self, OpenError> {
-        opening::open(site, config, Need::Journal)
+        Opening::new(site, config, Need::Journal).store()
     }
 
     /// Opens the store with as much of its journal as can be read, if anything: what else was
@@ -227,7 +227,7 @@ impl Store {
     /// [`OpenError::JournalMissing`], [`OpenError::JournalDamaged`] or [`OpenError::ForeignJournal`]
     /// and can't put the file back. A journal that is of no use stays as `mail.journal.aside`.
     pub fn open_without_journal(site: Arc<dyn Site>, config: &StoreConfig) -> Result<Self, OpenError> {
-        opening::open(site, config, Need::IndexAlone)
+        Opening::new(site, config, Need::IndexAlone).store()
     }
 
     /// Sends a command that is one plan.
