@@ -258,6 +258,14 @@ impl Store {
         }
     }
 
+    /// Resolves when the writer has nothing left to stage or to sweep. Commands that come meanwhile
+    /// are done first.
+    pub fn settled(&self) -> Pending<()> {
+        let (sender, receiver) = oneshot::channel();
+        drop(self.commands.send(Command::Settle(sender)));
+        Pending(receiver)
+    }
+
     /// Writes a checkpoint and closes. Later calls on other clones answer `Closed`.
     pub fn close(&self) -> Result<(), WriteError> {
         let (reply, closed) = mpsc::sync_channel(1);

@@ -71,6 +71,8 @@ pub(super) enum Command {
     Keep(Box<Keep>),
     /// Look whether the disk still works.
     Look,
+    /// Say so when nothing is left to stage or to sweep.
+    Settle(oneshot::Sender<Result<(), WriteError>>),
     /// Close, and say so.
     Close(SyncSender<Result<(), WriteError>>),
 }
@@ -189,6 +191,7 @@ impl Command {
             Self::Plan(job) => drop(job(Err(error))),
             Self::Keep(keep) => keep.refuse(error),
             Self::Look => {}
+            Self::Settle(sender) => tell(sender, Err(error)),
             Self::Close(reply) => drop(reply.send(Err(error))),
         }
     }
@@ -205,6 +208,8 @@ pub(super) struct Writer {
     staging: VecDeque<Box<Keep>>,
     sweep_due: bool,
     swept: u32,
+    /// Who waits until nothing is left to stage or to sweep.
+    settling: Vec<oneshot::Sender<Result<(), WriteError>>>,
 }
 
 /// A group while it gathers.
@@ -242,9 +247,9 @@ impl Group {
 impl Writer {
     /// A writer for an open store.
     pub(super) fn new(shared: Arc<Shared>, commands: Receiver<Command>, engine: Engine, sweep_due: bool) -> Self {
-        let staging = VecDeque::new();
+        let (staging, settling) = (VecDeque::new(), Vec::new());
         let engine = Some(engine);
-        Self { shared, commands, engine, reopen_at: Instant::now(), staging, sweep_due, swept: 0 }
+        Self { shared, commands, engine, reopen_at: Instant::now(), staging, sweep_due, swept: 0, settling }
     }
 
     /// Works until the store is closed or nobody can send commands any more.
@@ -260,6 +265,7 @@ impl Writer {
                     Err(TryRecvError::Disconnected) => break,
                 }
             } else {
+                self.settling.drain(..).for_each(|sender| tell(sender, Ok(())));
                 match self.commands.recv() {
                     Ok(command) => Some(command),
                     Err(_) => break,
@@ -353,6 +359,7 @@ impl Writer {
                     }
                 }
                 Command::Look => {}
+                Command::Settle(sender) => self.settling.push(sender),
                 Command::Close(reply) => {
                     *close = Some(reply);
                     break;
