@@ -1,0 +1,3 @@
+//! placeholder
+pub fn main(_: &[&str]) {}
+pub fn child(_: &[&str]) {}
