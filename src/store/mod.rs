@@ -27,6 +27,8 @@ mod message; //     plans: messages
 mod notify; //      wakes sessions when something changed
 mod reader; //      reads: mailboxes and messages
 mod record; //      the tables' values
+pub mod salvage; // mail out of a ruined file
+mod seal; //        a value's checksum, bound to its key
 mod shelf; //       bodies in the tables
 pub mod site; //    where a store lives: files by name, room, clock
 mod space; //       is there room for more mail?
@@ -205,7 +207,8 @@ impl Store {
 
     /// Opens the store at any site, such as a simulated one.
     pub fn open_on(site: Arc<dyn Site>, config: &StoreConfig) -> Result<Self, OpenError> {
-        let storage = |error: std::io::Error| OpenError::Storage(format!("{}: {error}", site.path().display()));
+        let folder = site.path().to_owned();
+        let storage = |error: std::io::Error| OpenError::Storage(format!("{}: {error}", folder.display()));
         let written: [Arc<Counters>; 2] = Default::default();
         let file = |name, counters: &Arc<Counters>| -> std::io::Result<Arc<dyn Disk>> {
             let disk = site.open(name)?.map_or_else(|| site.create(name), Ok)?;
@@ -214,10 +217,10 @@ impl Store {
         let [counted_index, counted_journal] = &written;
         let index = file(INDEX_FILE, counted_index).map_err(storage)?;
         if !index.try_lock().map_err(storage)? {
-            return Err(OpenError::InUse(site.path().to_owned()));
+            return Err(OpenError::InUse(folder.clone()));
         }
         let journal = file(JOURNAL_FILE, counted_journal).map_err(storage)?;
-        let shared = Arc::new(Shared::new(site.clone(), [index, journal], written.clone(), config.clone()));
+        let shared = Arc::new(Shared::new(site, [index, journal], written.clone(), config.clone()));
         let opened = Engine::open(&shared).and_then(|(engine, sweep_due)| {
             let (commands, waiting) = mpsc::channel();
             let writer = Writer::new(shared.clone(), waiting, engine, sweep_due);

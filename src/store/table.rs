@@ -11,6 +11,7 @@ use crate::mail::message::UidSet;
 
 use super::error::Trouble;
 use super::record::{AccountRecord, MailboxRecord, MessageRecord, Progress, Record};
+use super::seal::RowKey;
 
 /// The row of STATE that holds the [`Progress`].
 pub(super) const PROGRESS: &str = "progress";
@@ -95,9 +96,9 @@ tables! {
     vanish VANISH: (u32, u64) => &'static [u8];
     /// Body to `BlobRecord`.
     blob BLOB: u64 => &'static [u8];
-    /// Body to the postcard of its `Structure`: beside the body and not the message, because copies
-    /// share it and numbers that only rise fill the pages.
-    env ENV: u64 => &'static [u8];
+    /// Body to [`super::record::StructureRecord`]: beside the body and not the message, because
+    /// copies share it and numbers that only rise fill the pages.
+    structure STRUCTURE: u64 => &'static [u8];
     /// (body, index) to a piece with its header.
     piece PIECE: (u64, u32) => &'static [u8];
     /// Body to its last piece, where that is small (see `shelf`).
@@ -119,11 +120,14 @@ pub(super) const SWEEP_STAGED: u8 = 2;
 const PIECES_AT_ONCE: u32 = 64;
 
 /// Reads one record.
-pub(super) fn load<R: Record, K: Key + 'static>(
+pub(super) fn load<'k, R: Record, K: Key + 'static>(
     table: &impl ReadableTable<K, &'static [u8]>,
-    key: K::SelfType<'_>,
-) -> Result<Option<R>, Trouble> {
-    table.get(key)?.map(|value| R::decode(value.value())).transpose()
+    key: K::SelfType<'k>,
+) -> Result<Option<R>, Trouble>
+where
+    K::SelfType<'k>: RowKey,
+{
+    table.get(key)?.map(|value| R::decode(key, value.value())).transpose()
 }
 
 /// Calls `visit` for every message of `uids`, ascending, while it says true.
@@ -136,7 +140,7 @@ pub(super) fn each_message(
     for (first, last) in uids.ranges() {
         for row in table.range((mailbox, first.get())..=(mailbox, last.get()))? {
             let (key, value) = row?;
-            if !visit(key.value().1, MessageRecord::decode(value.value())?) {
+            if !visit(key.value().1, MessageRecord::decode(key.value(), value.value())?) {
                 return Ok(());
             }
         }
@@ -152,7 +156,7 @@ impl Tables<'_> {
 
     /// Writes an account.
     pub(super) fn save_account(&mut self, id: u32, record: &AccountRecord) -> Result<(), Trouble> {
-        self.account()?.insert(id, record.encode()?.as_slice())?;
+        self.account()?.insert(id, record.encode(id)?.as_slice())?;
         Ok(())
     }
 
@@ -163,7 +167,7 @@ impl Tables<'_> {
 
     /// Writes a mailbox.
     pub(super) fn save_mailbox(&mut self, id: u32, record: &MailboxRecord) -> Result<(), Trouble> {
-        self.mbox()?.insert(id, record.encode()?.as_slice())?;
+        self.mbox()?.insert(id, record.encode(id)?.as_slice())?;
         Ok(())
     }
 
@@ -182,7 +186,7 @@ impl Tables<'_> {
         for (first, last) in uids.ranges().get(skip..).unwrap_or_default() {
             for row in table.range((mailbox, first.get().max(from))..=(mailbox, last.get()))? {
                 let (key, value) = row?;
-                found.push((key.value().1, MessageRecord::decode(value.value())?));
+                found.push((key.value().1, MessageRecord::decode(key.value(), value.value())?));
                 if found.len() >= max {
                     return Ok(found);
                 }
@@ -207,7 +211,7 @@ impl Tables<'_> {
 
     /// Writes the progress. The last thing in a transaction.
     pub(super) fn finish(mut self) -> Result<(), Trouble> {
-        let progress = self.progress.encode()?;
+        let progress = self.progress.encode(PROGRESS)?;
         self.state()?.insert(PROGRESS, progress.as_slice())?;
         Ok(())
     }
