@@ -64,7 +64,7 @@ use message::Incoming;
 use shelf::Pieces;
 use site::{FolderSite, Site};
 use table::Tables;
-use writer::{Command, Keep, Target, Writer, job};
+use writer::{Command, Hold, Keep, Target, Writer, job};
 
 /// The store. Cheap to clone. [`Store::close`] closes it; when the last clone goes without that,
 /// the writer closes it by itself, and nobody learns how that went.
@@ -257,7 +257,7 @@ impl Store {
     /// Sends new messages.
     fn keep(&self, messages: Vec<NewMessage>, target: Target) {
         match messages.into_iter().map(Incoming::new).collect() {
-            Ok(messages) => drop(self.commands.send(Command::Keep(Box::new(Keep { messages, target })))),
+            Ok(messages) => drop(self.commands.send(Command::Keep(Box::new(Keep { messages, target, hold: Hold::New })))),
             Err(error) => target.refuse(error),
         }
     }

@@ -1,9 +1,10 @@
 //! What is counted: bytes at the file layer and at the block device, syncs, memory, processor time.
 //!
-//! The file layer is the kernel's account of the whole process (`/proc/self/io`), so it is the same
-//! for all stores: `wchar` is what was passed to `write`, `write_bytes` which pages of files that
-//! made dirty (a page written twice before it goes out counts once; the file system's own journal
-//! and tables do not count). The device's counts (`stat` in `/sys`) have those as well.
+//! At the file layer these are the bytes that the whole process passed to `write` and its like, by
+//! the kernel's account (`wchar` of `/proc/self/io`), so the same for all stores: what goes to
+//! temporary files counts, what the file system writes of its own does not. (`write_bytes` there is
+//! of no use: it counts whole folios of the page cache, which may be hundreds of KiB for a block.)
+//! The device's counts are exact (`stat` in `/sys`).
 
 #![allow(unsafe_code, reason = "standing in for fsync and fdatasync, which SQLite calls from C")]
 
@@ -42,8 +43,6 @@ fn answer(done: rustix::io::Result<()>) -> c_int {
 pub struct Counts {
     /// Bytes passed to `write` and its like.
     pub asked: u64,
-    /// Bytes of file pages made dirty.
-    pub pages: u64,
     /// Bytes written at the device.
     pub device: u64,
     /// Calls of `fsync` and `fdatasync`.
@@ -58,7 +57,6 @@ impl Counts {
     /// Takes the counts, after everything in `folder`'s file system has gone to its device.
     pub fn take(folder: &Path, device: Option<&str>) -> Self {
         let io = std::fs::read_to_string("/proc/self/io").unwrap();
-        let of = |name: &str| field(&io, name);
         let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
         // After the name, which may have spaces: fields 14 and 15 of the whole line, in 1/100 s.
         let ticks = stat.rsplit(") ").next().unwrap().split(' ').skip(11).take(2);
@@ -67,14 +65,13 @@ impl Counts {
         // The kernel's own syncfs is none of the stores' calls, and its flush is one for all.
         rustix::fs::syncfs(File::open(folder).unwrap()).unwrap();
         let (device, flushes) = device.map_or((0, 0), at_device);
-        Self { asked: of("wchar: "), pages: of("write_bytes: "), device, syncs, flushes, cpu_ms }
+        Self { asked: field(&io, "wchar: "), device, syncs, flushes, cpu_ms }
     }
 
     /// What came since `before`.
     pub fn since(self, before: Self) -> Self {
         Self {
             asked: self.asked - before.asked,
-            pages: self.pages - before.pages,
             device: self.device - before.device,
             syncs: self.syncs - before.syncs,
             flushes: self.flushes - before.flushes,

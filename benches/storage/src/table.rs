@@ -36,7 +36,7 @@ pub fn machine(folder: &Path, device: Option<&str>) -> String {
         .max_by_key(|fields| fields[1].len());
     let file_system = mount.map_or("?", |fields| fields[2]);
     let counted = device.map_or_else(
-        || "at the file layer: file pages made dirty (`write_bytes` of /proc/self/io)".to_owned(),
+        || "at the file layer: what was passed to `write` (`wchar` of /proc/self/io)".to_owned(),
         |device| format!("at the block device {device}, file-system journal included"),
     );
     format!(
@@ -71,7 +71,7 @@ fn work(task: &Task) -> String {
 pub fn row(task: &Task, outcome: &Outcome) -> String {
     let counts = outcome.counts;
     let letters = outcome.letters;
-    let written = if task.device.is_some() { counts.device } else { counts.pages };
+    let written = if task.device.is_some() { counts.device } else { counts.asked };
     let per = |sum: u64, of: u64| if of == 0 { "–".to_owned() } else { format!("{:.2}", sum as f64 / of as f64) };
     let each = |sum: u64| sum / letters.max(1);
     format!(
