@@ -257,7 +257,9 @@ impl Store {
     /// Sends new messages.
     fn keep(&self, messages: Vec<NewMessage>, target: Target) {
         match messages.into_iter().map(Incoming::new).collect() {
-            Ok(messages) => drop(self.commands.send(Command::Keep(Box::new(Keep { messages, target, hold: Hold::New })))),
+            Ok(messages) => {
+                drop(self.commands.send(Command::Keep(Box::new(Keep { messages, target, hold: Hold::New }))))
+            }
             Err(error) => target.refuse(error),
         }
     }

@@ -323,8 +323,7 @@ impl Writer {
                 return Err(trouble);
             }
         };
-        let mut group =
-            Group { payload: vec![PAYLOAD_VERSION], first: 0, last: engine.seq, messages: 0 };
+        let mut group = Group { payload: vec![PAYLOAD_VERSION], first: 0, last: engine.seq, messages: 0 };
         let mut next = Some(first);
         let mut taken = 0;
         while let Some(command) = next.take() {

@@ -12,18 +12,15 @@ use super::{Incoming, Keep};
 use crate::store::message::{INLINE_MAX, Pieces};
 
 /// Groups and steps that go by while a message is ready to go: with the syncs of a card (10 to 30 ms)
-/// it waits for a quarter of a second at most.
-const ROUNDS_MAX: u32 = 8;
+/// it waits for a third of a second at most.
+const ROUNDS_MAX: u32 = 12;
 
-/// Bytes of ready bodies that are worth a checkpoint of their own: it is a tenth of them.
-const BODIES_MAX: u64 = 2 << 20;
+/// Bytes of ready bodies that are worth a checkpoint of their own: it is a tenth of them or less.
+const BODIES_MAX: u64 = 4 << 20;
 
-/// Bodies from this size on wait where several senders are at work or others wait already. Smaller
-/// ones share a block of the journal with others and are answered at once.
+/// Bodies from this size on wait where others are at work or wait already. Smaller ones share a
+/// block of the journal with others and are answered at once.
 const WAIT_MIN: u64 = 8 << 10;
-
-/// The place in a group from which on several senders are at work.
-const CROWD: usize = 2;
 
 /// How far a message is on the way around the journal.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,7 +48,7 @@ impl Held {
     /// Tells whether a message has to wait that has `taken` commands before it in its group.
     /// `checkpoint` is what a checkpoint costs, in bytes.
     pub(super) fn takes(&self, keep: &Keep, taken: usize, checkpoint: u64) -> bool {
-        let crowd = taken >= CROWD || !self.keeps.is_empty();
+        let crowd = taken > 0 || !self.keeps.is_empty();
         keep.hold == Hold::New && (keep.outweighs(checkpoint) || crowd && keep.bytes() >= WAIT_MIN)
     }
 

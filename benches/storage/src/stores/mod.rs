@@ -13,6 +13,8 @@ mod ours;
 mod redb;
 mod sqlite;
 
+pub use ours::Ours;
+
 /// Every message's row, as the three databases keep it: flags, change, dates, size, body.
 const ROW: usize = 40;
 

@@ -43,6 +43,33 @@ impl Ours {
     }
 }
 
+impl Ours {
+    /// Reads the flags of every message, as SELECT and FETCH 1:* FLAGS do; gives how many there are.
+    pub fn read_flags(&self) -> u32 {
+        let reader = self.store.reader().unwrap();
+        let rows = reader.messages(self.inbox, Uid::MIN, Uid::new(u32::MAX).unwrap()).unwrap();
+        let seen = rows.fold([0, 0], |mut counts, row| {
+            counts[usize::from(row.unwrap().flags.system.contains(SystemFlags::SEEN))] += 1;
+            counts
+        });
+        seen.iter().sum()
+    }
+
+    /// Reads the body of one of the last messages that has at least so many bytes.
+    pub fn read_body(&self, messages: u32, least: u32) {
+        let reader = self.store.reader().unwrap();
+        let uids = (1..=messages).rev().filter_map(Uid::new);
+        let mut found = uids.filter_map(|uid| reader.message(self.inbox, uid).unwrap());
+        let message = found.find(|message| message.size >= least).unwrap();
+        let mut body = self.store.body(message.blob).unwrap();
+        let mut read = 0;
+        while let length @ 1.. = body.read(read, 64 << 10).unwrap().len() as u64 {
+            read += length;
+        }
+        assert_eq!(read, body.len());
+    }
+}
+
 impl MailStore for Ours {
     fn deliver(&self, letter: &Letter) -> u64 {
         let mut spool = self.store.spool().unwrap();
