@@ -73,7 +73,7 @@ use opening::{Need, Opening};
 use shelf::Pieces;
 use site::{FolderSite, Site};
 use table::Tables;
-use writer::{Command, Keep, Target, job};
+use writer::{Command, Hold, Keep, Target, job};
 
 /// The store. Cheap to clone. [`Store::close`] closes it; when the last clone goes without that,
 /// the writer closes it by itself, and nobody learns how that went.
@@ -253,7 +253,9 @@ impl Store {
     /// Sends new messages.
     fn keep(&self, messages: Vec<NewMessage>, target: Target) {
         match messages.into_iter().map(Incoming::new).collect() {
-            Ok(messages) => drop(self.commands.send(Command::Keep(Box::new(Keep { messages, target })))),
+            Ok(messages) => {
+                drop(self.commands.send(Command::Keep(Box::new(Keep { messages, target, hold: Hold::New }))))
+            }
             Err(error) => target.refuse(error),
         }
     }
