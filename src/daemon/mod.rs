@@ -34,6 +34,7 @@ use crate::store::{Store, StoreConfig};
 
 pub mod context; //    what every connection's task shares
 pub mod control; //    the socket on which commands speak to a running server
+pub mod ground; //     what the data folder stands on
 pub mod health; //     memory and threads, for `status`
 pub mod listen; //     the seven services: accepting and turning away
 pub mod log; //        the log
@@ -45,6 +46,7 @@ pub mod serve_pop3; // POP3 connections
 
 use context::{Context, Roll};
 use control::{Control, ListenerStatus, Status, StatusSource};
+use ground::GroundError;
 use listen::{Bound, ListenConfig, OpenError, Service};
 use log::LogHandle;
 use login::Doorway;
@@ -71,6 +73,8 @@ const OTHER_FILES: u64 = 64;
 pub enum DaemonError {
     /// A folder cannot be made or used.
     Folder(PathBuf, io::Error),
+    /// The data folder is no place for mail.
+    Ground(GroundError),
     /// A service cannot listen.
     Open(OpenError),
     /// Rights cannot be given up.
@@ -87,6 +91,7 @@ impl fmt::Display for DaemonError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Folder(path, error) => write!(formatter, "the folder {} cannot be used: {error}", path.display()),
+            Self::Ground(error) => error.fmt(formatter),
             Self::Open(error) => error.fmt(formatter),
             Self::Rights(error) => error.fmt(formatter),
             Self::Tls(error) => error.fmt(formatter),
@@ -195,13 +200,23 @@ pub fn prepare(setup: Setup) -> Result<Prepared, DaemonError> {
     Ok(Prepared { setup, bound, tls })
 }
 
-/// Looks whether [`prepare`] would succeed now, and leaves everything as it is. Ports of a server that
+/// Looks whether the data folder is on a disk that keeps what is written, and on the one that is
+/// meant. Call it before [`prepare`] where mail is to last.
+///
+/// # Errors
+/// The reason to refuse.
+pub fn check_ground(setup: &Setup) -> Result<(), DaemonError> {
+    ground::check(&setup.data, &setup.store).map_err(DaemonError::Ground)
+}
+
+/// Looks whether [`check_ground`] and [`prepare`] would succeed now, and leaves everything as it is. Ports of a server that
 /// runs on the same data folder count as free.
 ///
 /// # Errors
 /// What `prepare` would stumble over.
 pub fn rehearse(setup: &Setup) -> Result<(), DaemonError> {
     rights::user_to_become(setup.user.as_deref(), setup.allow_root).map_err(DaemonError::Rights)?;
+    check_ground(setup)?;
     if setup.tls.key.is_some() {
         TlsServer::new(&setup.tls, &setup.tls_folder()).map_err(DaemonError::Tls)?;
     }

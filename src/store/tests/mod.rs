@@ -1,8 +1,11 @@
 //! The store as a whole: each test drives the facade and looks at what is left after a kill.
 
 mod accounts; //  accounts, aliases, domains, logins
+mod clock; //     a clock that jumps
 mod delivery; //  messages: deliver, append, flag, copy, move, expunge, quotas
 mod failure; //   kills, power cuts, failing and full disks
+mod faults; //    disks that fill, fail, turn read-only, at every operation
+mod faulty; //    a medium that goes wrong
 mod learned; //   the spam filter's learned state
 mod mailboxes; // create, rename, delete, subscribe
 mod medium; //    the two files: cut while they are made, failed syncs, flipped bits, a missing journal
@@ -35,7 +38,7 @@ pub(in crate::store) struct Rig {
 }
 
 pub(in crate::store) fn config() -> StoreConfig {
-    StoreConfig { cache_bytes: 1 << 20, journal_bytes: 1 << 20, reserve_bytes: 0 }
+    StoreConfig { cache_bytes: 1 << 20, journal_bytes: 1 << 20, reserve_bytes: 0, ..StoreConfig::default() }
 }
 
 impl Rig {
