@@ -5,6 +5,7 @@
 //! that fails or is killed leaves no store behind, the server does not start on what is half there, and
 //! the next restore begins anew.
 
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, chown};
@@ -165,14 +166,7 @@ impl Ground {
         if config.exists() {
             restored.config = Some(put_config(&config, place)?);
         }
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.folder).at(&self.folder)? {
-            let name = entry.at(&self.folder)?.file_name();
-            if name != INDEX {
-                names.push(name);
-            }
-        }
-        names.sort();
+        let names = self.names()?;
         let moving = self.folder.join(MOVING);
         let mut list = File::create(&moving).at(&moving)?;
         for name in &names {
@@ -195,6 +189,23 @@ impl Ground {
             sync(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
         }
         Ok(restored)
+    }
+
+    /// The names of what is to be moved, without the index. What would come over something that
+    /// stays, which only a config is, is given another name.
+    fn names(&self) -> Result<Vec<OsString>, BackupError> {
+        let mut names = Vec::new();
+        let entries = fs::read_dir(&self.folder).at(&self.folder)?.collect::<io::Result<Vec<_>>>().at(&self.folder)?;
+        for entry in entries.into_iter().filter(|entry| entry.file_name() != INDEX) {
+            let mut name = entry.file_name();
+            while self.data.join(&name).exists() {
+                name.push(".restored");
+            }
+            fs::rename(entry.path(), self.folder.join(&name)).at(&self.folder)?;
+            names.push(name);
+        }
+        names.sort();
+        Ok(names)
     }
 
     /// Moves what was there into a folder of its own, the store's index first.
