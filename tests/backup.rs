@@ -431,6 +431,20 @@ fn a_restore_that_is_killed_leaves_no_store_and_the_next_one_works() {
         fs::remove_dir_all(&data).unwrap();
     }
     assert!(cut > 0, "{cut} cut, {whole} whole");
+
+    // Killed while things are moved into place: the index, which comes last, is not there yet.
+    fs::write(desk.path("data/some-file"), "some").unwrap();
+    desk.backup("data", "more.age", &[]);
+    desk.restore(&["more.age"], "new");
+    let half = desk.path("new/.restoring");
+    fs::create_dir(&half).unwrap();
+    fs::rename(desk.path("new/mail.redb"), half.join("mail.redb")).unwrap();
+    fs::rename(desk.path("new/mail.journal"), half.join("mail.journal")).unwrap();
+    fs::write(half.join(".moving"), "mail.journal\nsome-file\n").unwrap();
+    assert!(desk.fail(&["account", "list", "--data", "new"]).contains("was cut off"));
+    desk.restore(&["box.age"], "new");
+    assert_eq!(desk.mail("new"), mail);
+    assert!(!desk.path("new/some-file").exists() && !half.exists());
 }
 
 #[test]

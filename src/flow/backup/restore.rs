@@ -21,7 +21,7 @@ use super::{At, BackupError, Header, RESTORING};
 use crate::store::load::Load;
 use crate::store::proof::Findings;
 use crate::store::site::FolderSite;
-use crate::store::{Store, StoreConfig};
+use crate::store::{OpenError, Store, StoreConfig};
 
 /// How the names of folders begin that hold what was there before.
 pub(super) const ASIDE: &str = ".before-restore";
@@ -79,7 +79,13 @@ pub fn restore(
 ) -> Result<Restored, BackupError> {
     let chain = Chain::open(paths, keys, read)?;
     let ground = Ground::prepare(place)?;
-    let restored = fill(&chain, keys, &ground, place, read, watch).inspect_err(|_| ground.clear())?;
+    let restored = fill(&chain, keys, &ground, place, read, watch).map_err(|error| {
+        ground.clear();
+        match error {
+            BackupError::Open(OpenError::Storage(why)) => BackupError::Fill(place.data.clone(), why),
+            error => error,
+        }
+    })?;
     ground.settle(place, restored)
 }
 

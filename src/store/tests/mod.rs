@@ -2,6 +2,7 @@
 
 mod accounts; //  accounts, aliases, domains, logins
 mod delivery; //  messages: deliver, append, flag, copy, move, expunge, quotas
+mod dump; //      all rows, and a store made of them
 mod failure; //   kills, power cuts, failing and full disks
 mod learned; //   the spam filter's learned state
 mod mailboxes; // create, rename, delete, subscribe
