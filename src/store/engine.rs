@@ -34,7 +34,10 @@ const SEQ_GAP: u64 = 4096;
 
 /// Bytes of journal that call for a checkpoint, at least; less where redb's cache can't hold what
 /// they change, because it would write pages before the checkpoint and again at it.
-const CHECKPOINT_MIN: u64 = 1 << 20;
+const CHECKPOINT_MIN: u64 = 2 << 20;
+
+/// What a checkpoint costs beside the allocator's state: about 24 pages, and its second sync.
+const CHECKPOINT_BYTES: u64 = 160 << 10;
 
 /// Bytes a checkpoint writes for the allocator's state, for each GiB of the index (STORAGE section 1).
 const ALLOCATOR_PER_GIB: u64 = 150 << 10;
@@ -210,7 +213,7 @@ impl Engine {
             DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(shared.site.path().to_owned()),
             other => Trouble::from(other).into(),
         })?;
-        let (engine, sweep_due, woken) = Self::begin(shared, &index).inspect_err(|_| {
+        let (engine, sweep_due, woken) = Self::begin(shared, &index, !complete).inspect_err(|_| {
             // Nothing was acknowledged since: redb writes this when it is closed.
             shared.guard.set_complete(complete);
         })?;
@@ -223,15 +226,15 @@ impl Engine {
         Ok((engine, sweep_due))
     }
 
-    /// What comes before readers are let in. Gives also whether there is something to sweep, and the
-    /// accounts that the replay changed.
-    fn begin(shared: &Shared, index: &Database) -> Result<(Self, bool, Vec<u32>), OpenError> {
+    /// What comes before readers are let in; `journal_needed` where something may be in the journal
+    /// alone. Gives also whether there is something to sweep, and the accounts that the replay changed.
+    fn begin(shared: &Shared, index: &Database, journal_needed: bool) -> Result<(Self, bool, Vec<u32>), OpenError> {
         let identity = upgrade::prepare(index)?;
         let ring = shared.config.journal_bytes.into();
         let mut journal =
             Journal::reopen(shared.journal.clone(), identity, ring, &shared.ring).map_err(|error| match error {
                 JournalError::Foreign => OpenError::ForeignJournal(shared.site.path().to_owned()),
-                other => Trouble::from(other).into(),
+                other => damaged(shared, other),
             })?;
         // Only where the ring has just been made: it is durable, and from now on it is needed.
         if shared.guard.is_complete() {
@@ -240,7 +243,10 @@ impl Engine {
 
         let transaction = index.begin_write().map_err(Trouble::from)?;
         let mut tables = Tables::open(&transaction, shared.site.now())?;
-        replay(&mut journal, &mut tables)?;
+        replay(shared, &mut journal, &mut tables)?;
+        if journal_needed {
+            journal.verify().map_err(|error| damaged(shared, error))?;
+        }
         let sweep_due = sweep::begin(&mut tables)? || tables.sweep_due;
         let (applied, kept, touched) = (tables.progress.applied, tables.progress.kept, tables.touched);
         let woken = std::mem::take(&mut tables.woken);
@@ -273,6 +279,7 @@ impl Engine {
 
     /// A checkpoint with nothing new in it.
     pub(super) fn checkpoint(&mut self, shared: &Shared) -> Result<(), Trouble> {
+        shed(shared)?;
         let transaction = shared.begin_write()?;
         self.make_durable(shared, transaction)
     }
@@ -284,19 +291,45 @@ impl Engine {
         Ok(())
     }
 
+    /// What a checkpoint costs, in bytes written: the tables' uppermost pages, redb's own tables and
+    /// the allocator's state, and the second sync, which on a card takes as long as some 64 KiB.
+    pub(super) fn checkpoint_bytes(&self, shared: &Shared) -> u64 {
+        CHECKPOINT_BYTES + allocator_bytes(shared)
+    }
+
     /// Tells whether the journal calls for a checkpoint: so rarely that the allocator's state adds
     /// an eighth at most to what is written, and before the ring is half full.
     pub(super) fn wants_checkpoint(&self, shared: &Shared) -> bool {
-        let index = shared.index.len().unwrap_or(0);
-        let allocator = index.saturating_mul(ALLOCATOR_PER_GIB) >> 30;
-        let least = CHECKPOINT_MIN.min(u64::from(shared.config.cache_bytes / 2));
+        let allocator = allocator_bytes(shared);
+        let least = CHECKPOINT_MIN.min(u64::from(shared.config.cache_bytes));
         let most = self.journal.payload_max();
         self.journal.volume() > allocator.saturating_mul(8).max(least).min(most)
     }
 }
 
+/// Tells a damaged journal from a failed disk.
+fn damaged(shared: &Shared, error: JournalError) -> OpenError {
+    match error {
+        JournalError::Damaged(what) => OpenError::JournalDamaged(shared.site.path().to_owned(), what),
+        other => Trouble::from(other).into(),
+    }
+}
+
+/// Bytes that a checkpoint writes for the allocator's state.
+fn allocator_bytes(shared: &Shared) -> u64 {
+    shared.index.len().unwrap_or(0).saturating_mul(ALLOCATOR_PER_GIB) >> 30
+}
+
+/// Commits nothing. redb takes back the pages that a commit without durability replaced at the next
+/// commit of that kind; a durable one would write them first, some 20 pages that nobody reads.
+pub(super) fn shed(shared: &Shared) -> Result<(), Trouble> {
+    let mut transaction = shared.begin_write()?;
+    transaction.set_durability(Durability::None)?;
+    Ok(transaction.commit()?)
+}
+
 /// Applies every change of the journal that the index does not hold.
-fn replay(journal: &mut Journal, tables: &mut Tables<'_>) -> Result<(), Trouble> {
+fn replay(shared: &Shared, journal: &mut Journal, tables: &mut Tables<'_>) -> Result<(), OpenError> {
     let applied = tables.progress.applied;
     let mut trouble = None;
     let replayed = journal.replay(applied, &mut |_, _, payload| {
@@ -312,7 +345,7 @@ fn replay(journal: &mut Journal, tables: &mut Tables<'_>) -> Result<(), Trouble>
         })
     });
     match trouble {
-        Some(trouble) => Err(trouble),
-        None => Ok(replayed?),
+        Some(trouble) => Err(trouble.into()),
+        None => replayed.map_err(|error| damaged(shared, error)),
     }
 }

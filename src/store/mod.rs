@@ -69,11 +69,11 @@ use crate::mail::structure::Structure;
 use disk::Counters;
 use engine::Shared;
 use message::Incoming;
-use opening::Need;
+use opening::{Need, Opening};
 use shelf::Pieces;
 use site::{FolderSite, Site};
 use table::Tables;
-use writer::{Command, Keep, Target, job};
+use writer::{Command, Hold, Keep, Target, job};
 
 /// The store. Cheap to clone. [`Store::close`] closes it; when the last clone goes without that,
 /// the writer closes it by itself, and nobody learns how that went.
@@ -219,14 +219,15 @@ impl Store {
 
     /// Opens the store at any site, such as a simulated one.
     pub fn open_on(site: Arc<dyn Site>, config: &StoreConfig) -> Result<Self, OpenError> {
-        opening::open(site, config, Need::Journal)
+        Opening::new(site, config, Need::Journal).store()
     }
 
-    /// Opens the store as its index alone has it, with a new journal: what was acknowledged since
-    /// the last checkpoint is given up. For whoever was told [`OpenError::JournalMissing`] and can't
-    /// put the file back. A journal that is there stays as `mail.journal.aside`.
+    /// Opens the store with as much of its journal as can be read, if anything: what else was
+    /// acknowledged since the last checkpoint is given up. For whoever was told
+    /// [`OpenError::JournalMissing`], [`OpenError::JournalDamaged`] or [`OpenError::ForeignJournal`]
+    /// and can't put the file back. A journal that is of no use stays as `mail.journal.aside`.
     pub fn open_without_journal(site: Arc<dyn Site>, config: &StoreConfig) -> Result<Self, OpenError> {
-        opening::open(site, config, Need::IndexAlone)
+        Opening::new(site, config, Need::IndexAlone).store()
     }
 
     /// Sends a command that is one plan.
@@ -252,9 +253,19 @@ impl Store {
     /// Sends new messages.
     fn keep(&self, messages: Vec<NewMessage>, target: Target) {
         match messages.into_iter().map(Incoming::new).collect() {
-            Ok(messages) => drop(self.commands.send(Command::Keep(Box::new(Keep { messages, target })))),
+            Ok(messages) => {
+                drop(self.commands.send(Command::Keep(Box::new(Keep { messages, target, hold: Hold::New }))))
+            }
             Err(error) => target.refuse(error),
         }
+    }
+
+    /// Resolves when the writer has nothing left to stage or to sweep. Commands that come meanwhile
+    /// are done first.
+    pub fn settled(&self) -> Pending<()> {
+        let (sender, receiver) = oneshot::channel();
+        drop(self.commands.send(Command::Settle(sender)));
+        Pending(receiver)
     }
 
     /// Writes a checkpoint and closes. Later calls on other clones answer `Closed`.
