@@ -3,6 +3,7 @@
 mod accounts; //  accounts, aliases, domains, logins
 mod clock; //     a clock that jumps
 mod delivery; //  messages: deliver, append, flag, copy, move, expunge, quotas
+mod dump; //      all rows, and a store made of them
 mod failure; //   kills, power cuts, failing and full disks
 mod faults; //    disks that fill, fail, turn read-only, at every operation
 mod faulty; //    a medium that goes wrong
