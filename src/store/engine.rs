@@ -15,6 +15,7 @@ use crate::mail::mailbox::ModSeq;
 
 use super::backend::IndexBackend;
 use super::change::Change;
+use super::check::Frozen;
 use super::disk::{Counters, Disk};
 use super::error::{OpenError, ReadError, Trouble};
 use super::journal::{Journal, JournalError};
@@ -45,6 +46,8 @@ pub(super) struct Shared {
     pub(super) space: Space,
     /// The last change readers can see.
     pub(super) applied: AtomicU64,
+    /// How often the index was opened: an earlier handle's readers keep no pages in a later one.
+    pub(super) openings: AtomicU64,
     pub(super) counts: Mutex<Counts>,
     /// Where the files are.
     pub(super) site: Arc<dyn Site>,
@@ -88,6 +91,7 @@ impl Shared {
             watchers: Watchers::default(),
             space: Space::new(site.clone(), index.clone(), config.reserve_bytes, written.clone()),
             applied: AtomicU64::new(0),
+            openings: AtomicU64::new(0),
             counts: Mutex::default(),
             site,
             index,
@@ -100,6 +104,11 @@ impl Shared {
     /// The disks of the index and of the journal.
     pub(super) fn disks(&self) -> [&dyn Disk; 2] {
         [&*self.index, &*self.journal]
+    }
+
+    /// The index file as redb sees it.
+    pub(super) fn backend(&self) -> IndexBackend {
+        IndexBackend(self.index.clone())
     }
 
     /// Begins a read.
@@ -167,13 +176,12 @@ impl Engine {
     /// something to sweep.
     pub(super) fn open(shared: &Shared) -> Result<(Self, bool), OpenError> {
         let cache = usize::try_from(shared.config.cache_bytes).unwrap_or(usize::MAX);
-        let index = Database::builder()
-            .set_cache_size(cache)
-            .create_with_backend(IndexBackend(shared.index.clone()))
-            .map_err(|error| match error {
-            DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(shared.site.path().to_owned()),
-            other => Trouble::from(other).into(),
-        })?;
+        let index = Database::builder().set_cache_size(cache).create_with_backend(shared.backend()).map_err(
+            |error| match error {
+                DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(shared.site.path().to_owned()),
+                other => Trouble::from(other).into(),
+            },
+        )?;
         let identity = upgrade::prepare(&index)?;
         let ring = shared.config.journal_bytes.into();
         let mut journal = Journal::open(shared.journal.clone(), identity, ring).map_err(|error| match error {
@@ -197,6 +205,7 @@ impl Engine {
         shared.space.kept.store(kept, Ordering::Relaxed);
         shared.applied.store(applied, Ordering::Release);
         shared.suspect.store(false, Ordering::Relaxed);
+        shared.openings.fetch_add(1, Ordering::AcqRel);
         drop(shared.pass(Gate::Open(index)));
         // A group whose sync failed was refused and may yet have come back: sessions must hear of it.
         shared.watchers.wake(&woken, ModSeq(applied));
@@ -220,6 +229,18 @@ impl Engine {
     pub(super) fn checkpoint(&mut self, shared: &Shared) -> Result<(), Trouble> {
         let transaction = shared.begin_write()?;
         self.make_durable(shared, transaction)
+    }
+
+    /// A checkpoint, and the index as it is right behind it.
+    pub(super) fn freeze(&mut self, shared: &Shared) -> Result<Frozen, Trouble> {
+        // A reader from before the checkpoint keeps what every later commit lets go of, the trees
+        // of redb's own included; one from behind it would miss what the checkpoint's epilogue frees.
+        let pin = match &*shared.gate.read().unwrap_or_else(PoisonError::into_inner) {
+            Gate::Open(index) => index.begin_read()?,
+            Gate::Down(_) | Gate::Closed => return Err(Trouble::damaged("the index is not open")),
+        };
+        self.checkpoint(shared)?;
+        Ok(Frozen::new(pin, &shared.backend(), shared.openings.load(Ordering::Acquire))?)
     }
 
     /// Tells whether the journal calls for a checkpoint: so rarely that the allocator's state adds

@@ -17,6 +17,7 @@ mod account; //     plans: accounts, aliases, domains, notes
 mod backend; //     redb over a disk
 pub mod blob; //    bodies: spool, compressed blocks, packed pieces
 mod change; //      what the journal holds, and how it is done to the tables
+pub mod check; //   verifies everything, and repairs what can be
 mod directory; //   reads: who is who, and where an address leads
 pub mod disk; //    a file as the store sees it, so that tests can fail it
 mod engine; //      index and journal together: opening, replaying, making durable

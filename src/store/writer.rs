@@ -70,8 +70,33 @@ pub(super) enum Command {
     Keep(Box<Keep>),
     /// Look whether the disk still works.
     Look,
+    /// Something to be done between two groups.
+    Errand(Errand),
     /// Close, and say so.
     Close(SyncSender<Result<(), WriteError>>),
+}
+
+/// Does something with index and journal, or learns why they are not there.
+pub(super) type Errand = Box<dyn FnOnce(Result<(&mut Engine, &Shared), WriteError>) -> Result<(), Trouble> + Send>;
+
+/// Makes a command of something to be done between two groups.
+pub(super) fn errand<T: Send + 'static>(
+    work: impl FnOnce(&mut Engine, &Shared) -> Result<T, Trouble> + Send + 'static,
+) -> (Command, Pending<T>) {
+    let (sender, receiver) = oneshot::channel();
+    let errand: Errand = Box::new(move |there| {
+        let done = match there {
+            Ok((engine, shared)) => work(engine, shared),
+            Err(error) => {
+                tell(sender, Err(error));
+                return Ok(());
+            }
+        };
+        let trouble = done.as_ref().err().cloned();
+        tell(sender, done.map_err(WriteError::from));
+        trouble.map_or(Ok(()), Err)
+    });
+    (Command::Errand(errand), Pending(receiver))
 }
 
 /// New messages and where they go.
@@ -179,6 +204,8 @@ impl Command {
             Self::Plan(job) => drop(job(Err(error))),
             Self::Keep(keep) => keep.refuse(error),
             Self::Look => {}
+            // It has told whom it concerns.
+            Self::Errand(errand) => drop(errand(Err(error))),
             Self::Close(reply) => drop(reply.send(Err(error))),
         }
     }
@@ -195,6 +222,8 @@ pub(super) struct Writer {
     staging: VecDeque<Box<Keep>>,
     sweep_due: bool,
     swept: u32,
+    /// What the present group was interrupted for.
+    errands: Vec<Errand>,
 }
 
 /// A group while it gathers.
@@ -234,7 +263,7 @@ impl Writer {
     pub(super) fn new(shared: Arc<Shared>, commands: Receiver<Command>, engine: Engine, sweep_due: bool) -> Self {
         let staging = VecDeque::new();
         let engine = Some(engine);
-        Self { shared, commands, engine, reopen_at: Instant::now(), staging, sweep_due, swept: 0 }
+        Self { shared, commands, engine, reopen_at: Instant::now(), staging, sweep_due, swept: 0, errands: Vec::new() }
     }
 
     /// Works until the store is closed or nobody can send commands any more.
@@ -306,6 +335,12 @@ impl Writer {
         if let Err(trouble) = checked {
             self.restart(&trouble);
         }
+        for errand in std::mem::take(&mut self.errands) {
+            let there = self.engine.as_mut().map(|engine| (engine, &*self.shared));
+            if let Err(trouble) = errand(there.ok_or_else(failing)) {
+                self.restart(&trouble);
+            }
+        }
         close
     }
 
@@ -343,6 +378,10 @@ impl Writer {
                     }
                 }
                 Command::Look => {}
+                Command::Errand(errand) => {
+                    self.errands.push(errand);
+                    break;
+                }
                 Command::Close(reply) => {
                     *close = Some(reply);
                     break;
@@ -424,7 +463,6 @@ impl Writer {
 
     /// Opens index and journal again where a failed disk closed them.
     fn reopened(&mut self) -> Result<(), WriteError> {
-        let failing = || WriteError::Storage("the disk failed a moment ago".to_owned());
         if self.engine.is_some() {
             return Ok(());
         }
@@ -469,6 +507,10 @@ impl Writer {
         let shut = self.shared.shut();
         Ok(checkpoint.and(shut)?)
     }
+}
+
+fn failing() -> WriteError {
+    WriteError::Storage("the disk failed a moment ago".to_owned())
 }
 
 /// Keeps messages now, or gives them back when a body has to be staged first.
