@@ -11,15 +11,19 @@ use redb::ReadableTable;
 use serde::{Deserialize, Serialize};
 
 use crate::mail::date::{Timestamp, ZonedTime};
-use crate::mail::mailbox::{MailboxName, SpecialUse};
+use crate::mail::envelope::Recipient;
+use crate::mail::mailbox::{AccountId, MailboxName, SpecialUse};
 use crate::mail::message::{Flags, Keyword, Keywords, SystemFlags, UidSet};
+use crate::mail::queue::{Delivery, Due, QueueOrder};
 
 use super::blob::{BlobRecord, BodyHash};
 use super::error::Trouble;
+use super::queue::QueuedRecord;
 use super::record::{AccountRecord, AddressRecord, Bytes, MailboxRecord, MessageRecord, Record, Tally, VanishRecord};
 use super::shelf::{put_body, release};
 use super::table::{SWEEP_MAILBOX, Tables, load};
 use super::upgrade::UnhashedBlobRecord;
+use super::{learned, queue};
 
 mod mended; // what repair changes
 
@@ -83,6 +87,17 @@ pub(super) enum Op {
     /// A body with its structure; `stored` is the compressed stream, `None` when its pieces are
     /// staged already.
     Body { id: u64, record: BlobRecord, structure: Bytes, stored: Option<Bytes> },
+    /// A message comes into the queue, all its recipients due at one time. The body's reference is
+    /// counted in [`Op::Body`].
+    Enqueue { id: u64, record: QueuedRecord, recipients: Vec<Recipient>, due: Due },
+    /// Recipients of a queued message, by number, as they are from now on.
+    SetRecipients { id: u64, states: Vec<(u32, Delivery)> },
+    /// All recipients of a queued message become what [`Delivery::ordered`] makes of them.
+    OrderQueued { id: u64, order: QueueOrder },
+    /// A message leaves the queue.
+    Dequeue { id: u64 },
+    /// What was learnt by this learner goes.
+    ForgetLearned { learner: u32 },
     /// Repair: the numbers given out next are these at least.
     Numbers { blob: u64, account: u32, mailbox: u32, uid_validity: u32 },
     /// Repair: a mailbox's record from now on.
@@ -103,6 +118,11 @@ pub(super) enum Op {
     Hash { id: u64, hash: BodyHash },
     /// Repair: something is listed for removal, or no more.
     List { kind: u8, id: u64, listed: bool },
+    /// Repair: a queued message's counters and schedule are made anew from its recipients; what of
+    /// it can't be read goes.
+    Requeue { id: u64 },
+    /// Repair: a piece of what was learnt goes.
+    ForgetLearnedPiece { learner: u32, piece: u16 },
 }
 
 impl Change {
@@ -220,6 +240,7 @@ fn apply(tables: &mut Tables<'_>, seq: u64, op: &Op) -> Result<(), Trouble> {
         Op::DropAccount { id } => {
             tables.account()?.remove(*id)?;
             tables.wake(*id);
+            learned::forget(tables, learned::number(Some(AccountId(*id))))?;
             let table = tables.subscription()?;
             let names = table.range((*id, "")..(id.saturating_add(1), ""))?;
             let names = names.map(|row| Ok(row?.0.value().1.to_owned())).collect::<Result<Vec<_>, Trouble>>()?;
@@ -248,6 +269,11 @@ fn apply(tables: &mut Tables<'_>, seq: u64, op: &Op) -> Result<(), Trouble> {
             tables.note()?.insert(name.as_str(), value.0.as_slice())?;
             Ok(())
         }
+        Op::Enqueue { id, record, recipients, due } => queue::enqueue(tables, *id, record, recipients, *due),
+        Op::SetRecipients { id, states } => queue::set(tables, *id, states),
+        Op::OrderQueued { id, order } => queue::obey(tables, *id, *order),
+        Op::Dequeue { id } => queue::dequeue(tables, *id),
+        Op::ForgetLearned { learner } => learned::forget(tables, *learner),
         Op::Numbers { .. }
         | Op::Mailbox { .. }
         | Op::ListMailbox { .. }
@@ -257,7 +283,9 @@ fn apply(tables: &mut Tables<'_>, seq: u64, op: &Op) -> Result<(), Trouble> {
         | Op::Refer { .. }
         | Op::Structure { .. }
         | Op::Hash { .. }
-        | Op::List { .. } => mended::apply(tables, seq, op),
+        | Op::List { .. }
+        | Op::Requeue { .. }
+        | Op::ForgetLearnedPiece { .. } => mended::apply(tables, seq, op),
     }
 }
 

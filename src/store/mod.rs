@@ -23,11 +23,14 @@ pub mod disk; //    a file as the store sees it, so that tests can fail it
 mod engine; //      index and journal together: opening, replaying, making durable
 mod error; //       what goes wrong
 pub mod journal; // the ring file that makes a 250 durable
+mod learned; //     the spam filter's learned state
 mod mailbox; //     plans: mailboxes
 mod message; //     plans: messages
 mod notify; //      wakes sessions when something changed
+mod queue; //       queued mail: plans, changes, reads
 mod reader; //      reads: mailboxes and messages
 mod record; //      the tables' values
+pub mod salvage; // mail out of a ruined file
 mod seal; //        a value's checksum, bound to its key
 mod shelf; //       bodies in the tables
 pub mod site; //    where a store lives: files by name, room, clock
@@ -42,7 +45,9 @@ mod writer; //      the one thread that writes
 pub use account::{ALIAS_TARGETS_MAX, NOTE_MAX, NOTE_NAME_MAX};
 pub use blob::{Body, Spool, Spooled};
 pub use error::{OpenError, ReadError, WriteError};
+pub use learned::{LEARNED_PIECE_MAX, LEARNED_PIECES_MAX};
 pub use mailbox::{MAILBOXES_MAX, SUBSCRIPTIONS_MAX};
+pub use queue::{QUEUED_RECIPIENTS_MAX, Submitted};
 pub use reader::Reader;
 pub use upgrade::SCHEMA;
 

@@ -19,6 +19,12 @@ pub(super) trait RowKey: Copy {
     fn feed(self, take: &mut dyn FnMut(&[u8]));
 }
 
+impl RowKey for u16 {
+    fn feed(self, take: &mut dyn FnMut(&[u8])) {
+        take(&self.to_le_bytes());
+    }
+}
+
 impl RowKey for u32 {
     fn feed(self, take: &mut dyn FnMut(&[u8])) {
         take(&self.to_le_bytes());

@@ -107,6 +107,16 @@ tables! {
     sweep SWEEP: (u8, u64) => ();
     /// Small settings of the program's own, by name.
     note NOTE: &'static str => &'static [u8];
+    /// Queued message to [`super::queue::QueuedRecord`].
+    queue QUEUE: u64 => &'static [u8];
+    /// (queued message, recipient) to [`super::queue::RecipientRecord`].
+    qrcpt QRCPT: (u64, u32) => &'static [u8];
+    /// (unix ms, queued message, recipient): what something is due for, by time.
+    qsched QSCHED: (u64, u64, u32) => ();
+    /// (domain, unix ms, queued message, recipient): the same by destination.
+    qdest QDEST: (&'static str, u64, u64, u32) => ();
+    /// (learner, piece) to a sealed piece of what the spam filter learnt (see `learned`).
+    learned LEARNED: (u32, u16) => &'static [u8];
 }
 
 /// A body nobody refers to.

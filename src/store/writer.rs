@@ -28,6 +28,7 @@ use super::engine::{Engine, Shared};
 use super::error::{Fault, Trouble, WriteError};
 use super::journal::JournalError;
 use super::message::{self, Incoming, Pieces, Plan};
+use super::queue::{self, Submission, Submitted};
 use super::shelf::put_piece;
 use super::table::{SWEEP_STAGED, Tables};
 use super::{Folder, Pending, Placed, sweep};
@@ -109,6 +110,7 @@ pub(super) struct Keep {
 pub(super) enum Target {
     Deliver(Vec<(AccountId, Folder)>, oneshot::Sender<Result<Vec<(MailboxId, Uid)>, WriteError>>),
     Append(MailboxId, oneshot::Sender<Result<Placed, WriteError>>),
+    Submit(Box<Submission>, oneshot::Sender<Result<Submitted, WriteError>>),
 }
 
 /// Makes a command of a plan.
@@ -170,8 +172,9 @@ impl Keep {
     fn check(&self, tables: &mut Tables<'_>) -> Result<(), Fault> {
         match (&self.target, self.messages.as_slice()) {
             (Target::Deliver(to, _), [message]) => message::deliver(tables, message, to).map(drop),
-            (Target::Deliver(..), _) => Ok(()),
             (Target::Append(mailbox, _), messages) => message::append(tables, *mailbox, messages).map(drop),
+            (Target::Submit(submission, _), [message]) => queue::submit(tables, message, submission).map(drop),
+            (Target::Deliver(..) | Target::Submit(..), _) => Ok(()),
         }
     }
 
@@ -180,6 +183,12 @@ impl Keep {
             (Target::Deliver(to, sender), [message]) => conclude(message::deliver(tables, message, &to), sender),
             (Target::Deliver(_, sender), _) => conclude(Ok((Vec::new(), Vec::new())), sender),
             (Target::Append(mailbox, sender), messages) => conclude(message::append(tables, mailbox, messages), sender),
+            (Target::Submit(submission, sender), [message]) => {
+                conclude(queue::submit(tables, message, &submission), sender)
+            }
+            (Target::Submit(_, sender), _) => {
+                conclude(Ok((Submitted { placed: Vec::new(), queued: None }, Vec::new())), sender)
+            }
         }
     }
 
@@ -194,6 +203,7 @@ impl Target {
         match self {
             Self::Deliver(_, sender) => tell(sender, Err(error)),
             Self::Append(_, sender) => tell(sender, Err(error)),
+            Self::Submit(_, sender) => tell(sender, Err(error)),
         }
     }
 }

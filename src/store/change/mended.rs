@@ -3,13 +3,25 @@
 //! Each op sets what the repair found, but for the references: those it changes by an amount,
 //! because the sweep counts references down outside the journal.
 
+use std::collections::BTreeMap;
+
 use redb::ReadableTable;
 
 use super::{Op, change_mailbox, existing, log_vanished, use_space};
+use crate::mail::address::Address;
+use crate::mail::envelope::{ForwardPath, Notify, Recipient};
+use crate::mail::queue::{Delivery, Due, Stage};
 use crate::store::blob::BlobRecord;
 use crate::store::error::Trouble;
+use crate::store::learned::PIECE_SPACE;
+use crate::store::notify::QUEUE_WATCH;
+use crate::store::queue::{QUEUED_RECIPIENTS_MAX, QueuedRecord, RecipientRecord};
 use crate::store::record::{MessageRecord, Record, StructureRecord, Tally};
 use crate::store::table::{Tables, load};
+
+/// Recipients of a queued message at most.
+#[allow(clippy::cast_possible_truncation, reason = "a constant far below")]
+const RECIPIENTS_MAX: u32 = QUEUED_RECIPIENTS_MAX as u32;
 
 pub(super) fn apply(tables: &mut Tables<'_>, seq: u64, op: &Op) -> Result<(), Trouble> {
     match op {
@@ -101,8 +113,94 @@ pub(super) fn apply(tables: &mut Tables<'_>, seq: u64, op: &Op) -> Result<(), Tr
             tables.sweep()?.remove((*kind, *id))?;
             Ok(())
         }
+        Op::Requeue { id } => requeue(tables, *id),
+        Op::ForgetLearnedPiece { learner, piece } => {
+            if tables.learned()?.remove((*learner, *piece))?.is_some() {
+                tables.progress.kept = tables.progress.kept.saturating_sub(PIECE_SPACE);
+            }
+            Ok(())
+        }
         _ => Ok(()),
     }
+}
+
+/// What stands for a recipient whose record was lost: settled, so that nothing is sent.
+fn lost_recipient() -> Result<RecipientRecord, Trouble> {
+    let address = Address::parse("lost@invalid").map_err(|_| Trouble::damaged("address"))?;
+    let recipient = Recipient { path: ForwardPath::Address(address), notify: Notify::default(), original: None };
+    let delivery = Delivery { stage: Stage::Failed(None), ..Delivery::waiting(Due(0)) };
+    Ok(RecipientRecord { recipient, delivery })
+}
+
+/// Makes a queued message's counters and schedule anew from its recipients. Without a record or a
+/// body it goes, and so it does when nobody waits for it; its body is left to whoever looks for
+/// bodies that nobody refers to.
+fn requeue(tables: &mut Tables<'_>, id: u64) -> Result<(), Trouble> {
+    for key in rows_of(tables.qsched()?.iter()?.map(|row| Ok(row?.0.value())), |key: &(u64, u64, u32)| key.1 == id)? {
+        tables.qsched()?.remove(key)?;
+    }
+    let destinations = tables.qdest()?.iter()?.map(|row| {
+        let (key, _) = row?;
+        let (domain, due, id, number) = key.value();
+        Ok((domain.to_owned(), due, id, number))
+    });
+    for (domain, due, id, number) in rows_of(destinations, |key: &(String, u64, u64, u32)| key.2 == id)? {
+        tables.qdest()?.remove((domain.as_str(), due, id, number))?;
+    }
+    let found = tables.qrcpt()?.range((id, 0)..=(id, u32::MAX))?.map(|row| {
+        let (key, value) = row?;
+        Ok((key.value().1, RecipientRecord::decode(key.value(), value.value()).ok()))
+    });
+    let mut found = found.collect::<Result<BTreeMap<_, _>, Trouble>>()?;
+
+    let mut stays = false;
+    let mut record = load::<QueuedRecord, _>(tables.queue()?, id).ok().flatten();
+    let body = match &record {
+        Some(record) => tables.blob()?.get(record.blob)?.map(|value| BlobRecord::decode(record.blob, value.value())),
+        None => None,
+    };
+    if let Some(record) = record.as_mut().filter(|_| body.is_some()) {
+        let numbers = found.last_key_value().map_or(0, |(last, _)| last.saturating_add(1));
+        record.recipients = record.recipients.min(RECIPIENTS_MAX).max(numbers);
+        for number in 0..record.recipients {
+            let row = found.entry(number).or_default();
+            if row.is_none() {
+                *row = Some(lost_recipient()?);
+            }
+        }
+        let unsettled = found.values().flatten().filter(|row| !row.delivery.stage.is_settled()).count();
+        record.unsettled = u32::try_from(unsettled).unwrap_or(u32::MAX);
+        stays = unsettled > 0;
+        if let Some(Ok(body)) = body {
+            record.size = u32::try_from(body.size).unwrap_or(u32::MAX);
+        }
+    }
+    tables.wake(QUEUE_WATCH);
+    match record.filter(|_| stays) {
+        Some(record) => {
+            for (number, row) in found {
+                let Some(row) = row else { continue };
+                tables.qrcpt()?.insert((id, number), row.encode((id, number))?.as_slice())?;
+                if let Some((domain, Due(due))) = row.scheduled() {
+                    tables.qsched()?.insert((due, id, number), ())?;
+                    tables.qdest()?.insert((domain, due, id, number), ())?;
+                }
+            }
+            tables.queue()?.insert(id, record.encode(id)?.as_slice())?;
+        }
+        None => {
+            for number in found.into_keys() {
+                tables.qrcpt()?.remove((id, number))?;
+            }
+            tables.queue()?.remove(id)?;
+        }
+    }
+    Ok(())
+}
+
+/// The rows that belong to one message.
+fn rows_of<K>(rows: impl Iterator<Item = Result<K, Trouble>>, belongs: impl Fn(&K) -> bool) -> Result<Vec<K>, Trouble> {
+    rows.filter(|row| row.as_ref().map_or(true, &belongs)).collect()
 }
 
 fn change_body(tables: &mut Tables<'_>, id: u64, change: impl FnOnce(&mut BlobRecord)) -> Result<(), Trouble> {

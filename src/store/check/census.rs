@@ -35,6 +35,8 @@ impl Checkup<'_> {
         self.addresses(&view)?;
         self.domains(&view)?;
         self.listed(&view)?;
+        self.queue(&view, &mut sums)?;
+        self.learned(&view)?;
         self.references(&view)?;
         self.numbers(&view, &sums, next_account)
     }

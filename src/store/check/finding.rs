@@ -73,6 +73,29 @@ pub enum Place {
         /// Its subject, where it can be read.
         subject: Option<String>,
     },
+    /// A queued message.
+    Queued {
+        /// Its number.
+        id: u64,
+        /// From whom, where it can be read.
+        from: Option<String>,
+        /// Its subject, where it can be read.
+        subject: Option<String>,
+    },
+    /// A recipient of a queued message.
+    Recipient {
+        /// The message's number.
+        id: u64,
+        /// The recipient's.
+        number: u32,
+    },
+    /// A piece of what the spam filter learnt.
+    Learned {
+        /// Whose: 0 is the box.
+        learner: u32,
+        /// Its number.
+        piece: u16,
+    },
     /// A body that no message refers to.
     Body {
         /// Its number.
@@ -150,6 +173,10 @@ pub enum Damage {
     LoneStructure,
     /// It is listed for removal and should not be.
     Listed,
+    /// What is due of a queued message is not in the schedule, or the schedule has more.
+    Unscheduled,
+    /// There are recipients of a queued message that is not there.
+    NoMessage,
 }
 
 /// A counter that differs from a recount.
@@ -184,6 +211,8 @@ pub enum Counter {
     NextAccount,
     NextMailbox,
     LastUidValidity,
+    Recipients,
+    Unsettled,
 }
 
 /// What can be done about a finding.
@@ -214,6 +243,8 @@ impl Counter {
             Self::NextAccount => "next account",
             Self::NextMailbox => "next mailbox",
             Self::LastUidValidity => "last UIDVALIDITY",
+            Self::Recipients => "recipients",
+            Self::Unsettled => "unsettled recipients",
         }
     }
 }
@@ -270,6 +301,18 @@ impl fmt::Display for Place {
                     (None, None) => Ok(()),
                 }
             }
+            Self::Queued { id, from, subject } => {
+                write!(out, "queued message {id}")?;
+                if let Some(from) = from {
+                    write!(out, " from {from}")?;
+                }
+                subject.as_ref().map_or(Ok(()), |subject| write!(out, " (\"{subject}\")"))
+            }
+            Self::Recipient { id, number } => write!(out, "recipient {number} of queued message {id}"),
+            Self::Learned { learner: 0, piece } => write!(out, "piece {piece} of what the spam filter learnt"),
+            Self::Learned { learner, piece } => {
+                write!(out, "piece {piece} of what the spam filter learnt of account number {}", learner - 1)
+            }
             Self::Body { id, subject: Some(subject) } => write!(out, "body {id} (\"{subject}\")"),
             Self::Body { id, subject: None } => write!(out, "body {id}"),
         }
@@ -321,6 +364,8 @@ impl fmt::Display for Damage {
             Self::Unreferenced => out.write_str("no message refers to it"),
             Self::LonePieces => out.write_str("there are pieces of it and no record"),
             Self::LoneStructure => out.write_str("there is a structure of it and nothing else"),
+            Self::Unscheduled => out.write_str("the schedule does not agree with its recipients"),
+            Self::NoMessage => out.write_str("it has recipients and no record"),
             Self::Listed => out.write_str("it is listed for removal and should not be"),
         }
     }

@@ -8,7 +8,7 @@
 use redb::ReadableTable;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use super::finding::{Counter, Damage, Finding, Miscount, Place};
+use super::finding::{Counter, Damage, Finding, Miscount, Place, Remedy};
 use super::mailboxes::{Count, known_keywords};
 use super::recover::MAILBOX;
 use super::{Checkup, Step};
@@ -23,6 +23,7 @@ use crate::store::change::Op;
 use crate::store::error::{Fault, Trouble};
 use crate::store::mailbox;
 use crate::store::message::Plan;
+use crate::store::queue::{QueuedRecord, RecipientRecord};
 use crate::store::record::{AccountRecord, AddressRecord, Bytes, MailboxRecord, MessageRecord, Record};
 use crate::store::table::{SWEEP_BODY, SWEEP_MAILBOX, SWEEP_STAGED, Tables, load};
 use crate::store::{Quota, Usage};
@@ -73,6 +74,18 @@ impl Checkup<'_> {
             (Place::Name { account, name }, damage @ (Damage::LeadsNowhere | Damage::NoAccount)) => {
                 let (account, name, listed) = (*account, name.clone(), *damage == Damage::LeadsNowhere);
                 self.plan(move |tables| mailbox_name(tables, account, &name, listed))
+            }
+            (Place::Queued { id, .. }, damage) if damage.remedy() == Remedy::Repair => {
+                let id = *id;
+                self.plan(move |tables| queued(tables, id))
+            }
+            (Place::Recipient { id, .. }, _) => {
+                let id = *id;
+                self.plan(move |tables| queued(tables, id))
+            }
+            (Place::Learned { learner, piece }, _) => {
+                let (learner, piece) = (*learner, *piece);
+                self.plan(move |_| did("it was removed", vec![Op::ForgetLearnedPiece { learner, piece }]))
             }
             (Place::Body { id, .. }, Damage::Unreferenced) => self.recover(*id, finding),
             (Place::Body { id, .. }, Damage::Miscounted(counts)) => {
@@ -503,6 +516,31 @@ fn unlist(tables: &mut Tables<'_>, kind: u8, id: u64) -> Mend {
         _ => true,
     };
     if nonsense { did("it is listed no more", vec![Op::List { kind, id, listed: false }]) } else { NOTHING }
+}
+
+/// A queued message: what can be read of it stays, its counters and schedule are made anew.
+fn queued(tables: &mut Tables<'_>, id: u64) -> Mend {
+    let record = row::<QueuedRecord>(load(tables.queue()?, id))?.there();
+    let body = match &record {
+        Some(record) => tables.blob()?.get(record.blob).map_err(Fault::from)?.is_some(),
+        None => false,
+    };
+    let what = if body {
+        "its recipients were counted anew; one whose record was damaged gets nothing".to_owned()
+    } else {
+        let mut waiting = Vec::new();
+        for entry in tables.qrcpt()?.range((id, 0)..=(id, u32::MAX))? {
+            let (key, value) = entry.map_err(Fault::from)?;
+            if let Ok(row) = RecipientRecord::decode(key.value(), value.value())
+                && !row.delivery.stage.is_settled()
+            {
+                waiting.push(row.recipient.path.to_string());
+            }
+        }
+        let waiting = if waiting.is_empty() { "nobody who is known".to_owned() } else { waiting.join(", ") };
+        format!("it was removed; it was for {waiting}")
+    };
+    did(what, vec![Op::Requeue { id }])
 }
 
 /// A body that nobody refers to becomes a message of the mailbox `Recovered`.

@@ -20,6 +20,7 @@ mod finding; //    what is found
 mod mailboxes; //  mailboxes and their messages
 mod mend; //       what repair does
 mod pages; //      redb's page checksums
+mod queue; //      queued mail, and what the spam filter learnt
 mod recover; //    mail that nobody refers to
 mod references; // who refers to which body
 mod view; //  the tables, and what things are called

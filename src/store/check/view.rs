@@ -7,10 +7,11 @@ use crate::mail::structure::{Field, Structure};
 use crate::mail::text::decode_words;
 use crate::store::Reader;
 use crate::store::error::Trouble;
+use crate::store::queue::QueuedRecord;
 use crate::store::record::{AccountRecord, Bytes, MailboxRecord, MessageRecord, Record, StructureRecord};
 use crate::store::table::{
-    ACCOUNT, ADDRESS, BLOB, DOMAIN, MBOX, MBOXNAME, MSG, PIECE, STATE, STRUCTURE, SUBSCRIPTION, SWEEP, SWEEP_BODY,
-    SWEEP_MAILBOX, SWEEP_STAGED, TAIL, VANISH, load,
+    ACCOUNT, ADDRESS, BLOB, DOMAIN, LEARNED, MBOX, MBOXNAME, MSG, PIECE, QDEST, QRCPT, QSCHED, QUEUE, STATE, STRUCTURE,
+    SUBSCRIPTION, SWEEP, SWEEP_BODY, SWEEP_MAILBOX, SWEEP_STAGED, TAIL, VANISH, load,
 };
 
 type Rows<K> = ReadOnlyTable<K, &'static [u8]>;
@@ -31,6 +32,11 @@ pub(super) struct View {
     pub(super) pieces: Rows<(u64, u32)>,
     pub(super) tails: Rows<u64>,
     pub(super) sweep: ReadOnlyTable<(u8, u64), ()>,
+    pub(super) queue: Rows<u64>,
+    pub(super) recipients: Rows<(u64, u32)>,
+    pub(super) schedule: ReadOnlyTable<(u64, u64, u32), ()>,
+    pub(super) destinations: ReadOnlyTable<(&'static str, u64, u64, u32), ()>,
+    pub(super) learned: Rows<(u32, u16)>,
 }
 
 /// What a row holds.
@@ -76,6 +82,11 @@ impl View {
             pieces: reader.table(PIECE)?,
             tails: reader.table(TAIL)?,
             sweep: reader.table(SWEEP)?,
+            queue: reader.table(QUEUE)?,
+            recipients: reader.table(QRCPT)?,
+            schedule: reader.table(QSCHED)?,
+            destinations: reader.table(QDEST)?,
+            learned: reader.table(LEARNED)?,
         })
     }
 
@@ -136,6 +147,16 @@ impl View {
         Ok(Place::Message { mailbox, name: self.mailbox_name(mailbox)?, uid, date, subject })
     }
 
+    /// What a queued message is called.
+    pub(super) fn queued(&self, id: u64) -> Result<Place, Trouble> {
+        let record = row::<QueuedRecord>(load(&self.queue, id))?.there();
+        let subject = match &record {
+            Some(record) => self.subject(record.blob)?,
+            None => None,
+        };
+        Ok(Place::Queued { id, from: record.map(|record| record.from.to_string()), subject })
+    }
+
     /// The subject of a body, where its structure can be read.
     pub(super) fn subject(&self, body: u64) -> Result<Option<String>, Trouble> {
         let kept = row::<StructureRecord>(load(&self.structures, body))?.there();
@@ -183,12 +204,15 @@ pub(super) struct Reference {
 pub(super) enum Referrer {
     /// The message of this mailbox and uid.
     Message(u32, u32),
+    /// The queued message of this number.
+    Queued(u64),
 }
 
 impl Referrer {
     pub(super) fn place(self, view: &View) -> Result<Place, Trouble> {
         match self {
             Self::Message(mailbox, uid) => view.message(mailbox, uid),
+            Self::Queued(id) => view.queued(id),
         }
     }
 }
@@ -197,7 +221,7 @@ type Source = fn(&View, &mut dyn FnMut(Reference) -> Result<(), super::Halt>) ->
 
 /// Everything that counts as a reference to a body. A table whose rows hold on to bodies is added
 /// here and in [`Referrer`], and nowhere else.
-const SOURCES: &[Source] = &[messages];
+const SOURCES: &[Source] = &[messages, queued];
 
 fn messages(view: &View, take: &mut dyn FnMut(Reference) -> Result<(), super::Halt>) -> Result<(), super::Halt> {
     for entry in view.messages.iter().map_err(Trouble::from)? {
@@ -205,6 +229,16 @@ fn messages(view: &View, take: &mut dyn FnMut(Reference) -> Result<(), super::Ha
         let (mailbox, uid) = key.value();
         let Ok(record) = MessageRecord::decode(key.value(), value.value()) else { continue };
         take(Reference { body: record.blob, size: record.size, by: Referrer::Message(mailbox, uid) })?;
+    }
+    Ok(())
+}
+
+fn queued(view: &View, take: &mut dyn FnMut(Reference) -> Result<(), super::Halt>) -> Result<(), super::Halt> {
+    for entry in view.queue.iter().map_err(Trouble::from)? {
+        let (key, value) = entry.map_err(Trouble::from)?;
+        let id = key.value();
+        let Ok(record) = QueuedRecord::decode(id, value.value()) else { continue };
+        take(Reference { body: record.blob, size: record.size, by: Referrer::Queued(id) })?;
     }
     Ok(())
 }

@@ -481,6 +481,75 @@ fn nonsense_in_the_list_of_what_is_to_go_is_struck_off() {
     assert!(examine(&listed.store, &FULL).0.is_sound());
 }
 
+/// A store with a message that is queued for two.
+fn post_office() -> (Rig, u64, u64) {
+    let rig = Rig::new();
+    rig.account("ann");
+    let new = super::queue::queued(&["bob@far.test", "cas@else.test"], 5000);
+    let id = rig.store.submit(mail(&rig, "bob@far.test", "Away", b"away"), Vec::new(), Some(new)).wait().unwrap();
+    let id = id.queued.unwrap();
+    let blob = rig.reader().queued(id).unwrap().unwrap().blob;
+    (rig, id.0, blob.0)
+}
+
+#[test]
+fn a_schedule_is_made_anew_from_the_recipients() {
+    use crate::store::table::{QDEST, QSCHED};
+    let (rig, id, _) = post_office();
+    assert!(examine(&rig.store, &FULL).0.is_sound());
+    let wrong = meddled(&rig, |transaction| {
+        transaction.open_table(QSCHED).unwrap().remove((5000, id, 0)).unwrap();
+        let mut destinations = transaction.open_table(QDEST).unwrap();
+        destinations.remove(("else.test", 5000, id, 1)).unwrap();
+        destinations.insert(("wrong.test", 5000, id, 1), ()).unwrap();
+    });
+    let found = format!(
+        "queued message {id} from <ann@pillar.test> (\"Away\"): the schedule does not agree with its recipients"
+    );
+    assert_eq!(examine(&wrong.store, &FULL).1, [found.clone(), found]);
+    assert!(examine(&wrong.store, &REPAIR).0.is_sound());
+    let domains = wrong.reader().destinations(None, 9).unwrap();
+    let domains: Vec<_> = domains.iter().map(|destination| destination.domain.as_str().to_owned()).collect();
+    assert_eq!(domains, ["else.test", "far.test"]);
+    assert_eq!(wrong.killed().reader().next_due().unwrap(), Some(crate::mail::queue::Due(5000)));
+}
+
+#[test]
+fn a_queued_message_loses_a_damaged_recipient_and_a_damaged_record_all() {
+    use crate::store::table::{QRCPT, QUEUE};
+    let (rig, id, blob) = post_office();
+    let one = meddled(&rig, |transaction| flip(transaction, QRCPT, (id, 0), 5));
+    let (report, found) = examine(&one.store, &FULL);
+    assert_eq!((report.damaged, &found[0]), (0, &format!("recipient 0 of queued message {id}: its record is damaged")));
+    let (report, done) = examine(&one.store, &REPAIR);
+    assert!(report.is_sound(), "{done:#?}");
+    let queued = one.reader().queued(crate::mail::queue::QueueId(id)).unwrap().unwrap();
+    assert_eq!((queued.recipients, queued.unsettled), (2, 1));
+    assert_eq!(one.reader().destinations(None, 9).unwrap().len(), 1);
+
+    let all = meddled(&rig, |transaction| flip(transaction, QUEUE, id, 5));
+    let (report, done) = examine(&all.store, &REPAIR);
+    assert!(report.is_sound(), "{done:#?}");
+    assert!(done[0].ends_with("it was removed; it was for <bob@far.test>, <cas@else.test>"), "{done:#?}");
+    assert!(done.iter().any(|done| done.starts_with(&format!("body {blob} (\"Away\"): no message refers to it -> "))));
+    let ann = all.reader().accounts().unwrap()[0].id;
+    let recovered = all.mailbox(ann, "Recovered");
+    assert!(all.body(recovered, 1).ends_with(b"away"));
+    assert!(examine(&all.killed().store, &FULL).0.is_sound());
+}
+
+#[test]
+fn a_damaged_piece_of_what_was_learnt_goes() {
+    use crate::store::table::LEARNED;
+    let (rig, ..) = post_office();
+    rig.store.save_learned(None, vec![(3, vec![7; 100]), (4, vec![8; 100])]).wait().unwrap();
+    let wrong = meddled(&rig, |transaction| flip(transaction, LEARNED, (0, 3), 50));
+    let found = "piece 3 of what the spam filter learnt: its record is damaged";
+    repairs(&wrong, &[found], &[&format!("{found} -> it was removed")]);
+    assert_eq!(wrong.reader().learned(None, 3).unwrap(), None);
+    assert_eq!(wrong.reader().learned(None, 4).unwrap(), Some(vec![8; 100]));
+}
+
 #[test]
 fn a_flipped_bit_in_any_page_is_found_by_redbs_checksums() {
     let (rig, _) = house();

@@ -4,8 +4,10 @@ mod accounts; //  accounts, aliases, domains, logins
 mod check; //     what a check finds, and what repair does about it
 mod delivery; //  messages: deliver, append, flag, copy, move, expunge, quotas
 mod failure; //   kills, power cuts, failing and full disks
+mod learned; //   the spam filter's learned state
 mod mailboxes; // create, rename, delete, subscribe
 mod model; //     random commands against a plain model
+mod queue; //     queued mail
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,23 +25,23 @@ use crate::mail::date::Timestamp;
 use crate::mail::message::{Flags, Keyword, SystemFlags};
 
 /// A store in memory.
-struct Rig {
-    store: Store,
-    site: MemorySite,
+pub(in crate::store) struct Rig {
+    pub(in crate::store) store: Store,
+    pub(in crate::store) site: MemorySite,
     folder: TempDir,
     config: StoreConfig,
 }
 
-fn config() -> StoreConfig {
+pub(in crate::store) fn config() -> StoreConfig {
     StoreConfig { cache_bytes: 1 << 20, journal_bytes: 1 << 20, reserve_bytes: 0 }
 }
 
 impl Rig {
-    fn new() -> Self {
+    pub(in crate::store) fn new() -> Self {
         Self::with(config())
     }
 
-    fn with(config: StoreConfig) -> Self {
+    pub(in crate::store) fn with(config: StoreConfig) -> Self {
         let folder = tempfile::tempdir().unwrap();
         Self::start(MemorySite::new(folder.path()), folder, config)
     }
@@ -64,7 +66,7 @@ impl Rig {
     }
 
     /// An account `name@pillar.test` and its INBOX.
-    fn account(&self, name: &str) -> (AccountId, MailboxId) {
+    pub(in crate::store) fn account(&self, name: &str) -> (AccountId, MailboxId) {
         let added = self.store.add_account(address(&format!("{name}@pillar.test")), verifier(), Quota::default());
         let id = added.wait().unwrap();
         (id, self.mailbox(id, "INBOX"))
@@ -83,7 +85,7 @@ impl Rig {
     }
 
     /// Delivers to INBOX.
-    fn deliver(&self, body: &[u8], to: &[AccountId]) -> Vec<(MailboxId, Uid)> {
+    pub(in crate::store) fn deliver(&self, body: &[u8], to: &[AccountId]) -> Vec<(MailboxId, Uid)> {
         let to = to.iter().map(|id| (*id, Folder::Inbox)).collect();
         self.store.deliver(self.letter(body), to).wait().unwrap()
     }
@@ -171,7 +173,7 @@ fn verifier() -> ScramVerifier {
 }
 
 /// Bytes that do not compress.
-fn noise(length: usize, seed: u64) -> Vec<u8> {
+pub(in crate::store) fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut state = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {
