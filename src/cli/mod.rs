@@ -1,7 +1,8 @@
 //! One file per subcommand.
 //!
 //! What a command tells goes to standard output, the log and errors to standard error; an error is
-//! one sentence. Exit code 1 says that it failed, 2 that the command line was not understood.
+//! one sentence. Exit code 1 says that it failed, 2 that the command line was not understood
+//! (for `check-store` 1 says that something is damaged, and 2 also that the store could not be checked).
 
 use std::process::ExitCode;
 
@@ -12,6 +13,7 @@ pub mod alias; //   addresses whose mail goes to accounts
 mod ask; //         questions to the person at the terminal
 mod carry; //       what import and export share
 mod check; //       is this config file good?
+mod check_store; // is everything in the store whole?
 pub mod domain; //  whose mail stays here
 mod export; //      mail to mbox files and Maildirs
 mod import; //      mail from mbox files and Maildirs
@@ -48,6 +50,7 @@ enum Command {
     Domain(domain::DomainArgs),
     Import(import::ImportArgs),
     Export(export::ExportArgs),
+    CheckStore(check_store::CheckStoreArgs),
     Salvage(salvage::SalvageArgs),
     /// Print the version
     Version,
@@ -79,6 +82,15 @@ pub fn main() -> ExitCode {
         Command::Import(args) => import::run(&args).map_err(Failure::from),
         Command::Export(args) => export::run(&args).map_err(Failure::from),
         Command::Salvage(args) => salvage::run(&args).map_err(Failure::from),
+        Command::CheckStore(args) => match check_store::run(&args) {
+            Ok(true) => Ok(()),
+            // What is damaged was told.
+            Ok(false) => return ExitCode::FAILURE,
+            Err(failure) => {
+                eprintln!("pillarbox: {failure}");
+                return ExitCode::from(2);
+            }
+        },
         Command::Version => version(),
     };
     match done {

@@ -91,11 +91,22 @@ pub struct StoreConfig {
     pub journal_bytes: u32,
     /// Space left free on the disk below which mail is refused with 452 4.3.1. Default: 32 MiB.
     pub reserve_bytes: u64,
+    /// Days in which the whole store is read once, a slice each day, to find what a card has
+    /// forgotten. 0 turns that off. Default: 30.
+    pub scrub_days: u32,
+    /// How fast such a slice is read, in bytes. Default: 1 MiB.
+    pub scrub_bytes_per_second: u32,
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { cache_bytes: 2 << 20, journal_bytes: 16 << 20, reserve_bytes: 32 << 20 }
+        Self {
+            cache_bytes: 2 << 20,
+            journal_bytes: 16 << 20,
+            reserve_bytes: 32 << 20,
+            scrub_days: 30,
+            scrub_bytes_per_second: 1 << 20,
+        }
     }
 }
 

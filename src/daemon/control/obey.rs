@@ -50,7 +50,8 @@ impl From<ReadError> for Refusal {
     }
 }
 
-/// Carries out an order. May block; [`Order::Status`] and [`Order::Carry`] are the server's to answer.
+/// Carries out an order. May block; [`Order::Status`], [`Order::Carry`] and [`Order::CheckStore`] are the
+/// server's to answer.
 #[must_use]
 pub fn obey(store: &Store, order: Order) -> Outcome {
     carry_out(store, order).unwrap_or_else(|refusal| Outcome::Refused { reason: refusal.to_string() })
@@ -134,7 +135,7 @@ fn carry_out(store: &Store, order: Order) -> Result<Outcome, Refusal> {
             let domains = domains.iter().skip(skip).take(ROWS_MAX).map(ToString::to_string).collect();
             return Ok(Outcome::Domains { domains });
         }
-        Order::Carry { .. } | Order::Status => Err(Refusal::NoServer),
+        Order::Carry { .. } | Order::CheckStore { .. } | Order::Status => Err(Refusal::NoServer),
     };
     done.map(|()| Outcome::Done)
 }

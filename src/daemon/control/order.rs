@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::examine::Examination;
+use crate::daemon::scrub::ScrubState;
 use crate::mail::secret::ScramVerifier;
 use crate::store::{Figures, Quota, Usage};
 
@@ -97,6 +99,11 @@ pub enum Order {
         /// The account's address.
         address: String,
     },
+    /// Check the store: after [`Outcome::Done`] the connection tells [`super::CheckEvent`]s.
+    CheckStore {
+        /// How.
+        examination: Examination,
+    },
     /// Tell how the server is. [`Outcome::Status`]
     Status,
 }
@@ -174,6 +181,8 @@ pub struct Status {
     pub memory_peak_bytes: u64,
     /// Figures of the store.
     pub store: Figures,
+    /// How far the monthly reading of the whole store is; `None` when it is turned off.
+    pub scrub: Option<ScrubState>,
 }
 
 /// One listener.

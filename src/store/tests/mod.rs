@@ -33,7 +33,7 @@ pub(in crate::store) struct Rig {
 }
 
 pub(in crate::store) fn config() -> StoreConfig {
-    StoreConfig { cache_bytes: 1 << 20, journal_bytes: 1 << 20, reserve_bytes: 0 }
+    StoreConfig { cache_bytes: 1 << 20, journal_bytes: 1 << 20, reserve_bytes: 0, ..StoreConfig::default() }
 }
 
 impl Rig {
