@@ -52,15 +52,16 @@ pub(super) fn run(args: &CheckStoreArgs) -> Result<bool, Failure> {
             if line.is_empty() {
                 return Err(Failure("the server stopped before the check came to its end".to_owned()));
             }
-            let event = serde_json::from_slice(&line);
-            clerk.take(event.map_err(|error| Failure(format!("the server's answer makes no sense: {error}")))?)?;
+            let event = serde_json::from_slice(&line)
+                .map_err(|error| Failure(format!("the server's answer makes no sense: {error}")))?;
+            clerk.take(&event)?;
         }
     } else {
         let opened = DataOffice::open(&args.office.data)?;
         let DataOffice::Store(store) = &opened else {
             return Err(Failure("a server is just starting on this data folder; try again".to_owned()));
         };
-        examine(store, examination, false, &CheckStop::default(), &mut |event| clerk.take(event));
+        examine(store, examination, false, &CheckStop::default(), &mut |event| clerk.take(&event));
     }
     let Clerk { json, watch, backup, end } = clerk;
     drop(watch);
@@ -85,8 +86,8 @@ struct Clerk {
 }
 
 impl Clerk {
-    fn take(&mut self, event: CheckEvent) -> io::Result<()> {
-        let (text, more) = match &event {
+    fn take(&mut self, event: &CheckEvent) -> io::Result<()> {
+        let (text, more) = match event {
             CheckEvent::Progress { progress } => {
                 let (bytes, bytes_total) = (progress.bytes, progress.bytes_total);
                 self.watch.progress(&Progress { messages: progress.messages, bytes, bytes_total });
@@ -110,7 +111,7 @@ impl Clerk {
         self.watch.beside(|| {
             let mut out = io::stdout().lock();
             match more {
-                _ if json => show::json(&mut out, &event)?,
+                _ if json => show::json(&mut out, event)?,
                 None => writeln!(out, "{text}")?,
                 Some(what) => writeln!(out, "repaired: {text}; {what}")?,
             }

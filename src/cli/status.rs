@@ -79,6 +79,8 @@ fn write(out: &mut impl Write, status: &Status) -> io::Result<()> {
 
 /// When the whole store was read last, and what that found.
 fn scrubbed(scrub: Option<&ScrubState>) -> String {
+    use std::fmt::Write as _;
+
     let Some(scrub) = scrub else { return "off".to_owned() };
     let mut text = scrub.last.as_ref().map_or_else(
         || "not finished for the first time".to_owned(),
@@ -88,7 +90,8 @@ fn scrubbed(scrub: Option<&ScrubState>) -> String {
         },
     );
     if scrub.damaged > 0 {
-        text.push_str(&format!("; {} damaged so far in the one under way", scrub.damaged));
+        // Writing to a String cannot fail.
+        let _ = write!(text, "; {} damaged so far in the one under way", scrub.damaged);
     }
     text
 }

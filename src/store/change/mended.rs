@@ -61,7 +61,7 @@ pub(super) fn apply(tables: &mut Tables<'_>, seq: u64, op: &Op) -> Result<(), Tr
             record.count_out(&before);
             record.count_in(&after);
             change_mailbox(tables, seq, *mailbox, record)?;
-            use_space(tables, *mailbox, &after, &before)
+            charge(tables, *mailbox, &after, &before)
         }
         Op::Forget { mailbox, uids } => {
             let mut tally = Tally::default();
@@ -80,7 +80,7 @@ pub(super) fn apply(tables: &mut Tables<'_>, seq: u64, op: &Op) -> Result<(), Tr
             record.count_out(&tally);
             log_vanished(tables, seq, *mailbox, &mut record, uids)?;
             change_mailbox(tables, seq, *mailbox, record)?;
-            use_space(tables, *mailbox, &Tally::default(), &tally)
+            charge(tables, *mailbox, &Tally::default(), &tally)
         }
         Op::ForgetVanished { mailbox } => {
             let table = tables.vanish()?;
@@ -176,31 +176,38 @@ fn requeue(tables: &mut Tables<'_>, id: u64) -> Result<(), Trouble> {
         }
     }
     tables.wake(QUEUE_WATCH);
-    match record.filter(|_| stays) {
-        Some(record) => {
-            for (number, row) in found {
-                let Some(row) = row else { continue };
-                tables.qrcpt()?.insert((id, number), row.encode((id, number))?.as_slice())?;
-                if let Some((domain, Due(due))) = row.scheduled() {
-                    tables.qsched()?.insert((due, id, number), ())?;
-                    tables.qdest()?.insert((domain, due, id, number), ())?;
-                }
-            }
-            tables.queue()?.insert(id, record.encode(id)?.as_slice())?;
+    let Some(record) = record.filter(|_| stays) else {
+        for number in found.into_keys() {
+            tables.qrcpt()?.remove((id, number))?;
         }
-        None => {
-            for number in found.into_keys() {
-                tables.qrcpt()?.remove((id, number))?;
-            }
-            tables.queue()?.remove(id)?;
+        tables.queue()?.remove(id)?;
+        return Ok(());
+    };
+    for (number, row) in found {
+        let Some(row) = row else { continue };
+        tables.qrcpt()?.insert((id, number), row.encode((id, number))?.as_slice())?;
+        if let Some((domain, Due(due))) = row.scheduled() {
+            tables.qsched()?.insert((due, id, number), ())?;
+            tables.qdest()?.insert((domain, due, id, number), ())?;
         }
     }
+    tables.queue()?.insert(id, record.encode(id)?.as_slice())?;
     Ok(())
 }
 
 /// The rows that belong to one message.
 fn rows_of<K>(rows: impl Iterator<Item = Result<K, Trouble>>, belongs: impl Fn(&K) -> bool) -> Result<Vec<K>, Trouble> {
     rows.filter(|row| row.as_ref().map_or(true, &belongs)).collect()
+}
+
+/// Counts in and out of the account's usage; an account that can't be read is counted anew later.
+fn charge(tables: &mut Tables<'_>, mailbox: u32, more: &Tally, less: &Tally) -> Result<(), Trouble> {
+    let owner = existing(tables, mailbox)?.account;
+    match tables.load_account(owner) {
+        Ok(Some(_)) => use_space(tables, mailbox, more, less),
+        Err(trouble) if trouble.is_of_disk() => Err(trouble),
+        _ => Ok(()),
+    }
 }
 
 fn change_body(tables: &mut Tables<'_>, id: u64, change: impl FnOnce(&mut BlobRecord)) -> Result<(), Trouble> {

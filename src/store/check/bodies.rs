@@ -129,7 +129,7 @@ impl Checkup<'_> {
         })?;
         let damage = match whole {
             Wholeness::Whole(hash) => {
-                self.whole(id, &record, hash, structure, walker)?;
+                self.whole(id, &record, hash, structure.as_deref(), walker)?;
                 excess.then_some(Damage::Excess)
             }
             Wholeness::Senseless => Some(Damage::BodyRecord),
@@ -161,7 +161,7 @@ impl Checkup<'_> {
         id: u64,
         record: &BlobRecord,
         hash: BodyHash,
-        structure: Option<Vec<u8>>,
+        structure: Option<&[u8]>,
         walker: Option<Walker>,
     ) -> Step {
         if record.hash.is_none() && self.mode == Mode::Mend {
@@ -170,7 +170,7 @@ impl Checkup<'_> {
         }
         let Some(walker) = walker else { return Ok(()) };
         let again = postcard::to_allocvec(&walker.finish()).map_err(|_| Trouble::damaged("structure"))?;
-        if structure.as_ref() == Some(&again) {
+        if structure == Some(again.as_slice()) {
             return Ok(());
         }
         let damage = if structure.is_some() { Damage::StructureDiffers } else { Damage::Structure };

@@ -144,7 +144,8 @@ pub enum Damage {
     Vanished,
     /// Its body is not there.
     NoBody,
-    /// The record of its body is not what was written, or makes no sense.
+    /// The record of its body is not what was written, makes no sense, or is not there though pieces
+    /// are.
     BodyRecord,
     /// Pieces of its body are missing or not what was written.
     Pieces {
@@ -351,7 +352,7 @@ impl fmt::Display for Damage {
             Self::Size { kept, found } => write!(out, "its size is {kept} and its body's {found}"),
             Self::Vanished => out.write_str("its log of removed messages is damaged"),
             Self::NoBody => out.write_str("its body is not there"),
-            Self::BodyRecord => out.write_str("the record of its body is damaged"),
+            Self::BodyRecord => out.write_str("the record of its body is lost"),
             Self::Pieces { first, count: 1, .. } => write!(out, "piece {first} of its body is damaged"),
             Self::Pieces { first, count, of } => {
                 write!(out, "{count} of the {of} pieces of its body are damaged, the first is piece {first}")

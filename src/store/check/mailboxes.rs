@@ -117,18 +117,15 @@ impl Checkup<'_> {
                 continue;
             }
             next = uid.saturating_add(1);
-            match MessageRecord::decode(key.value(), value.value()) {
-                Ok(row) => {
-                    count.add(uid, &row);
-                    if row.flags.keywords & !keywords != 0 {
-                        self.find(view.message(id, uid)?, Damage::UnknownKeywords)?;
-                    }
-                }
-                Err(_) => {
-                    // Its number was given out all the same.
-                    count.next_uid = next;
-                    self.find(view.message(id, uid)?, Damage::Unreadable)?;
-                }
+            let Ok(row) = MessageRecord::decode(key.value(), value.value()) else {
+                // Its number was given out all the same.
+                count.next_uid = next;
+                self.find(view.message(id, uid)?, Damage::Unreadable)?;
+                continue;
+            };
+            count.add(uid, &row);
+            if row.flags.keywords & !keywords != 0 {
+                self.find(view.message(id, uid)?, Damage::UnknownKeywords)?;
             }
         }
         sums.highest_modseq = sums.highest_modseq.max(count.highest_modseq);

@@ -31,6 +31,7 @@ pub use watch::{CheckProgress, CheckStop, CheckWatch};
 
 pub(super) use pages::Frozen;
 
+use super::engine::{Engine, Shared};
 use super::error::{ReadError, Trouble, WriteError};
 use super::message::Plan;
 use super::table::Tables;
@@ -234,7 +235,7 @@ impl Store {
     /// Does something with index and journal between two groups of commands.
     fn with_engine<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut super::engine::Engine, &super::engine::Shared) -> Result<T, Trouble> + Send + 'static,
+        work: impl FnOnce(&mut Engine, &Shared) -> Result<T, Trouble> + Send + 'static,
     ) -> Result<T, WriteError> {
         let (errand, pending) = super::writer::errand(work);
         drop(self.commands.send(errand));
@@ -374,7 +375,12 @@ impl<'c> Checkup<'c> {
         &self,
         plan: impl FnOnce(&mut Tables<'_>) -> Plan<Option<String>> + Send + 'static,
     ) -> Step<Option<String>> {
-        Ok(self.store.plan(plan).wait()?)
+        match self.store.plan(plan).wait() {
+            Ok(done) => Ok(done),
+            Err(error @ (WriteError::DiskFull | WriteError::Storage(_) | WriteError::Closed)) => Err(error.into()),
+            // A bound of the store is in the way, such as too many mailboxes: it stays as it is.
+            Err(_) => Ok(None),
+        }
     }
 
     /// The journal.
@@ -394,7 +400,7 @@ impl<'c> Checkup<'c> {
         let openings = |check: &Self| check.store.shared.openings.load(Ordering::Acquire);
         // A store that was reopened meanwhile may have used the pages again: once more then.
         for _ in 0..2 {
-            let frozen = self.store.with_engine(|engine, shared| engine.freeze(shared))?;
+            let frozen = self.store.with_engine(Engine::freeze)?;
             let found = frozen.verify(self.store.shared.backend(), &self.pace);
             self.spend(0)?;
             match found {

@@ -52,7 +52,8 @@ impl Checkup<'_> {
                 let above = reference.body.checked_sub(base).and_then(|above| u32::try_from(above).ok());
                 let at = above.and_then(|above| window.binary_search_by_key(&above, |entry| entry.above).ok());
                 let Some(entry) = at.and_then(|at| window.get_mut(at)) else {
-                    return self.find(reference.by.place(view)?, Damage::NoBody);
+                    let damage = if view.has_pieces(reference.body)? { Damage::BodyRecord } else { Damage::NoBody };
+                    return self.find(reference.by.place(view)?, damage);
                 };
                 entry.found = entry.found.saturating_add(1);
                 if !entry.known {

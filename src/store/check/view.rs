@@ -179,6 +179,12 @@ impl View {
         Ok(())
     }
 
+    /// Tells whether there are pieces of a body.
+    pub(super) fn has_pieces(&self, body: u64) -> Result<bool, Trouble> {
+        let tail = self.tails.get(body)?.is_some();
+        Ok(tail || self.pieces.range((body, 0)..=(body, u32::MAX))?.next().is_some())
+    }
+
     /// The bodies that messages refer to: a message's mailbox, uid, body and size, while `take` says
     /// true. Records that can't be read are passed over.
     pub(super) fn each_reference(
