@@ -114,6 +114,22 @@ fn a_store_that_cannot_be_checked_is_exit_code_2() {
 }
 
 #[test]
+fn a_store_whose_journal_is_lost_is_opened_by_a_repair_that_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let server = Server::start_in(&data, server::free_base(), &[]);
+    server.kill();
+    fs::remove_file(data.join("mail.journal")).unwrap();
+    let refused = pillarbox(&["check-store"], &data);
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stdout));
+    assert!(text(&refused.stderr).contains("check-store --repair"), "{}", text(&refused.stderr));
+    let repaired = pillarbox(&["check-store", "--repair"], &data);
+    assert_eq!(repaired.status.code(), Some(0), "{}", text(&repaired.stdout));
+    assert!(text(&repaired.stderr).contains("is given up"), "{}", text(&repaired.stderr));
+    assert_eq!(pillarbox(&["check-store"], &data).status.code(), Some(0));
+}
+
+#[test]
 fn a_running_server_is_checked_while_mail_comes_in() {
     let server = Server::start();
     let mbox = server.data().with_extension("mbox");

@@ -1,6 +1,8 @@
 //! `pillarbox check-store`: is everything in the store whole, and what can be set right?
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write};
+use std::path::Path;
+use std::sync::Arc;
 
 use super::carry::Watch;
 use super::office::{DataOffice, Failure, OfficeArgs, Remote, unexpected};
@@ -8,6 +10,8 @@ use super::show;
 use crate::daemon::control::{CheckEvent, EVENT_LINE_MAX, Examination, Order, Outcome, examine};
 use crate::flow::carry::{Observer as _, Progress};
 use crate::store::check::{CheckStop, Remedy, Report};
+use crate::store::site::FolderSite;
+use crate::store::{OpenError, Store, StoreConfig};
 
 /// Check the store, and repair what can be
 ///
@@ -57,7 +61,7 @@ pub(super) fn run(args: &CheckStoreArgs) -> Result<bool, Failure> {
             clerk.take(&event)?;
         }
     } else {
-        let opened = DataOffice::open(&args.office.data)?;
+        let opened = DataOffice::open_by(&args.office.data, |folder| open(folder, args.repair))?;
         let DataOffice::Store(store) = &opened else {
             return Err(Failure("a server is just starting on this data folder; try again".to_owned()));
         };
@@ -73,6 +77,23 @@ pub(super) fn run(args: &CheckStoreArgs) -> Result<bool, Failure> {
         write(&mut out, &report, args, backup)?;
     }
     Ok(report.is_sound())
+}
+
+/// Opens the store; for a repair also without a journal that is lost, after saying what that costs.
+fn open(folder: &Path, repair: bool) -> Result<Store, OpenError> {
+    let config = StoreConfig::default();
+    match Store::open(folder, &config) {
+        Err(error @ (OpenError::JournalMissing(_) | OpenError::JournalDamaged(..))) if repair => {
+            // Where standard error is closed there is nobody to tell.
+            let _ = writeln!(
+                io::stderr(),
+                "pillarbox: {error}\npillarbox: going on without it; what came since the last checkpoint, at most some \
+                 minutes of busy mail, is given up"
+            );
+            Store::open_without_journal(Arc::new(FolderSite::new(folder)), &config)
+        }
+        opened => opened,
+    }
 }
 
 /// Writes events down.

@@ -5,6 +5,10 @@
 //! transaction, so whatever a crash leaves of it, the journal's groups above that number make it
 //! whole. Every durable commit keeps the allocator's state (`quick_repair`), so that opening after
 //! a crash does not read the whole file.
+//!
+//! The index also tells, in the copies of its first block, whether it is complete: nothing that was
+//! acknowledged is in the journal alone. It says so from a clean close to the next opening, and
+//! while a new store has no ring yet. An index that is not is never opened without its journal.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -13,17 +17,17 @@ use redb::{Database, DatabaseError, Durability, ReadTransaction, ReadableDatabas
 
 use crate::mail::mailbox::ModSeq;
 
-use super::backend::IndexBackend;
+use super::backend::{Guard, IndexBackend};
 use super::change::Change;
 use super::check::Frozen;
 use super::disk::{Counters, Disk};
 use super::error::{OpenError, ReadError, Trouble};
-use super::journal::{Journal, JournalError};
+use super::journal::{self, Contents, Journal, JournalError, Known};
 use super::notify::Watchers;
 use super::site::Site;
 use super::space::Space;
 use super::table::Tables;
-use super::{StoreConfig, sweep, upgrade};
+use super::{INDEX_FILE, StoreConfig, sweep, upgrade};
 
 /// Numbers left out at each opening, more than a group has: even a disk that lost a group it had
 /// called durable then never makes us give a `ModSeq` to two changes.
@@ -53,8 +57,12 @@ pub(super) struct Shared {
     pub(super) site: Arc<dyn Site>,
     /// `mail.redb`
     pub(super) index: Arc<dyn Disk>,
+    /// `mail.redb` with its first block kept twice: what redb is given.
+    pub(super) guard: Arc<Guard>,
     /// `mail.journal`
     pub(super) journal: Arc<dyn Disk>,
+    /// What is known of the journal's header blocks.
+    ring: Known,
     /// What went to the index and to the journal.
     pub(super) written: [Arc<Counters>; 2],
     config: StoreConfig,
@@ -78,10 +86,11 @@ enum Gate {
 
 impl Shared {
     /// What is shared, before the index is open. The disks, of the index and of the journal, count
-    /// into `written`.
+    /// into `written`; `guard` is the index's.
     pub(super) fn new(
         site: Arc<dyn Site>,
         [index, journal]: [Arc<dyn Disk>; 2],
+        guard: Guard,
         written: [Arc<Counters>; 2],
         config: StoreConfig,
     ) -> Self {
@@ -95,7 +104,9 @@ impl Shared {
             counts: Mutex::default(),
             site,
             index,
+            guard: Arc::new(guard),
             journal,
+            ring: Known::default(),
             written,
             config,
         }
@@ -108,7 +119,7 @@ impl Shared {
 
     /// The index file as redb sees it.
     pub(super) fn backend(&self) -> IndexBackend {
-        IndexBackend(self.index.clone())
+        IndexBackend(self.guard.clone())
     }
 
     /// Begins a read.
@@ -139,6 +150,26 @@ impl Shared {
             self.suspect.store(true, Ordering::Relaxed);
         }
         trouble.into()
+    }
+
+    /// Looks whether the journal is there where it is needed.
+    fn find_journal(&self) -> Result<(), OpenError> {
+        let found = journal::contents(&*self.journal).map_err(Trouble::from)?;
+        let (complete, blank) = (self.guard.is_complete(), self.guard.is_blank());
+        if found == Contents::Ring {
+            // The copy that redb has written and synced when it is open says so.
+            self.guard.set_complete(false);
+        } else if !complete {
+            return Err(OpenError::JournalMissing(self.site.path().to_owned()));
+        } else if !blank {
+            tracing::warn!("there is no journal; a new one is made");
+        }
+        if !complete {
+            // Should redb end the process over what it finds, this is the last that the log tells.
+            let file = self.site.path().join(INDEX_FILE);
+            tracing::info!(file = %file.display(), "the store was not closed cleanly; its last checkpoint is read");
+        }
+        Ok(())
     }
 
     fn pass(&self, gate: Gate) -> Gate {
@@ -173,8 +204,13 @@ pub(super) struct Engine {
 
 impl Engine {
     /// Opens the index and the journal, replays, and lets readers in. Tells also whether there is
-    /// something to sweep.
+    /// something to sweep. After a failure the index goes back to what its last successful sync made
+    /// durable, and the journal's groups above that are still there: they are given up only after a
+    /// checkpoint that succeeded.
     pub(super) fn open(shared: &Shared) -> Result<(Self, bool), OpenError> {
+        shared.guard.go_back().map_err(Trouble::from)?;
+        let complete = shared.guard.is_complete();
+        shared.find_journal()?;
         let cache = usize::try_from(shared.config.cache_bytes).unwrap_or(usize::MAX);
         let index = Database::builder().set_cache_size(cache).create_with_backend(shared.backend()).map_err(
             |error| match error {
@@ -182,27 +218,11 @@ impl Engine {
                 other => Trouble::from(other).into(),
             },
         )?;
-        let identity = upgrade::prepare(&index)?;
-        let ring = shared.config.journal_bytes.into();
-        let mut journal = Journal::open(shared.journal.clone(), identity, ring).map_err(|error| match error {
-            JournalError::Foreign => OpenError::ForeignJournal(shared.site.path().to_owned()),
-            other => Trouble::from(other).into(),
+        let (engine, sweep_due, woken) = Self::begin(shared, &index, !complete).inspect_err(|_| {
+            // Nothing was acknowledged since: redb writes this when it is closed.
+            shared.guard.set_complete(complete);
         })?;
-
-        let transaction = index.begin_write().map_err(Trouble::from)?;
-        let mut tables = Tables::open(&transaction, shared.site.now())?;
-        replay(&mut journal, &mut tables)?;
-        let sweep_due = sweep::begin(&mut tables)? || tables.sweep_due;
-        let (applied, kept, touched) = (tables.progress.applied, tables.progress.kept, tables.touched);
-        let woken = std::mem::take(&mut tables.woken);
-        tables.finish()?;
-        let mut engine = Self { journal, seq: applied.saturating_add(SEQ_GAP), applied };
-        if touched {
-            engine.make_durable(shared, transaction)?;
-        } else {
-            transaction.abort().map_err(Trouble::from)?;
-        }
-        shared.space.kept.store(kept, Ordering::Relaxed);
+        let applied = engine.applied;
         shared.applied.store(applied, Ordering::Release);
         shared.suspect.store(false, Ordering::Relaxed);
         shared.openings.fetch_add(1, Ordering::AcqRel);
@@ -212,6 +232,43 @@ impl Engine {
         Ok((engine, sweep_due))
     }
 
+    /// What comes before readers are let in; `journal_needed` where something may be in the journal
+    /// alone. Gives also whether there is something to sweep, and the accounts that the replay changed.
+    fn begin(shared: &Shared, index: &Database, journal_needed: bool) -> Result<(Self, bool, Vec<u32>), OpenError> {
+        let identity = upgrade::prepare(index)?;
+        let ring = shared.config.journal_bytes.into();
+        let mut journal =
+            Journal::reopen(shared.journal.clone(), identity, ring, &shared.ring).map_err(|error| match error {
+                JournalError::Foreign => OpenError::ForeignJournal(shared.site.path().to_owned()),
+                other => damaged(shared, other),
+            })?;
+        // Only where the ring has just been made: it is durable, and from now on it is needed.
+        if shared.guard.is_complete() {
+            shared.guard.make_complete(false).map_err(Trouble::from)?;
+        }
+
+        let transaction = index.begin_write().map_err(Trouble::from)?;
+        let mut tables = Tables::open(&transaction, shared.site.now())?;
+        replay(shared, &mut journal, &mut tables)?;
+        if journal_needed {
+            journal.verify().map_err(|error| damaged(shared, error))?;
+        }
+        let sweep_due = sweep::begin(&mut tables)? || tables.sweep_due;
+        let (applied, kept, touched) = (tables.progress.applied, tables.progress.kept, tables.touched);
+        let woken = std::mem::take(&mut tables.woken);
+        tables.finish()?;
+        let mut engine = Self { journal, seq: applied.saturating_add(SEQ_GAP), applied };
+        // Whatever was replayed must be durable here before the journal is written again.
+        if touched || engine.journal.volume() > 0 {
+            engine.make_durable(shared, transaction)?;
+        } else {
+            transaction.abort().map_err(Trouble::from)?;
+            shared.guard.mirror();
+        }
+        shared.space.kept.store(kept, Ordering::Relaxed);
+        Ok((engine, sweep_due, woken))
+    }
+
     /// Commits durably: with this transaction everything before it, so the journal is free.
     /// `self.applied` is what the transaction holds.
     pub(super) fn make_durable(&mut self, shared: &Shared, mut transaction: WriteTransaction) -> Result<(), Trouble> {
@@ -219,6 +276,7 @@ impl Engine {
         transaction.set_quick_repair(true);
         transaction.commit()?;
         self.journal.checkpointed(self.applied);
+        shared.guard.mirror();
         let mut counts = shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.checkpoints += 1;
         counts.last_checkpoint = Some(shared.site.now().0);
@@ -243,6 +301,13 @@ impl Engine {
         Ok(Frozen::new(pin, &shared.backend(), shared.openings.load(Ordering::Acquire))?)
     }
 
+    /// The checkpoint before a clean close: from here on the index is complete without the journal.
+    pub(super) fn finish(&mut self, shared: &Shared) -> Result<(), Trouble> {
+        self.checkpoint(shared)?;
+        shared.guard.set_complete(true);
+        Ok(())
+    }
+
     /// Tells whether the journal calls for a checkpoint: so rarely that the allocator's state adds
     /// an eighth at most to what is written, and before the ring is half full.
     pub(super) fn wants_checkpoint(&self, shared: &Shared) -> bool {
@@ -254,8 +319,16 @@ impl Engine {
     }
 }
 
+/// Tells a damaged journal from a failed disk.
+fn damaged(shared: &Shared, error: JournalError) -> OpenError {
+    match error {
+        JournalError::Damaged(what) => OpenError::JournalDamaged(shared.site.path().to_owned(), what),
+        other => Trouble::from(other).into(),
+    }
+}
+
 /// Applies every change of the journal that the index does not hold.
-fn replay(journal: &mut Journal, tables: &mut Tables<'_>) -> Result<(), Trouble> {
+fn replay(shared: &Shared, journal: &mut Journal, tables: &mut Tables<'_>) -> Result<(), OpenError> {
     let applied = tables.progress.applied;
     let mut trouble = None;
     let replayed = journal.replay(applied, &mut |_, _, payload| {
@@ -271,7 +344,7 @@ fn replay(journal: &mut Journal, tables: &mut Tables<'_>) -> Result<(), Trouble>
         })
     });
     match trouble {
-        Some(trouble) => Err(trouble),
-        None => Ok(replayed?),
+        Some(trouble) => Err(trouble.into()),
+        None => replayed.map_err(|error| damaged(shared, error)),
     }
 }

@@ -14,7 +14,7 @@ use std::sync::{Arc, PoisonError, mpsc};
 use std::task::{Context, Poll};
 
 mod account; //     plans: accounts, aliases, domains, notes
-mod backend; //     redb over a disk
+mod backend; //     redb over a disk, its first block kept twice
 pub mod blob; //    bodies: spool, compressed blocks, packed pieces
 mod change; //      what the journal holds, and how it is done to the tables
 pub mod check; //   verifies everything, and repairs what can be
@@ -27,6 +27,7 @@ mod learned; //     the spam filter's learned state
 mod mailbox; //     plans: mailboxes
 mod message; //     plans: messages
 mod notify; //      wakes sessions when something changed
+mod opening; //     which of the two files must be there, and what becomes of one that is of no use
 mod queue; //       queued mail: plans, changes, reads
 mod reader; //      reads: mailboxes and messages
 mod record; //      the tables' values
@@ -63,13 +64,14 @@ use crate::mail::message::{FlagMode, FlagNames, UidSet};
 use crate::mail::secret::ScramVerifier;
 use crate::mail::structure::Structure;
 
-use disk::{Counted, Counters, Disk};
-use engine::{Engine, Shared};
+use disk::Counters;
+use engine::Shared;
 use message::Incoming;
+use opening::Need;
 use shelf::Pieces;
 use site::{FolderSite, Site};
 use table::Tables;
-use writer::{Command, Keep, Target, Writer, job};
+use writer::{Command, Keep, Target, job};
 
 /// The store. Cheap to clone. [`Store::close`] closes it; when the last clone goes without that,
 /// the writer closes it by itself, and nobody learns how that went.
@@ -223,31 +225,15 @@ impl Store {
 
     /// Opens the store at any site, such as a simulated one.
     pub fn open_on(site: Arc<dyn Site>, config: &StoreConfig) -> Result<Self, OpenError> {
-        let folder = site.path().to_owned();
-        let storage = |error: std::io::Error| OpenError::Storage(format!("{}: {error}", folder.display()));
-        let written: [Arc<Counters>; 2] = Default::default();
-        let file = |name, counters: &Arc<Counters>| -> std::io::Result<Arc<dyn Disk>> {
-            let disk = site.open(name)?.map_or_else(|| site.create(name), Ok)?;
-            Ok(Arc::new(Counted::new(disk, counters.clone())))
-        };
-        let [counted_index, counted_journal] = &written;
-        let index = file(INDEX_FILE, counted_index).map_err(storage)?;
-        if !index.try_lock().map_err(storage)? {
-            return Err(OpenError::InUse(folder.clone()));
-        }
-        let journal = file(JOURNAL_FILE, counted_journal).map_err(storage)?;
-        let shared = Arc::new(Shared::new(site, [index, journal], written.clone(), config.clone()));
-        let opened = Engine::open(&shared).and_then(|(engine, sweep_due)| {
-            let (commands, waiting) = mpsc::channel();
-            let writer = Writer::new(shared.clone(), waiting, engine, sweep_due);
-            let thread = std::thread::Builder::new().name("store".to_owned()).stack_size(writer::STACK_BYTES);
-            thread.spawn(move || writer.run()).map_err(storage)?;
-            Ok(Self { shared: shared.clone(), commands })
-        });
-        if opened.is_err() {
-            drop(shared.shut());
-        }
-        opened
+        opening::open(site, config, Need::Journal)
+    }
+
+    /// Opens the store with as much of its journal as can be read, if anything: what else was
+    /// acknowledged since the last checkpoint is given up. For whoever was told
+    /// [`OpenError::JournalMissing`], [`OpenError::JournalDamaged`] or [`OpenError::ForeignJournal`]
+    /// and can't put the file back. A journal that is of no use stays as `mail.journal.aside`.
+    pub fn open_without_journal(site: Arc<dyn Site>, config: &StoreConfig) -> Result<Self, OpenError> {
+        opening::open(site, config, Need::IndexAlone)
     }
 
     /// Sends a command that is one plan.

@@ -111,6 +111,8 @@ pub enum Place {
 pub enum Damage {
     /// Pages of `mail.redb` are not what redb wrote.
     Pages(String),
+    /// One of the two copies of the first block of `mail.redb` is not what was written.
+    FirstBlock,
     /// The journal is not what was written.
     Ring(String),
     /// The record is not what was written.
@@ -332,6 +334,7 @@ impl fmt::Display for Damage {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Pages(what) => write!(out, "damaged pages ({what})"),
+            Self::FirstBlock => out.write_str("one of the two copies of its first block is damaged"),
             Self::Ring(what) => out.write_str(what),
             Self::Unreadable => out.write_str("its record is damaged"),
             Self::Disorder => out.write_str("it is out of order"),

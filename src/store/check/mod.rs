@@ -383,16 +383,17 @@ impl<'c> Checkup<'c> {
         }
     }
 
-    /// The journal.
+    /// The journal, and the block by which redb's file is found.
     fn ring(&mut self) -> Step {
-        let verified = self.store.with_engine(|engine, _| match engine.journal.verify() {
+        let verified = self.store.with_engine(|engine, _| match engine.journal.reread() {
             Err(super::journal::JournalError::Damaged(what)) => Ok(Some(what)),
             other => Ok(other.map(|()| None)?),
         })?;
-        match verified {
-            Some(what) => self.find(Place::Journal, Damage::Ring(what.to_owned())),
-            None => Ok(()),
+        if let Some(what) = verified {
+            self.find(Place::Journal, Damage::Ring(what.to_owned()))?;
         }
+        let whole = self.store.with_engine(|_, shared| Ok(shared.guard.reread()?))?;
+        if whole { Ok(()) } else { self.find(Place::Index, Damage::FirstBlock) }
     }
 
     /// redb's page checksums; tells whether they are right.

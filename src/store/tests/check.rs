@@ -47,7 +47,8 @@ fn meddled(rig: &Rig, change: impl FnOnce(&WriteTransaction)) -> Rig {
     let _ = rig.store.close();
     let after = rig.site.each(&mut MemoryDisk::fork);
     {
-        let backend = crate::store::backend::IndexBackend(Arc::new(after.disk(INDEX_FILE)));
+        let guard = crate::store::backend::Guard::open(Arc::new(after.disk(INDEX_FILE))).unwrap();
+        let backend = crate::store::backend::IndexBackend(Arc::new(guard));
         let index = redb::Database::builder().create_with_backend(backend).unwrap();
         let transaction = index.begin_write().unwrap();
         change(&transaction);
@@ -546,7 +547,7 @@ fn a_flipped_bit_in_any_page_is_found_by_redbs_checksums() {
     rig.store.close().unwrap();
     let mut found = 0;
     let length = rig.site.disk(INDEX_FILE).len().unwrap();
-    for at in (8192..length).step_by(4096) {
+    for at in (12_288..length).step_by(4096) {
         // Behind the page's own header: there a flip may well be met by a panic of redb's.
         let site = rig.site.each(&mut MemoryDisk::fork);
         let disk = site.disk(INDEX_FILE);
@@ -588,6 +589,23 @@ fn a_damaged_journal_is_found_and_a_checkpoint_makes_it_whole() {
     rig.deliver(b"x", &[ann]);
     assert!(examine(&rig.store, &CheckOptions::quick()).0.is_sound());
     assert!(examine(&rig.killed().store, &CheckOptions { deep: false, ..FULL }).0.is_sound());
+}
+
+#[test]
+fn either_copy_of_the_first_block_may_be_damaged_and_is_written_anew() {
+    let (rig, _) = house();
+    let index = rig.site.disk(INDEX_FILE);
+    for at in [100, 4096 + 100] {
+        let mut byte = [0];
+        index.read_at(at, &mut byte).unwrap();
+        index.write_at(at, &[byte[0] ^ 1]).unwrap();
+        let (report, found) = examine(&rig.store, &CheckOptions::quick());
+        assert_eq!(found, ["mail.redb: one of the two copies of its first block is damaged"]);
+        assert_eq!((report.repairable, report.damaged), (1, 0));
+        let (report, done) = examine(&rig.store, &CheckOptions { repair: true, ..CheckOptions::quick() });
+        assert!(report.is_sound(), "{done:?}");
+        assert!(examine(&rig.store, &CheckOptions::quick()).0.is_sound());
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ mod delivery; //  messages: deliver, append, flag, copy, move, expunge, quotas
 mod failure; //   kills, power cuts, failing and full disks
 mod learned; //   the spam filter's learned state
 mod mailboxes; // create, rename, delete, subscribe
+mod medium; //    the two files: cut while they are made, failed syncs, flipped bits, a missing journal
 mod model; //     random commands against a plain model
 mod queue; //     queued mail
 

@@ -65,7 +65,12 @@ pub(super) fn queued(tables: &mut Tables<'_>, id: u64) -> Mend {
 }
 
 /// A body that nobody refers to becomes a message of the mailbox `Recovered`.
-pub(in super::super) fn recover(tables: &mut Tables<'_>, id: u64, account: Option<u32>, date: Option<ZonedTime>) -> Mend {
+pub(in super::super) fn recover(
+    tables: &mut Tables<'_>,
+    id: u64,
+    account: Option<u32>,
+    date: Option<ZonedTime>,
+) -> Mend {
     let listed = tables.sweep()?.get((SWEEP_BODY, id)).map_err(Fault::from)?.is_some();
     let Some(body) = row::<BlobRecord>(load(tables.blob()?, id))?.there().filter(|_| !listed) else { return NOTHING };
     let size = u32::try_from(body.size).map_err(|_| Trouble::damaged("size of a body"))?;

@@ -39,6 +39,7 @@ impl Checkup<'_> {
     pub(super) fn mend(&mut self, finding: &Finding) -> Step<Option<String>> {
         match (&finding.place, &finding.damage) {
             (Place::Journal, Damage::Ring(_)) => self.mend_ring(),
+            (Place::Index, Damage::FirstBlock) => self.mend_first_block(),
             (Place::Index, Damage::Miscounted(counts)) => {
                 let counts = counts.clone();
                 self.plan(move |tables| numbers(tables, &counts))
@@ -114,12 +115,21 @@ impl Checkup<'_> {
         Ok(mended)
     }
 
+    /// A checkpoint writes both copies anew.
+    fn mend_first_block(&mut self) -> Step<Option<String>> {
+        let whole = self.store.with_engine(|engine, shared| {
+            engine.checkpoint(shared)?;
+            Ok(shared.guard.reread()?)
+        })?;
+        Ok(whole.then(|| "a checkpoint wrote it anew".to_owned()))
+    }
+
     /// A checkpoint makes the damaged part of the ring superfluous, and the next change writes its
     /// header anew.
     fn mend_ring(&mut self) -> Step<Option<String>> {
         self.store.with_engine(Engine::checkpoint)?;
         let header = self.plan(|_| did("", vec![Op::Numbers { blob: 0, account: 0, mailbox: 0, uid_validity: 0 }]))?;
-        let right = self.store.with_engine(|engine, _| Ok(engine.journal.verify().is_ok()))?;
+        let right = self.store.with_engine(|engine, _| Ok(engine.journal.reread().is_ok()))?;
         Ok(header.filter(|_| right).map(|_| "a checkpoint made it superfluous".to_owned()))
     }
 }
