@@ -66,6 +66,7 @@ fn write(out: &mut impl Write, status: &Status) -> io::Result<()> {
         ("Written", format!("{} since start, {per_message}", show::bytes(written))),
         ("Syncs", store.syncs.to_string()),
         ("Scrub", scrubbed(status.scrub.as_ref())),
+        ("Last backup", last_backup(status)),
     ] {
         writeln!(out, "{name:<12}{value}")?;
     }
@@ -96,6 +97,13 @@ fn scrubbed(scrub: Option<&ScrubState>) -> String {
     text
 }
 
+fn last_backup(status: &Status) -> String {
+    let Some(made) = &status.last_backup else { return "none".to_owned() };
+    let kind = if made.base.is_none() { "full" } else { "incremental" };
+    let at = ZonedTime::utc(Timestamp(made.at)).to_rfc5322();
+    format!("{at} ({kind}, {}, {})", show::bytes(made.bytes), made.id)
+}
+
 /// A stretch of time in its two largest units.
 fn duration(secs: u64) -> String {
     let (days, hours, minutes) = (secs / 86_400, secs / 3600 % 24, secs / 60 % 60);
@@ -112,6 +120,7 @@ mod tests {
     use super::*;
     use crate::daemon::control::ListenerStatus;
     use crate::daemon::scrub::ScrubRound;
+    use crate::flow::backup::Made;
     use crate::store::Figures;
 
     #[test]
@@ -139,6 +148,7 @@ mod tests {
                 named: vec!["message 3 in INBOX of ann@x.test: its body is not there".into()],
                 last: Some(ScrubRound { finished: 86_400, ..ScrubRound::default() }),
             }),
+            last_backup: Some(Made { id: "3f2a91c0d417".into(), bytes: 2048, ..Made::default() }),
         };
         let mut out = Vec::new();
         write(&mut out, &status).unwrap();
@@ -147,6 +157,8 @@ mod tests {
         assert!(text.contains("imaps    0.0.0.0:993  3\n"), "{text}");
         assert!(text.contains("10 KiB since start, 5 KiB for each of 2 messages"), "{text}");
         assert!(text.contains("Thu, 1 Jan 1970 00:00:00 +0000 (1 since start)"), "{text}");
+        let backup = "Last backup Thu, 1 Jan 1970 00:00:00 +0000 (full, 2 KiB, 3f2a91c0d417)\n";
+        assert!(text.contains(backup), "{text}");
         let scrub = "finished Fri, 2 Jan 1970 00:00:00 +0000, 0 damaged; 1 damaged so far in the one under way\n";
         assert!(text.ends_with(&format!("{scrub}damaged: {}\n", status.scrub.unwrap().named[0])), "{text}");
     }

@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+mod backup;
 mod examine;
 mod obey;
 mod order;
@@ -31,6 +32,7 @@ pub use order::{
     AccountRow, AliasRow, ListenerStatus, ORDER_LINE_MAX, OUTCOME_LINE_MAX, Order, Outcome, ROWS_MAX, Status,
 };
 
+use crate::flow::backup::Job;
 use crate::flow::carry::Exchange;
 use crate::store::Store;
 
@@ -75,6 +77,8 @@ struct Desk {
     carrying: Arc<Semaphore>,
     /// One check at a time: each reads the whole store.
     checking: Arc<Semaphore>,
+    /// One backup at a time: each keeps the pages of its moment.
+    saving: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Control {
@@ -101,7 +105,7 @@ impl Control {
         let listener = UnixListener::bind(address.as_path())?;
         fs::set_permissions(&path, Permissions::from_mode(0o600))?;
         let one = || Arc::new(Semaphore::new(1));
-        let desk = Desk { store, status, carrying: one(), checking: one() };
+        let desk = Desk { store, status, carrying: one(), saving: one(), checking: one() };
         Ok(Self { listener, path, desk })
     }
 
@@ -177,6 +181,15 @@ impl Desk {
                     }
                     None => Outcome::Refused { reason: "another check is running".into() },
                 },
+                Ok(Order::Backup { since }) if whole => match self.begin_backup(since).await {
+                    Ok((job, permit)) => {
+                        tell(&mut stream, &Outcome::Done).await?;
+                        let sent = backup::send(stream.into_inner(), job).await;
+                        drop(permit);
+                        return sent;
+                    }
+                    Err(reason) => Outcome::Refused { reason },
+                },
                 Ok(Order::Status) => Outcome::Status { status: Box::new((self.status)()) },
                 Ok(order) => {
                     let store = self.store.clone();
@@ -190,6 +203,12 @@ impl Desk {
                 return Ok(());
             }
         }
+    }
+
+    /// A backup that is about to be sent, or why there is none.
+    async fn begin_backup(&self, since: Option<String>) -> Result<(Job, OwnedSemaphorePermit), String> {
+        let permit = self.saving.clone().try_acquire_owned().map_err(|_| "another backup is being made")?;
+        Ok((backup::begin(self.store.clone(), since).await?, permit))
     }
 
     /// Leave for an import or export, or why there is none.

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::examine::Examination;
 use crate::daemon::scrub::ScrubState;
+use crate::flow::backup::Made;
 use crate::mail::secret::ScramVerifier;
 use crate::store::{Figures, Quota, Usage};
 
@@ -104,6 +105,17 @@ pub enum Order {
         /// How.
         examination: Examination,
     },
+    /// Make a backup: after [`Outcome::Done`] the connection carries frames
+    /// ([`crate::flow::backup::receive`]).
+    Backup {
+        /// The backup it builds on: `last`, `full` or a name; none for a full one.
+        since: Option<String>,
+    },
+    /// Remember a backup that was made. [`Outcome::Done`]
+    NoteBackup {
+        /// Which.
+        made: Made,
+    },
     /// Tell how the server is. [`Outcome::Status`]
     Status,
 }
@@ -183,6 +195,8 @@ pub struct Status {
     pub store: Figures,
     /// How far the monthly reading of the whole store is; `None` when it is turned off.
     pub scrub: Option<ScrubState>,
+    /// The last backup.
+    pub last_backup: Option<Made>,
 }
 
 /// One listener.
