@@ -22,6 +22,7 @@ use crate::mail::mailbox::ModSeq;
 use super::backend::{Guard, IndexBackend};
 use super::ballast::{Ballast, Ballasted};
 use super::change::Change;
+use super::check::Frozen;
 use super::disk::{Counters, Disk};
 use super::error::{OpenError, ReadError, Trouble, is_of_space};
 use super::gate::Gate;
@@ -57,13 +58,15 @@ pub(super) struct Shared {
     pub(super) ballast: Arc<Ballast>,
     /// The last change readers can see.
     pub(super) applied: AtomicU64,
+    /// How often the index was opened: an earlier handle's readers keep no pages in a later one.
+    pub(super) openings: AtomicU64,
     pub(super) counts: Mutex<Counts>,
     /// Where the files are.
     pub(super) site: Arc<dyn Site>,
     /// `mail.redb`
     pub(super) index: Arc<dyn Disk>,
     /// `mail.redb` with its first block kept twice: what redb is given.
-    guard: Arc<Guard>,
+    pub(super) guard: Arc<Guard>,
     /// `mail.journal`
     pub(super) journal: Arc<dyn Disk>,
     /// What is known of the journal's header blocks.
@@ -107,6 +110,7 @@ impl Shared {
             space: Space::new(site.clone(), index.clone(), config.reserve_bytes, written.clone()),
             ballast,
             applied: AtomicU64::new(0),
+            openings: AtomicU64::new(0),
             counts: Mutex::default(),
             site,
             index,
@@ -121,6 +125,11 @@ impl Shared {
     /// The disks of the index and of the journal.
     pub(super) fn disks(&self) -> [&dyn Disk; 2] {
         [&*self.index, &*self.journal]
+    }
+
+    /// The index file as redb sees it.
+    pub(super) fn backend(&self) -> IndexBackend {
+        IndexBackend(self.guard.clone())
     }
 
     /// Begins a read; waits a little while the index is opened anew.
@@ -250,6 +259,7 @@ impl Engine {
         })?;
         let applied = engine.applied;
         shared.applied.store(applied, Ordering::Release);
+        shared.openings.fetch_add(1, Ordering::AcqRel);
         shared.gate.open(index);
         // A group whose sync failed may have been found: sessions must hear of it.
         shared.watchers.wake(&woken, ModSeq(applied));
@@ -330,6 +340,15 @@ impl Engine {
         shed(shared)?;
         let transaction = shared.begin_write()?;
         self.commit(shared, transaction)
+    }
+
+    /// A checkpoint, and the index as it is right behind it.
+    pub(super) fn freeze(&mut self, shared: &Shared) -> Result<Frozen, Trouble> {
+        // A reader from before the checkpoint keeps what every later commit lets go of, the trees
+        // of redb's own included; one from behind it would miss what the checkpoint's epilogue frees.
+        let pin = shared.gate.pin()?;
+        self.checkpoint(shared)?;
+        Ok(Frozen::new(pin, &shared.backend(), shared.openings.load(Ordering::Acquire))?)
     }
 
     /// The checkpoint before a clean close: from here on the index is complete without the journal.

@@ -18,6 +18,7 @@ mod backend; //     redb over a disk, its first block kept twice
 mod ballast; //     room kept for a disk that others fill
 pub mod blob; //    bodies: spool, compressed blocks, packed pieces
 mod change; //      what the journal holds, and how it is done to the tables
+pub mod check; //   verifies everything, and repairs what can be
 mod directory; //   reads: who is who, and where an address leads
 pub mod disk; //    a file as the store sees it, so that tests can fail it
 pub mod dump; //    all rows as they are, for backups
@@ -104,6 +105,11 @@ pub struct StoreConfig {
     /// A mount point without which the server refuses to start, so that no mail goes into the folder
     /// below it. Default: none; disks in `/etc/fstab` are looked at anyway.
     pub require_mount: Option<PathBuf>,
+    /// Days in which the whole store is read once, a slice each day, to find what a card has
+    /// forgotten. 0 turns that off. Default: 30.
+    pub scrub_days: u32,
+    /// How fast such a slice is read, in bytes. Default: 1 MiB.
+    pub scrub_bytes_per_second: u32,
 }
 
 impl Default for StoreConfig {
@@ -114,6 +120,8 @@ impl Default for StoreConfig {
             reserve_bytes: 32 << 20,
             allow_ram: false,
             require_mount: None,
+            scrub_days: 30,
+            scrub_bytes_per_second: 1 << 20,
         }
     }
 }

@@ -78,8 +78,33 @@ pub(super) enum Command {
     Look,
     /// Say so when nothing is left to stage or to sweep.
     Settle(oneshot::Sender<Result<(), WriteError>>),
+    /// Something to be done between two groups.
+    Errand(Errand),
     /// Close, and say so.
     Close(SyncSender<Result<(), WriteError>>),
+}
+
+/// Does something with index and journal, or learns why they are not there.
+pub(super) type Errand = Box<dyn FnOnce(Result<(&mut Engine, &Shared), WriteError>) -> Result<(), Trouble> + Send>;
+
+/// Makes a command of something to be done between two groups.
+pub(super) fn errand<T: Send + 'static>(
+    work: impl FnOnce(&mut Engine, &Shared) -> Result<T, Trouble> + Send + 'static,
+) -> (Command, Pending<T>) {
+    let (sender, receiver) = oneshot::channel();
+    let errand: Errand = Box::new(move |there| {
+        let done = match there {
+            Ok((engine, shared)) => work(engine, shared),
+            Err(error) => {
+                tell(sender, Err(error));
+                return Ok(());
+            }
+        };
+        let trouble = done.as_ref().err().cloned();
+        tell(sender, done.map_err(WriteError::from));
+        trouble.map_or(Ok(()), Err)
+    });
+    (Command::Errand(errand), Pending(receiver))
 }
 
 /// New messages and where they go.
@@ -194,6 +219,8 @@ impl Command {
             Self::Keep(keep) => keep.refuse(error),
             Self::Look => {}
             Self::Settle(sender) => tell(sender, Err(error)),
+            // It has told whom it concerns.
+            Self::Errand(errand) => drop(errand(Err(error))),
             Self::Close(reply) => drop(reply.send(Err(error))),
         }
     }
@@ -217,6 +244,8 @@ pub(super) struct Writer {
     swept: u32,
     /// Who waits until nothing is left to stage or to sweep.
     settling: Vec<oneshot::Sender<Result<(), WriteError>>>,
+    /// What the present group was interrupted for.
+    errands: Vec<Errand>,
 }
 
 /// What a group did.
@@ -287,6 +316,7 @@ impl Writer {
             sweep_due,
             swept: 0,
             settling: Vec::new(),
+            errands: Vec::new(),
         }
     }
 
@@ -368,6 +398,12 @@ impl Writer {
                 self.restart(&trouble, None);
             }
         }
+        for errand in std::mem::take(&mut self.errands) {
+            let there = self.engine.as_mut().map(|engine| (engine, &*self.shared));
+            if let Err(trouble) = errand(there.ok_or_else(failing)) {
+                self.restart(&trouble, None);
+            }
+        }
         close
     }
 
@@ -404,6 +440,10 @@ impl Writer {
                 }
                 Command::Look => {}
                 Command::Settle(sender) => self.settling.push(sender),
+                Command::Errand(errand) => {
+                    self.errands.push(errand);
+                    break;
+                }
                 Command::Close(reply) => {
                     *close = Some(reply);
                     break;
@@ -528,6 +568,10 @@ impl Writer {
             closed => Ok(closed?),
         }
     }
+}
+
+fn failing() -> WriteError {
+    WriteError::Storage("the disk failed a moment ago".to_owned())
 }
 
 /// Keeps messages now, or gives them back when they have to `wait`.

@@ -177,6 +177,17 @@ impl Guard {
         }
     }
 
+    /// Reads both copies again, between two commits: the durable one must be as it was written, and
+    /// the other one a whole copy too. Tells whether they are.
+    pub(super) fn reread(&self) -> io::Result<bool> {
+        let kept = self.kept();
+        let mut block = [0; BLOCK_LEN];
+        self.disk.read_at(kept.place, &mut block)?;
+        let durable = block == kept.durable.block();
+        self.disk.read_at(kept.spare(), &mut block)?;
+        Ok(durable && Header::parse(&block)?.is_some())
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
