@@ -7,6 +7,7 @@
 //! once a day.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -168,6 +169,8 @@ pub struct Prepared {
     setup: Setup,
     bound: Vec<Bound>,
     tls: TlsServer,
+    /// The data folder, which nobody else serves while this is kept.
+    folder: File,
 }
 
 /// What there is to know once the server runs.
@@ -198,9 +201,12 @@ pub fn prepare(setup: Setup) -> Result<Prepared, DaemonError> {
         rights::become_user(name, user).map_err(DaemonError::Rights)?;
     }
     rights::check_folder(&setup.data).map_err(|error| DaemonError::Folder(setup.data.clone(), error))?;
+    let folder = rights::take_folder(&setup.data).map_err(|error| DaemonError::Folder(setup.data.clone(), error))?;
+    let in_use = || DaemonError::Store(crate::store::OpenError::InUse(setup.data.clone()).to_string());
+    let folder = folder.ok_or_else(in_use)?;
     let tls = early.map_or_else(load, Ok)?;
     rights::allow_open_files(u64::from(setup.net.sessions_max) + OTHER_FILES);
-    Ok(Prepared { setup, bound, tls })
+    Ok(Prepared { setup, bound, tls, folder })
 }
 
 /// Looks whether the data folder is on a disk that keeps what is written, and on the one that is
@@ -243,7 +249,7 @@ pub fn run<T>(
     furnish: impl FnOnce(&Store) -> Result<T, DaemonError>,
     ready: impl FnOnce(&Ready, T) -> Result<(), DaemonError>,
 ) -> Result<(), DaemonError> {
-    let Prepared { setup, bound, tls } = prepared;
+    let Prepared { setup, bound, tls, folder: _folder } = prepared;
     let store = Store::open(&setup.data, &setup.store).map_err(|error| DaemonError::Store(error.to_string()))?;
     let furniture = furnish(&store)?;
     let doorway = Doorway::new(store.clone(), setup.login.clone())

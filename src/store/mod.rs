@@ -19,6 +19,7 @@ mod ballast; //     room kept for a disk that others fill
 pub mod blob; //    bodies: spool, compressed blocks, packed pieces
 mod change; //      what the journal holds, and how it is done to the tables
 pub mod check; //   verifies everything, and repairs what can be
+pub mod damage; //  what is said when redb ends the program
 mod directory; //   reads: who is who, and where an address leads
 pub mod disk; //    a file as the store sees it, so that tests can fail it
 pub mod dump; //    all rows as they are, for backups
@@ -237,6 +238,7 @@ impl Store {
         if load::is_half_restored(folder) {
             return Err(OpenError::HalfRestored(folder.to_owned()));
         }
+        damage::opened(folder);
         Self::open_on(Arc::new(FolderSite::new(folder)), config)
     }
 
