@@ -77,8 +77,8 @@ fn full_rig() -> (Rig, AccountId, MailboxId) {
     let rig = Rig::new();
     let (ann, inbox) = rig.account("ann");
     let (bob, _) = rig.account("bob");
-    for number in 0..40 {
-        rig.deliver(&noise(500 * number as usize, number), &[ann, bob]);
+    for (number, seed) in (0..40).zip(0..) {
+        rig.deliver(&noise(500 * number, seed), &[ann, bob]);
     }
     rig.deliver(&noise(300_000, 7), &[bob]);
     rig.store.remove(inbox, span(3, 5)).wait().unwrap();
