@@ -66,7 +66,7 @@ pub(super) fn report(office: &OfficeArgs, verb: &str, summary: &Summary) -> Resu
     Ok(())
 }
 
-fn count(number: u64, what: &str) -> String {
+pub(super) fn count(number: u64, what: &str) -> String {
     match (number, what) {
         (1, _) => format!("1 {what}"),
         (_, "mailbox") => format!("{number} mailboxes"),
@@ -103,6 +103,16 @@ fn bar() -> indicatif::ProgressBar {
         bar.set_style(style);
     }
     bar
+}
+
+impl Watch {
+    /// Does something with the terminal while the bar is out of the way.
+    pub(super) fn beside<T>(&self, tell: impl FnOnce() -> T) -> T {
+        #[cfg(feature = "progress")]
+        return self.bar.suspend(tell);
+        #[cfg(not(feature = "progress"))]
+        tell()
+    }
 }
 
 impl Observer for Watch {

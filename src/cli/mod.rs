@@ -1,7 +1,8 @@
 //! One file per subcommand.
 //!
 //! What a command tells goes to standard output, the log and errors to standard error; an error is
-//! one sentence. Exit code 1 says that it failed, 2 that the command line was not understood.
+//! one sentence. Exit code 1 says that it failed, 2 that the command line was not understood
+//! (for `check-store` 1 says that something is damaged, and 2 also that the store could not be checked).
 
 use std::process::ExitCode;
 
@@ -10,12 +11,15 @@ use clap::{Parser, Subcommand};
 pub mod account; // who may log in
 pub mod alias; //   addresses whose mail goes to accounts
 mod ask; //         questions to the person at the terminal
+mod backup; //      the whole box into one encrypted file
 mod carry; //       what import and export share
 mod check; //       is this config file good?
+mod check_store; // is everything in the store whole?
 pub mod domain; //  whose mail stays here
 mod export; //      mail to mbox files and Maildirs
 mod import; //      mail from mbox files and Maildirs
 pub mod office; //  where orders go: the running server or the store
+mod restore; //     a data folder out of backups
 mod salvage; //     mail out of a ruined store
 mod serve; //       the server
 mod show; //        tables, amounts, JSON
@@ -48,6 +52,9 @@ enum Command {
     Domain(domain::DomainArgs),
     Import(import::ImportArgs),
     Export(export::ExportArgs),
+    CheckStore(check_store::CheckStoreArgs),
+    Backup(backup::BackupArgs),
+    Restore(restore::RestoreArgs),
     Salvage(salvage::SalvageArgs),
     /// Print the version
     Version,
@@ -79,7 +86,18 @@ pub fn main() -> ExitCode {
         Command::Domain(args) => domain::run(args).map_err(Failure::from),
         Command::Import(args) => import::run(&args).map_err(Failure::from),
         Command::Export(args) => export::run(&args).map_err(Failure::from),
+        Command::Backup(args) => backup::run(&args).map_err(Failure::from),
+        Command::Restore(args) => restore::run(&args).map_err(Failure::from),
         Command::Salvage(args) => salvage::run(&args).map_err(Failure::from),
+        Command::CheckStore(args) => match check_store::run(&args) {
+            Ok(true) => Ok(()),
+            // What is damaged was told.
+            Ok(false) => return ExitCode::FAILURE,
+            Err(failure) => {
+                eprintln!("pillarbox: {failure}");
+                return ExitCode::from(2);
+            }
+        },
         Command::Version => version(),
     };
     match done {

@@ -3,7 +3,8 @@
 //! [`prepare`] does what may need root and what can fail for reasons a person must hear of: folders,
 //! ports, certificates. [`run`] then opens the store and lives on one thread with tokio's reactor, two
 //! blocking threads that come when they are needed and go again, and the store's writer. A small task
-//! accepts on each socket, one task serves each connection, and nothing runs on a timer.
+//! accepts on each socket, one task serves each connection, and nothing runs on a timer but the scrub,
+//! once a day.
 
 use std::fmt;
 use std::fs::File;
@@ -21,6 +22,7 @@ use tokio::task::LocalSet;
 use tokio::time::timeout;
 
 use crate::flow::access::lockout::LoginConfig;
+use crate::flow::backup;
 use crate::net::budget::{Budget, NetConfig};
 use crate::net::drive::{Answers, Driver, Stop};
 use crate::net::listener;
@@ -41,6 +43,7 @@ pub mod log; //        the log
 pub mod login; //      the door as connections use it: delays, password checks
 pub mod receive; //    SMTP connections
 pub mod rights; //     giving up root's rights
+pub mod scrub; //      reads the whole store once a month
 pub mod serve_imap; // IMAP connections
 pub mod serve_pop3; // POP3 connections
 
@@ -52,6 +55,7 @@ use log::LogHandle;
 use login::Doorway;
 use receive::Office;
 use rights::RightsError;
+use scrub::Scrub;
 
 /// Blocking threads at most: password checks, reads and bodies.
 const BLOCKING_THREADS: usize = 2;
@@ -277,9 +281,11 @@ pub fn run<T>(
         roll: Arc::new(Roll::default()),
     });
     let served = LocalSet::new().block_on(&runtime, async {
-        let control = Control::bind(&setup.data, store.clone(), status_source(&context))
+        let scrub = Scrub::new(&store, &setup.store);
+        let control = Control::bind(&setup.data, store.clone(), status_source(&context, scrub.clone()))
             .map_err(|error| DaemonError::System("the control socket cannot be set up", error))?;
-        serve(Rc::clone(&context), bound, control, on_hangup, log, |now| ready(now, furniture), &stop_all).await
+        serve(Rc::clone(&context), bound, (control, scrub), on_hangup, log, |now| ready(now, furniture), &stop_all)
+            .await
     });
     // Whatever still blocks may finish its read; writes are in the store's hands already.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -290,7 +296,7 @@ pub fn run<T>(
 async fn serve(
     context: Rc<Context>,
     bound: Vec<Bound>,
-    control: Control,
+    (control, scrub): (Control, Scrub),
     on_hangup: &OnHangup,
     log: Option<&LogHandle>,
     ready: impl FnOnce(&Ready) -> Result<(), DaemonError>,
@@ -309,6 +315,7 @@ async fn serve(
         acceptors.push(tokio::task::spawn_local(listen::accept(Rc::clone(&context), service, listener)));
     }
     acceptors.push(tokio::task::spawn_local(control.serve()));
+    acceptors.push(tokio::task::spawn_local(scrub.run()));
     ready(&Ready { listeners: context.listeners.clone(), ca: context.tls.ca() })?;
     tell_systemd(Moment::Ready);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
@@ -344,7 +351,7 @@ async fn serve(
 }
 
 /// Gathers what `status` shows, when somebody asks.
-fn status_source(context: &Context) -> StatusSource {
+fn status_source(context: &Context, scrub: Scrub) -> StatusSource {
     let (store, budget, roll) = (context.store.clone(), context.budget.clone(), Arc::clone(&context.roll));
     let listeners = context.listeners.clone();
     Arc::new(move || {
@@ -363,6 +370,9 @@ fn status_source(context: &Context) -> StatusSource {
             memory_bytes: memory.pss,
             memory_peak_bytes: memory.peak_rss,
             store: store.figures(),
+            scrub: scrub.state(),
+            // What can't be read now is told by others.
+            last_backup: backup::made(&store).ok().and_then(|mut made| made.pop()),
         }
     })
 }

@@ -22,6 +22,7 @@ use crate::mail::mailbox::ModSeq;
 use super::backend::{Guard, IndexBackend};
 use super::ballast::{Ballast, Ballasted};
 use super::change::Change;
+use super::check::Frozen;
 use super::disk::{Counters, Disk};
 use super::error::{OpenError, ReadError, Trouble, is_of_space};
 use super::gate::Gate;
@@ -39,7 +40,10 @@ const SEQ_GAP: u64 = 4096;
 
 /// Bytes of journal that call for a checkpoint, at least; less where redb's cache can't hold what
 /// they change, because it would write pages before the checkpoint and again at it.
-const CHECKPOINT_MIN: u64 = 1 << 20;
+const CHECKPOINT_MIN: u64 = 2 << 20;
+
+/// What a checkpoint costs beside the allocator's state: about 24 pages, and its second sync.
+const CHECKPOINT_BYTES: u64 = 160 << 10;
 
 /// Bytes a checkpoint writes for the allocator's state, for each GiB of the index (STORAGE section 1).
 const ALLOCATOR_PER_GIB: u64 = 150 << 10;
@@ -54,13 +58,15 @@ pub(super) struct Shared {
     pub(super) ballast: Arc<Ballast>,
     /// The last change readers can see.
     pub(super) applied: AtomicU64,
+    /// How often the index was opened: an earlier handle's readers keep no pages in a later one.
+    pub(super) openings: AtomicU64,
     pub(super) counts: Mutex<Counts>,
     /// Where the files are.
     pub(super) site: Arc<dyn Site>,
     /// `mail.redb`
     pub(super) index: Arc<dyn Disk>,
     /// `mail.redb` with its first block kept twice: what redb is given.
-    guard: Arc<Guard>,
+    pub(super) guard: Arc<Guard>,
     /// `mail.journal`
     pub(super) journal: Arc<dyn Disk>,
     /// What is known of the journal's header blocks.
@@ -104,6 +110,7 @@ impl Shared {
             space: Space::new(site.clone(), index.clone(), config.reserve_bytes, written.clone()),
             ballast,
             applied: AtomicU64::new(0),
+            openings: AtomicU64::new(0),
             counts: Mutex::default(),
             site,
             index,
@@ -118,6 +125,11 @@ impl Shared {
     /// The disks of the index and of the journal.
     pub(super) fn disks(&self) -> [&dyn Disk; 2] {
         [&*self.index, &*self.journal]
+    }
+
+    /// The index file as redb sees it.
+    pub(super) fn backend(&self) -> IndexBackend {
+        IndexBackend(self.guard.clone())
     }
 
     /// Begins a read; waits a little while the index is opened anew.
@@ -247,6 +259,7 @@ impl Engine {
         })?;
         let applied = engine.applied;
         shared.applied.store(applied, Ordering::Release);
+        shared.openings.fetch_add(1, Ordering::AcqRel);
         shared.gate.open(index);
         // A group whose sync failed may have been found: sessions must hear of it.
         shared.watchers.wake(&woken, ModSeq(applied));
@@ -324,8 +337,18 @@ impl Engine {
 
     /// A checkpoint with nothing new in it.
     pub(super) fn checkpoint(&mut self, shared: &Shared) -> Result<(), Trouble> {
+        shed(shared)?;
         let transaction = shared.begin_write()?;
         self.commit(shared, transaction)
+    }
+
+    /// A checkpoint, and the index as it is right behind it.
+    pub(super) fn freeze(&mut self, shared: &Shared) -> Result<Frozen, Trouble> {
+        // A reader from before the checkpoint keeps what every later commit lets go of, the trees
+        // of redb's own included; one from behind it would miss what the checkpoint's epilogue frees.
+        let pin = shared.gate.pin()?;
+        self.checkpoint(shared)?;
+        Ok(Frozen::new(pin, &shared.backend(), shared.openings.load(Ordering::Acquire))?)
     }
 
     /// The checkpoint before a clean close: from here on the index is complete without the journal.
@@ -335,12 +358,17 @@ impl Engine {
         Ok(())
     }
 
+    /// What a checkpoint costs, in bytes written: the tables' uppermost pages, redb's own tables and
+    /// the allocator's state, and the second sync, which on a card takes as long as some 64 KiB.
+    pub(super) fn checkpoint_bytes(&self, shared: &Shared) -> u64 {
+        CHECKPOINT_BYTES + allocator_bytes(shared)
+    }
+
     /// Tells whether the journal calls for a checkpoint: so rarely that the allocator's state adds
     /// an eighth at most to what is written, and before the ring is half full.
     pub(super) fn wants_checkpoint(&self, shared: &Shared) -> bool {
-        let index = shared.index.len().unwrap_or(0);
-        let allocator = index.saturating_mul(ALLOCATOR_PER_GIB) >> 30;
-        let least = CHECKPOINT_MIN.min(u64::from(shared.config.cache_bytes / 2));
+        let allocator = allocator_bytes(shared);
+        let least = CHECKPOINT_MIN.min(u64::from(shared.config.cache_bytes));
         let most = self.journal.payload_max();
         self.journal.volume() > allocator.saturating_mul(8).max(least).min(most)
     }
@@ -352,6 +380,19 @@ fn damaged(shared: &Shared, error: JournalError) -> OpenError {
         JournalError::Damaged(what) => OpenError::JournalDamaged(shared.site.path().to_owned(), what),
         other => Trouble::from(other).into(),
     }
+}
+
+/// Bytes that a checkpoint writes for the allocator's state.
+fn allocator_bytes(shared: &Shared) -> u64 {
+    shared.index.len().unwrap_or(0).saturating_mul(ALLOCATOR_PER_GIB) >> 30
+}
+
+/// Commits nothing. redb takes back the pages that a commit without durability replaced at the next
+/// commit of that kind; a durable one would write them first, some 20 pages that nobody reads.
+pub(super) fn shed(shared: &Shared) -> Result<(), Trouble> {
+    let mut transaction = shared.begin_write()?;
+    transaction.set_durability(Durability::None)?;
+    Ok(transaction.commit()?)
 }
 
 /// A new store's journal found no room: gives back what it took, and says how much it needs.

@@ -102,6 +102,14 @@ impl Gate {
         }
     }
 
+    /// Begins a read without waiting. The writer alone calls it, because it is the one waited for.
+    pub(super) fn pin(&self) -> Result<ReadTransaction, Trouble> {
+        match &self.inside().index {
+            Some(index) => Ok(index.begin_read()?),
+            None => Err(Trouble::damaged("the index is not open")),
+        }
+    }
+
     /// A reader met a failed disk: the writer is asked to open the index anew, others wait for it.
     pub(super) fn suspect(&self) {
         let mut inside = self.inside();

@@ -18,19 +18,23 @@ mod backend; //     redb over a disk, its first block kept twice
 mod ballast; //     room kept for a disk that others fill
 pub mod blob; //    bodies: spool, compressed blocks, packed pieces
 mod change; //      what the journal holds, and how it is done to the tables
+pub mod check; //   verifies everything, and repairs what can be
 pub mod damage; //  what is said when redb ends the program
 mod directory; //   reads: who is who, and where an address leads
 pub mod disk; //    a file as the store sees it, so that tests can fail it
+pub mod dump; //    all rows as they are, for backups
 mod engine; //      index and journal together: opening, replaying, making durable
 mod error; //       what goes wrong
 mod gate; //        who may read the index, and who waits while it is opened anew
 pub mod journal; // the ring file that makes a 250 durable
 mod learned; //     the spam filter's learned state
+pub mod load; //    a store made of a dump's rows
 mod mailbox; //     plans: mailboxes
 mod message; //     plans: messages
 mod notify; //      wakes sessions when something changed
 mod opening; //     which of the two files must be there, and what becomes of one that is of no use
 mod overlay; //     a file to be read while nothing can be written
+pub mod proof; //   is a dump complete?
 mod queue; //       queued mail: plans, changes, reads
 mod reader; //      reads: mailboxes and messages
 mod record; //      the tables' values
@@ -70,11 +74,11 @@ use crate::mail::structure::Structure;
 use disk::Counters;
 use engine::Shared;
 use message::Incoming;
-use opening::Need;
+use opening::{Need, Opening};
 use shelf::Pieces;
 use site::{FolderSite, Site};
 use table::Tables;
-use writer::{Command, Keep, Target, job};
+use writer::{Command, Hold, Keep, Target, job};
 
 /// The store. Cheap to clone. [`Store::close`] closes it; when the last clone goes without that,
 /// the writer closes it by itself, and nobody learns how that went.
@@ -102,6 +106,11 @@ pub struct StoreConfig {
     /// A mount point without which the server refuses to start, so that no mail goes into the folder
     /// below it. Default: none; disks in `/etc/fstab` are looked at anyway.
     pub require_mount: Option<PathBuf>,
+    /// Days in which the whole store is read once, a slice each day, to find what a card has
+    /// forgotten. 0 turns that off. Default: 30.
+    pub scrub_days: u32,
+    /// How fast such a slice is read, in bytes. Default: 1 MiB.
+    pub scrub_bytes_per_second: u32,
 }
 
 impl Default for StoreConfig {
@@ -112,6 +121,8 @@ impl Default for StoreConfig {
             reserve_bytes: 32 << 20,
             allow_ram: false,
             require_mount: None,
+            scrub_days: 30,
+            scrub_bytes_per_second: 1 << 20,
         }
     }
 }
@@ -224,13 +235,16 @@ impl Store {
     pub fn open(folder: &Path, config: &StoreConfig) -> Result<Self, OpenError> {
         let storage = |error: std::io::Error| OpenError::Storage(format!("{}: {error}", folder.display()));
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(storage)?;
+        if load::is_half_restored(folder) {
+            return Err(OpenError::HalfRestored(folder.to_owned()));
+        }
         damage::opened(folder);
         Self::open_on(Arc::new(FolderSite::new(folder)), config)
     }
 
     /// Opens the store at any site, such as a simulated one.
     pub fn open_on(site: Arc<dyn Site>, config: &StoreConfig) -> Result<Self, OpenError> {
-        opening::open(site, config, Need::Journal)
+        Opening::new(site, config, Need::Journal).store()
     }
 
     /// Opens the store with as much of its journal as can be read, if anything: what else was
@@ -238,7 +252,7 @@ impl Store {
     /// [`OpenError::JournalMissing`], [`OpenError::JournalDamaged`] or [`OpenError::ForeignJournal`]
     /// and can't put the file back. A journal that is of no use stays as `mail.journal.aside`.
     pub fn open_without_journal(site: Arc<dyn Site>, config: &StoreConfig) -> Result<Self, OpenError> {
-        opening::open(site, config, Need::IndexAlone)
+        Opening::new(site, config, Need::IndexAlone).store()
     }
 
     /// Sends a command that is one plan.
@@ -264,9 +278,19 @@ impl Store {
     /// Sends new messages.
     fn keep(&self, messages: Vec<NewMessage>, target: Target) {
         match messages.into_iter().map(Incoming::new).collect() {
-            Ok(messages) => drop(self.commands.send(Command::Keep(Box::new(Keep { messages, target })))),
+            Ok(messages) => {
+                drop(self.commands.send(Command::Keep(Box::new(Keep { messages, target, hold: Hold::New }))))
+            }
             Err(error) => target.refuse(error),
         }
+    }
+
+    /// Resolves when the writer has nothing left to stage or to sweep. Commands that come meanwhile
+    /// are done first.
+    pub fn settled(&self) -> Pending<()> {
+        let (sender, receiver) = oneshot::channel();
+        drop(self.commands.send(Command::Settle(sender)));
+        Pending(receiver)
     }
 
     /// Writes a checkpoint and closes. Later calls on other clones answer `Closed`.

@@ -4,7 +4,7 @@
 //! opens one only when it is asked for. Values are bytes: a [`Record`], or what the table's line
 //! says. A new table is added here and nowhere else.
 
-use redb::{Key, ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{Key, ReadableTable, Table, TableDefinition, Value, WriteTransaction};
 
 use crate::mail::date::Timestamp;
 use crate::mail::message::UidSet;
@@ -16,10 +16,31 @@ use super::seal::RowKey;
 /// The row of STATE that holds the [`Progress`].
 pub(super) const PROGRESS: &str = "progress";
 
+/// Something that treats all tables alike, such as a dump.
+pub(super) trait Visitor {
+    /// Deals with one table.
+    fn visit<K: Key + 'static, V: Value + 'static>(
+        &mut self,
+        table: TableDefinition<'static, K, V>,
+    ) -> Result<(), Trouble>;
+}
+
 macro_rules! tables {
     ($($(#[$doc:meta])* $field:ident $table:ident: $key:ty => $value:ty;)*) => {
         $($(#[$doc])* pub(super) const $table: TableDefinition<'static, $key, $value> =
             TableDefinition::new(stringify!($field));)*
+
+        /// The names of all tables.
+        pub(super) const NAMES: &[&str] = &[$(stringify!($field)),*];
+
+        /// Shows the table of this name to `visitor`; false when there is no such table.
+        pub(super) fn visit(name: &str, visitor: &mut impl Visitor) -> Result<bool, Trouble> {
+            match name {
+                $(stringify!($field) => visitor.visit($table)?,)*
+                _ => return Ok(false),
+            }
+            Ok(true)
+        }
 
         /// The tables within a write transaction, each opened when first asked for.
         pub(super) struct Tables<'t> {

@@ -5,12 +5,13 @@
 //! journal, a commit without durability, and only then the answers. There is no timer: while one
 //! sync runs, the next group gathers.
 //!
-//! A large body is first put into the index in steps of [`STEP_BYTES`], other commands in between,
-//! as a body nobody refers to; the change that refers to it is made durable by a checkpoint and
-//! not by the journal. When the disk fails, index and journal are opened anew ([`recovery`]) before
-//! anybody in the group is answered: what was acknowledged is in them, and maybe the group is.
+//! A body that is larger than what a checkpoint costs does not go through the journal: it is put
+//! into the index in steps of [`STEP_BYTES`], other commands in between, as a body nobody refers to.
+//! It waits there for a checkpoint, with others of its kind ([`hold`]); the change that refers to it
+//! goes through the journal as any other. When the disk fails, index and journal are opened anew
+//! ([`recovery`]) before anybody in the group is answered: what was acknowledged is in them, and
+//! maybe the group is.
 
-use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
@@ -34,7 +35,11 @@ use super::shelf::put_piece;
 use super::table::{SWEEP_STAGED, Tables};
 use super::{Folder, Pending, Placed, sweep};
 
+mod hold; //     which messages wait for a checkpoint, and for how long
 mod recovery; // what the writer does when the disk fails
+
+use hold::Held;
+pub(super) use hold::Hold;
 
 /// Most commands of a group.
 const GROUP_MAX: usize = 64;
@@ -71,14 +76,43 @@ pub(super) enum Command {
     Keep(Box<Keep>),
     /// Look whether the disk still works.
     Look,
+    /// Say so when nothing is left to stage or to sweep.
+    Settle(oneshot::Sender<Result<(), WriteError>>),
+    /// Something to be done between two groups.
+    Errand(Errand),
     /// Close, and say so.
     Close(SyncSender<Result<(), WriteError>>),
+}
+
+/// Does something with index and journal, or learns why they are not there.
+pub(super) type Errand = Box<dyn FnOnce(Result<(&mut Engine, &Shared), WriteError>) -> Result<(), Trouble> + Send>;
+
+/// Makes a command of something to be done between two groups.
+pub(super) fn errand<T: Send + 'static>(
+    work: impl FnOnce(&mut Engine, &Shared) -> Result<T, Trouble> + Send + 'static,
+) -> (Command, Pending<T>) {
+    let (sender, receiver) = oneshot::channel();
+    let errand: Errand = Box::new(move |there| {
+        let done = match there {
+            Ok((engine, shared)) => work(engine, shared),
+            Err(error) => {
+                tell(sender, Err(error));
+                return Ok(());
+            }
+        };
+        let trouble = done.as_ref().err().cloned();
+        tell(sender, done.map_err(WriteError::from));
+        trouble.map_or(Ok(()), Err)
+    });
+    (Command::Errand(errand), Pending(receiver))
 }
 
 /// New messages and where they go.
 pub(super) struct Keep {
     pub(super) messages: Vec<Incoming>,
     pub(super) target: Target,
+    /// How far it is on the way around the journal.
+    pub(super) hold: Hold,
 }
 
 /// Where new messages go, and who waits.
@@ -129,11 +163,6 @@ fn conclude<T: Send + 'static>(
 }
 
 impl Keep {
-    /// Tells whether a body has still to be staged.
-    fn waits(&self) -> bool {
-        self.messages.iter().any(|message| matches!(message.pieces, Pieces::Outside | Pieces::Partly(..)))
-    }
-
     /// The bodies that are staged or begun.
     fn staged(&self) -> Vec<u64> {
         let number = |message: &Incoming| match message.pieces {
@@ -189,6 +218,9 @@ impl Command {
             Self::Plan(job) => drop(job(Err(error))),
             Self::Keep(keep) => keep.refuse(error),
             Self::Look => {}
+            Self::Settle(sender) => tell(sender, Err(error)),
+            // It has told whom it concerns.
+            Self::Errand(errand) => drop(errand(Err(error))),
             Self::Close(reply) => drop(reply.send(Err(error))),
         }
     }
@@ -206,10 +238,14 @@ pub(super) struct Writer {
     /// The numbers of a group whose callers were told that it was not done, while nobody could know
     /// whether the journal holds it.
     refused: Option<RangeInclusive<u64>>,
-    /// Large messages on their way in; the first is being staged.
-    staging: VecDeque<Box<Keep>>,
+    /// Large messages on their way in.
+    held: Held,
     sweep_due: bool,
     swept: u32,
+    /// Who waits until nothing is left to stage or to sweep.
+    settling: Vec<oneshot::Sender<Result<(), WriteError>>>,
+    /// What the present group was interrupted for.
+    errands: Vec<Errand>,
 }
 
 /// What a group did.
@@ -241,8 +277,6 @@ struct Group {
     payload: Vec<u8>,
     first: u64,
     last: u64,
-    /// It refers to staged bodies, which are in no journal.
-    durable: bool,
     messages: u64,
 }
 
@@ -278,25 +312,29 @@ impl Writer {
             reopen_at: Instant::now(),
             failing: WriteError::DiskFull,
             refused: None,
-            staging: VecDeque::new(),
+            held: Held::default(),
             sweep_due,
             swept: 0,
+            settling: Vec::new(),
+            errands: Vec::new(),
         }
     }
 
     /// Works until the store is closed or nobody can send commands any more.
     pub(super) fn run(mut self) {
         loop {
-            let busy = self.engine.is_some() && (self.sweep_due || !self.staging.is_empty());
-            let command = if let Some(keep) = self.ready() {
+            let busy = self.engine.is_some() && (self.sweep_due || !self.held.is_empty());
+            let command = if let Some(keep) = self.held.next() {
                 Some(Command::Keep(keep))
             } else if busy {
                 match self.commands.try_recv() {
                     Ok(command) => Some(command),
                     Err(TryRecvError::Empty) => None,
-                    Err(TryRecvError::Disconnected) => break,
+                    Err(TryRecvError::Disconnected) if self.held.is_empty() => break,
+                    Err(TryRecvError::Disconnected) => None,
                 }
             } else {
+                self.settling.drain(..).for_each(|sender| tell(sender, Ok(())));
                 match self.commands.recv() {
                     Ok(command) => Some(command),
                     Err(_) => break,
@@ -308,9 +346,7 @@ impl Writer {
                 drop(reply.send(closed));
                 return;
             }
-            // Staging goes on between any two groups; sweeping can wait for a quiet moment.
-            let done = if self.staging.is_empty() { if idle { self.sweep() } else { Ok(()) } } else { self.stage() };
-            if let Err(trouble) = done {
+            if let Err(trouble) = self.between(idle) {
                 self.restart(&trouble, None);
                 // What can't be removed would be met again at once; the next removal tries it again.
                 self.sweep_due = false;
@@ -362,6 +398,12 @@ impl Writer {
                 self.restart(&trouble, None);
             }
         }
+        for errand in std::mem::take(&mut self.errands) {
+            let there = self.engine.as_mut().map(|engine| (engine, &*self.shared));
+            if let Err(trouble) = errand(there.ok_or_else(failing)) {
+                self.restart(&trouble, None);
+            }
+        }
         close
     }
 
@@ -378,8 +420,7 @@ impl Writer {
             Ok(tables) => tables,
             Err(trouble) => return Err(Failed { trouble, logged: None, first: Some(first) }),
         };
-        let mut group =
-            Group { payload: vec![PAYLOAD_VERSION], first: 0, last: engine.seq, durable: false, messages: 0 };
+        let mut group = Group { payload: vec![PAYLOAD_VERSION], first: 0, last: engine.seq, messages: 0 };
         let mut next = Some(first);
         let mut taken = 0;
         while let Some(command) = next.take() {
@@ -391,11 +432,18 @@ impl Writer {
                     }
                 }
                 Command::Keep(keep) => {
-                    if let Some(keep) = keep_now(&self.shared, keep, &mut tables, &mut group, answers)? {
-                        self.staging.push_back(keep);
+                    let checkpoint = engine.checkpoint_bytes(&self.shared);
+                    let wait = self.held.takes(&keep, taken, checkpoint);
+                    if let Some(keep) = keep_now(&self.shared, keep, wait, &mut tables, &mut group, answers)? {
+                        self.held.push(keep, checkpoint);
                     }
                 }
                 Command::Look => {}
+                Command::Settle(sender) => self.settling.push(sender),
+                Command::Errand(errand) => {
+                    self.errands.push(errand);
+                    break;
+                }
                 Command::Close(reply) => {
                     *close = Some(reply);
                     break;
@@ -403,7 +451,7 @@ impl Writer {
             }
             taken += 1;
             if taken < GROUP_MAX && group.payload.len() < GROUP_BYTES {
-                next = self.commands.try_recv().ok();
+                next = self.held.next().map(Command::Keep).or_else(|| self.commands.try_recv().ok());
             }
         }
         self.sweep_due |= tables.sweep_due;
@@ -424,28 +472,45 @@ impl Writer {
         Ok(Written { woken, touched })
     }
 
-    /// The first of the large messages, when all of it is staged.
-    fn ready(&mut self) -> Option<Box<Keep>> {
-        self.staging.pop_front_if(|keep| !keep.waits())
+    /// What is done between two groups. Staging goes on between any two, sweeping can wait for a
+    /// moment when there is nothing else to do.
+    fn between(&mut self, idle: bool) -> Result<(), Trouble> {
+        if self.held.to_stage(false).is_some() {
+            self.stage(false)?;
+        } else if idle && self.held.is_empty() {
+            self.sweep()?;
+        }
+        let Some(engine) = self.engine.as_ref() else { return Ok(()) };
+        if self.held.due(idle, engine.checkpoint_bytes(&self.shared)) {
+            while self.held.to_stage(true).is_some() {
+                self.stage(true)?;
+            }
+            if let Some(engine) = self.engine.as_mut() {
+                engine.checkpoint(&self.shared)?;
+            }
+        }
+        Ok(())
     }
 
-    /// Puts the next pieces of the first large message into the index.
-    fn stage(&mut self) -> Result<(), Trouble> {
-        let Some(keep) = self.staging.front_mut() else { return Ok(()) };
+    /// Puts the next pieces of large messages into the index, of those that are `going` or of any.
+    fn stage(&mut self, going: bool) -> Result<(), Trouble> {
         let full = self.shared.lacks_room();
-        let waiting = |message: &&mut Incoming| matches!(message.pieces, Pieces::Outside | Pieces::Partly(..));
-        let Some(message) = keep.messages.iter_mut().find(waiting) else { return Ok(()) };
         let transaction = self.shared.begin_write()?;
         let mut tables = Tables::open(&transaction, self.shared.site.now())?;
-        let staged = if full { Err(Fault::Refused(WriteError::DiskFull)) } else { stage_step(&mut tables, message) };
-        match staged {
-            Ok(pieces) => message.pieces = pieces,
-            Err(Fault::Broken(trouble)) => return Err(trouble),
-            Err(Fault::Refused(error)) => {
-                for id in keep.staged() {
-                    sweep::abandon(&mut tables, id)?;
-                }
-                if let Some(keep) = self.staging.pop_front() {
+        let mut room = STEP_BYTES;
+        while room > 0
+            && let Some((place, message)) = self.held.to_stage(going)
+        {
+            let staged =
+                if full { Err(WriteError::DiskFull.into()) } else { stage_step(&mut tables, message, &mut room) };
+            match staged {
+                Ok(pieces) => message.pieces = pieces,
+                Err(Fault::Broken(trouble)) => return Err(trouble),
+                Err(Fault::Refused(error)) => {
+                    let Some(keep) = self.held.remove(place) else { break };
+                    for id in keep.staged() {
+                        sweep::abandon(&mut tables, id)?;
+                    }
                     keep.refuse(error);
                 }
             }
@@ -491,7 +556,7 @@ impl Writer {
     fn close(&mut self) -> Result<(), WriteError> {
         let checkpoint = self.engine.as_mut().map_or(Ok(()), |engine| engine.finish(&self.shared));
         self.engine = None;
-        for keep in self.staging.drain(..) {
+        for keep in self.held.drain() {
             keep.refuse(WriteError::Closed);
         }
         let shut = self.shared.shut();
@@ -505,10 +570,15 @@ impl Writer {
     }
 }
 
-/// Keeps messages now, or gives them back when a body has to be staged first.
+fn failing() -> WriteError {
+    WriteError::Storage("the disk failed a moment ago".to_owned())
+}
+
+/// Keeps messages now, or gives them back when they have to `wait`.
 fn keep_now(
     shared: &Shared,
-    keep: Box<Keep>,
+    mut keep: Box<Keep>,
+    wait: bool,
     tables: &mut Tables<'_>,
     group: &mut Group,
     answers: &mut Vec<Answer>,
@@ -516,7 +586,8 @@ fn keep_now(
     let staged = keep.staged();
     let refusal = if shared.lacks_room() {
         Some(WriteError::DiskFull)
-    } else if keep.waits() {
+    } else if wait {
+        keep.take_journal(false);
         match keep.check(tables) {
             Ok(()) => return Ok(Some(keep)),
             Err(Fault::Refused(error)) => Some(error),
@@ -537,7 +608,6 @@ fn keep_now(
     if planned.ops.is_empty() {
         give_up(tables, &staged)?;
     } else {
-        group.durable |= !staged.is_empty();
         group.messages += messages;
     }
     group.add(tables, planned, answers).map(|()| None)
@@ -547,8 +617,8 @@ fn give_up(tables: &mut Tables<'_>, staged: &[u64]) -> Result<(), Trouble> {
     staged.iter().try_for_each(|id| sweep::abandon(tables, *id))
 }
 
-/// Stages up to [`STEP_BYTES`] of a body; tells how far it is.
-fn stage_step(tables: &mut Tables<'_>, message: &Incoming) -> Result<Pieces, Fault> {
+/// Stages as much of a body as there is room for in this step; tells how far it is.
+fn stage_step(tables: &mut Tables<'_>, message: &Incoming, room: &mut usize) -> Result<Pieces, Fault> {
     let (id, first) = match message.pieces {
         Pieces::Partly(id, next) => (id, next),
         Pieces::Outside => {
@@ -560,12 +630,12 @@ fn stage_step(tables: &mut Tables<'_>, message: &Incoming) -> Result<Pieces, Fau
         done @ (Pieces::Inline | Pieces::Staged(_)) => return Ok(done),
     };
     let total = piece_count(message.body.stored());
-    let (mut bytes, mut next, mut trouble) = (0, first, None);
+    let (mut next, mut trouble) = (first, None);
     let cut = message.body.pieces(BlobId(id), first, &mut |index, piece| {
         trouble = put_piece(tables, id, index, piece).err();
-        bytes += piece.len();
+        *room = room.saturating_sub(piece.len());
         next = index.saturating_add(1);
-        Ok(trouble.is_none() && bytes < STEP_BYTES)
+        Ok(trouble.is_none() && *room > 0)
     });
     if let Some(trouble) = trouble {
         return Err(trouble.into());
@@ -577,14 +647,13 @@ fn stage_step(tables: &mut Tables<'_>, message: &Incoming) -> Result<Pieces, Fau
     Ok(if next < total { Pieces::Partly(id, next) } else { Pieces::Staged(id) })
 }
 
-/// Makes a group durable: by the journal, or by a checkpoint when it refers to staged bodies, the
-/// journal has no room for it, or the disk has none for a checkpoint later.
+/// Makes a group durable: by the journal, or by a checkpoint when the journal has no room for it, or
+/// the disk has none for a checkpoint later.
 fn commit(shared: &Shared, engine: &mut Engine, transaction: WriteTransaction, group: &Group) -> Result<(), Trouble> {
     if group.is_empty() {
         return commit_soft(transaction);
     }
-    let journaled = !group.durable
-        && !shared.is_tight()
+    let journaled = !shared.is_tight()
         && match engine.journal.append(group.first, group.last, &group.payload) {
             Ok(()) => true,
             Err(JournalError::Full | JournalError::TooLarge) => false,

@@ -5,6 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::examine::Examination;
+use crate::daemon::scrub::ScrubState;
+use crate::flow::backup::Made;
 use crate::mail::secret::ScramVerifier;
 use crate::store::{Figures, Quota, Usage};
 
@@ -97,6 +100,22 @@ pub enum Order {
         /// The account's address.
         address: String,
     },
+    /// Check the store: after [`Outcome::Done`] the connection tells [`super::CheckEvent`]s.
+    CheckStore {
+        /// How.
+        examination: Examination,
+    },
+    /// Make a backup: after [`Outcome::Done`] the connection carries frames
+    /// ([`crate::flow::backup::receive`]).
+    Backup {
+        /// The backup it builds on: `last`, `full` or a name; none for a full one.
+        since: Option<String>,
+    },
+    /// Remember a backup that was made. [`Outcome::Done`]
+    NoteBackup {
+        /// Which.
+        made: Made,
+    },
     /// Tell how the server is. [`Outcome::Status`]
     Status,
 }
@@ -174,6 +193,10 @@ pub struct Status {
     pub memory_peak_bytes: u64,
     /// Figures of the store.
     pub store: Figures,
+    /// How far the monthly reading of the whole store is; `None` when it is turned off.
+    pub scrub: Option<ScrubState>,
+    /// The last backup.
+    pub last_backup: Option<Made>,
 }
 
 /// One listener.

@@ -136,7 +136,7 @@ impl Guard {
         if kept.state != State::Settled {
             let durable = kept.durable;
             kept.state = State::Settled;
-            self.put(&mut kept, durable)?;
+            self.put(&mut kept, &durable)?;
             self.settle(&mut kept)?;
         }
         kept.latest = kept.durable;
@@ -163,7 +163,7 @@ impl Guard {
         let mut kept = self.kept();
         kept.complete = complete;
         let latest = kept.latest;
-        self.put(&mut kept, latest)?;
+        self.put(&mut kept, &latest)?;
         self.settle(&mut kept)
     }
 
@@ -177,18 +177,29 @@ impl Guard {
         }
     }
 
+    /// Reads both copies again, between two commits: the durable one must be as it was written, and
+    /// the other one a whole copy too. Tells whether they are.
+    pub(super) fn reread(&self) -> io::Result<bool> {
+        let kept = self.kept();
+        let mut block = [0; BLOCK_LEN];
+        self.disk.read_at(kept.place, &mut block)?;
+        let durable = block == kept.durable.block();
+        self.disk.read_at(kept.spare(), &mut block)?;
+        Ok(durable && Header::parse(&block)?.is_some())
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Writes a copy.
-    fn put(&self, kept: &mut Kept, header: Header) -> io::Result<()> {
+    fn put(&self, kept: &mut Kept, header: &Header) -> io::Result<()> {
         if kept.state == State::Failed {
             return Err(io::Error::other("the index failed before"));
         }
         kept.state = State::Failed;
         kept.generation += 1;
-        let next = Header { generation: kept.generation, complete: kept.complete, ..header };
+        let next = Header { generation: kept.generation, complete: kept.complete, ..*header };
         self.disk.write_at(kept.spare(), &next.block())?;
         kept.latest = next;
         kept.state = State::Written;
@@ -306,7 +317,7 @@ impl StorageBackend for IndexBackend {
                 let start = within(BLOCK_LEN, offset);
                 let room = next.redb.get_mut(start..start + part.len());
                 room.ok_or_else(|| damaged("redb needs more of its first block than it has"))?.copy_from_slice(part);
-                self.0.put(&mut kept, next)?;
+                self.0.put(&mut kept, &next)?;
             } else {
                 self.0.disk.write_at(place, part)?;
             }

@@ -2,6 +2,8 @@
 //! others fill, writes and reads that fail, a device that turns read-only and comes back.
 
 use super::faulty::{Fault, Medium};
+use std::collections::BTreeMap;
+
 use super::*;
 use crate::mail::message::FlagMode;
 

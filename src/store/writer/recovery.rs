@@ -70,7 +70,7 @@ impl Writer {
         self.engine = None;
         self.shared.gate.take_down();
         self.reopen(logged);
-        for keep in self.staging.drain(..) {
+        for keep in self.held.drain() {
             keep.refuse(error.clone());
         }
     }
