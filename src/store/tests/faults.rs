@@ -77,7 +77,9 @@ impl Trip {
         let done = self.store.remove(self.inbox, uids(numbers)).wait();
         let done = self.note(done);
         for number in numbers {
-            self.kept.remove(number).filter(|_| done.is_none()).map(|_| self.open.push(*number));
+            if self.kept.remove(number).is_some() && done.is_none() {
+                self.open.push(*number);
+            }
         }
         done.is_some()
     }
@@ -370,4 +372,46 @@ fn readers_wait_while_the_store_is_opened_anew() {
     assert!(reading.join().unwrap() > 20);
     trip.look(true);
     trip.reopened();
+}
+
+#[test]
+fn a_start_on_a_full_disk_reads_what_was_acknowledged() {
+    let (base, ann, inbox) = base(5000);
+    for fault in [Fault::Fill, Fault::FillOn] {
+        let mut trip = Trip::on(&base, ann, inbox, LARGE);
+        for number in 0..5 {
+            assert!(trip.deliver(noise(3000, number)));
+        }
+        // Killed, and found on a disk without a free block.
+        let killed = Medium::new(trip.medium.site().each(&mut MemoryDisk::fork), CAPACITY);
+        killed.fail_after(0, fault);
+        trip.store = Store::open_on(Arc::new(killed.clone()), &base.config).unwrap();
+        trip.medium = killed;
+        trip.look(true);
+        let one = *trip.kept.keys().next().unwrap();
+        if fault == Fault::Fill {
+            assert!(trip.remove(&[one]), "{:?}", trip.refused);
+        } else if !trip.flag(one) {
+            assert_eq!(trip.refused, [WriteError::DiskFull]);
+        }
+        trip.medium.heal();
+        recovered(&mut trip, 0);
+        assert!(trip.deliver(noise(3000, 9)));
+        trip.look(true);
+        trip.reopened();
+    }
+}
+
+#[test]
+fn a_new_store_without_room_for_its_ring_says_how_much_it_needs() {
+    let folder = tempfile::tempdir().unwrap();
+    let medium = Medium::new(MemorySite::new(folder.path()), 512 << 10);
+    let refused = Store::open_on(Arc::new(medium.clone()), &config()).err().unwrap();
+    assert!(matches!(refused, OpenError::NoRoom { needed, free: Some(free), .. } if free < needed), "{refused:?}");
+    assert!(refused.to_string().contains("begins with 1 MiB and 0 MiB are free"), "{refused}");
+    // What it took is free again, and the next try begins anew.
+    assert!(medium.room().unwrap().free > 350 << 10, "{:?}", medium.room());
+    let store = Store::open_on(Arc::new(medium), &StoreConfig { journal_bytes: 128 << 10, ..small() }).unwrap();
+    store.add_account(address("ann@pillar.test"), verifier(), Quota::default()).wait().unwrap();
+    store.close().unwrap();
 }

@@ -99,7 +99,7 @@ impl Medium {
         for name in ["mail.redb", "mail.journal"] {
             let bytes = medium.site.disk(name).bytes();
             // What is zeros in the index was never written; the journal's zeros were.
-            let blocks = bytes.chunks(BLOCK as usize).enumerate();
+            let blocks = bytes.chunks(4096).enumerate();
             let there = blocks.filter(|(_, block)| name == "mail.journal" || block.iter().any(|byte| *byte != 0));
             let there = there.map(|(number, _)| number as u64).collect();
             medium.state().blocks.insert(name.to_owned(), there);

@@ -5,6 +5,7 @@
 //! its own, which this one starts anew after each such end. A panic counts as found when the sentence
 //! beside it names the file.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -115,7 +116,7 @@ fn flips(site: &MemorySite) -> Vec<(&'static str, usize)> {
             let filled = block.iter().rposition(|byte| *byte != 0).map_or(BLOCK, |last| last + 1) * 8;
             flips.extend((0..count).map(|turn| {
                 let within = if turn % 3 == 0 { 64 * 8 } else { filled };
-                (name, at + dice.roll(within as u64) as usize)
+                (name, at + dice.roll(within))
             }));
         }
     }
@@ -125,9 +126,9 @@ fn flips(site: &MemorySite) -> Vec<(&'static str, usize)> {
 struct Dice(u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    fn roll(&mut self, sides: usize) -> usize {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % sides
+        usize::try_from(self.0 >> 33).unwrap() % sides
     }
 }
 
@@ -138,7 +139,7 @@ fn base() -> [MemorySite; 2] {
     let (ann, inbox) = rig.account("ann");
     let (bob, _) = rig.account("bob");
     for number in 0..14_u64 {
-        let size = [300, 3000, 9000, 40_000][number as usize % 4];
+        let size = [300, 3000, 9000, 40_000][usize::try_from(number).unwrap() % 4];
         rig.deliver(&noise(size, number), [ann, bob].get(..1 + usize::from(number % 3 == 0)).unwrap());
     }
     rig.deliver(&noise(250_000, 50), &[bob]);
