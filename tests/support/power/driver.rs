@@ -162,9 +162,9 @@ pub(crate) struct Driver {
     facts: Arc<Facts>,
     learned: Learned,
     lessons: Vec<Lesson>,
-    /// Bodies read so far, for looks that need not be thorough.
+    /// Bodies read by looks that need not be thorough.
     read: Bodies,
-    /// Read bodies again at every look.
+    /// Read everything again at every look.
     pub(crate) thorough: bool,
 }
 
@@ -356,14 +356,13 @@ impl Driver {
 
     /// Waits for quiet and reads everything.
     fn look(&mut self, known: &[Known]) -> Result<View, Failure> {
-        if self.thorough {
-            self.read.clear();
-        }
         self.store.settled().wait().map_err(|error| wrong(format!("it does not settle: {error}")))?;
         let mut names = known.iter().flat_map(|known| known.state.notes.keys()).collect::<Vec<_>>();
         names.sort();
         names.dedup();
-        view(&self.store, names.into_iter().map(String::as_str), &mut self.read).map_err(wrong)
+        let last = self.looks.last().filter(|_| !self.thorough);
+        let earlier = last.map(|look| (&*look.view, &mut self.read));
+        view(&self.store, names.into_iter().map(String::as_str), earlier).map_err(wrong)
     }
 
     /// What was shown before the cut: nothing of it may go back.
@@ -383,7 +382,7 @@ impl Driver {
         }
         let state = self.steps.last().map(|step| step.known.state.clone()).unwrap_or_default();
         let facts = Arc::make_mut(&mut self.facts);
-        for folder in &view.folders {
+        for folder in view.folders.iter().map(|folder| &folder.head) {
             let Some(known) = state.folders.get(&(folder.account, folder.name.clone())) else { continue };
             let seen = (folder.id, folder.validity);
             if facts.contains_key(&known.birth) {
@@ -428,6 +427,7 @@ impl Driver {
     /// Ends the recording where it is.
     pub(crate) fn finish(self) -> Recording {
         let (start, events) = self.medium.take_log();
+        self.medium.take_away();
         Recording {
             log: Log::new(start, events),
             before: self.before,
