@@ -1,9 +1,12 @@
 //! A dump of all rows, and a store that is made of it.
 
 use super::*;
+use crate::store::blob::BlobRecord;
 use crate::store::dump::{About, Row, rows};
 use crate::store::load::{Load, MODSEQ_GAP, UID_GAP};
 use crate::store::proof::{Findings, Proof};
+use crate::store::record::Record;
+use crate::store::table::BLOB;
 use crate::store::table::SWEEP_STAGED;
 
 /// A dump, as batches.

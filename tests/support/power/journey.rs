@@ -80,6 +80,7 @@ fn usual(dice: &mut Dice) -> StoreConfig {
         cache_bytes: *dice.pick(&[64 << 10, 128 << 10, 256 << 10, 1 << 20]),
         journal_bytes: *dice.pick(&[64 << 10, 96 << 10, 128 << 10]),
         reserve_bytes: 0,
+        ..StoreConfig::default()
     }
 }
 
@@ -90,7 +91,7 @@ fn tight(dice: &mut Dice) -> StoreConfig {
 
 /// The smallest ring, checkpointed only when it is half full.
 fn laps(_: &mut Dice) -> StoreConfig {
-    StoreConfig { cache_bytes: 1 << 20, journal_bytes: 64 << 10, reserve_bytes: 0 }
+    StoreConfig { cache_bytes: 1 << 20, journal_bytes: 64 << 10, reserve_bytes: 0, ..StoreConfig::default() }
 }
 
 fn repeat(driver: &mut Driver, times: usize, step: fn(&mut Driver) -> Done) -> Done {
