@@ -5,6 +5,7 @@
 //! its own, which this one starts anew after each such end. A panic counts as found when the sentence
 //! beside it names the file.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
