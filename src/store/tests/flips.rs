@@ -19,7 +19,7 @@ const FOLDER: &str = "PILLARBOX_FLIPS_FOLDER";
 const FIRST: &str = "PILLARBOX_FLIPS_FIRST";
 
 /// A trial that takes longer hangs.
-const TRIAL_MAX: Duration = Duration::from_secs(60);
+const TRIAL_MAX: Duration = Duration::from_mins(1);
 
 const BLOCK: usize = 4096;
 

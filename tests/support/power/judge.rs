@@ -211,9 +211,8 @@ pub(crate) fn rises(before: &View, now: &View, ceiling: u64) -> Result<(), Strin
         }
         for row in &folder.rows {
             let old = old.and_then(|old| Some(&old.rows[old.rows.binary_search_by_key(&row.uid, |old| old.uid).ok()?]));
-            if old.is_some_and(|old| old.modseq != row.modseq || old.marks != row.marks) && row.modseq <= ceiling
-                || old.is_none() && row.modseq <= ceiling
-            {
+            let is_new = old.is_none_or(|old| old.modseq != row.modseq || old.marks != row.marks);
+            if is_new && row.modseq <= ceiling {
                 return told("a modification sequence that was another change's");
             }
             if old.is_some_and(|old| old.print != row.print) {

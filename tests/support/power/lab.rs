@@ -287,7 +287,7 @@ impl Bench<'_> {
         let position = recording.log.choose(dice);
         let files = recording.log.cut(position, self.options.card, dice);
         let promise = recording.promise(position);
-        *trace += &format!(" [cut at {position} of {}]", recording.log.len());
+        trace.push_str(&format!(" [cut at {position} of {}]", recording.log.len()));
         if let Some(folder) = std::env::var_os("POWER_LAB_KEEP").filter(|_| self.options.only.is_some()) {
             keep(Path::new(&folder), in_a_row, &files);
         }

@@ -12,6 +12,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::format_push_string,
     reason = "a laboratory that panics has found something, or is broken"
 )]
 

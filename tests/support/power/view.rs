@@ -135,6 +135,7 @@ pub(crate) fn view<'n>(
     })
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "it stands in `map_err`")]
 fn told(error: ReadError) -> String {
     format!("a read fails: {error}")
 }
@@ -150,12 +151,11 @@ fn folder(
     for message in reader.messages(mailbox.id, Uid::MIN, Uid::MAX).map_err(told)? {
         let message = message.map_err(told)?;
         // Copies share body and structure, so those are read once.
-        let (print, structured) = match bodies.get(&message.blob.0) {
-            Some(known) => *known,
-            None => {
-                let structure = reader.structure(mailbox.id, message.uid).map_err(told)?;
-                (body(store, message.blob)?, structure.ok_or("a message without structure")?.size())
-            }
+        let (print, structured) = if let Some(known) = bodies.get(&message.blob.0) {
+            *known
+        } else {
+            let structure = reader.structure(mailbox.id, message.uid).map_err(told)?;
+            (body(store, message.blob)?, structure.ok_or("a message without structure")?.size())
         };
         bodies.insert(message.blob.0, (print, structured));
         let names = mailbox.keywords.names(message.flags.keywords).map(Keyword::as_str);
