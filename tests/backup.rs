@@ -67,8 +67,11 @@ impl Desk {
         serde_json::from_str(&self.run(&words)).unwrap()
     }
 
+    /// Restores, and finds nothing wrong with the store.
     fn restore(&self, files: &[&str], data: &str) -> String {
-        self.run(&[&["restore", "--identity", "key.txt", "--data", data], files].concat())
+        let said = self.run(&[&["restore", "--identity", "key.txt", "--data", data], files].concat());
+        self.run(&["check-store", "--deep", "--data", data]);
+        said
     }
 
     fn keys(&self) -> Keys {

@@ -292,7 +292,8 @@ impl<'c> Checkup<'c> {
             let read = self.bodies(0, u64::MAX).map(drop);
             self.survive(read)?;
         }
-        if self.report.repaired > 0 {
+        let remembers = self.store.reader()?.note(super::dump::MADE_NOTE)?.is_some_and(|note| !note.is_empty());
+        if self.report.repaired > 0 && remembers {
             // An incremental backup would miss what was set right in bodies that its base has: the next
             // one is a full one.
             self.store.put_note(super::dump::MADE_NOTE, Vec::new()).wait()?;

@@ -211,3 +211,22 @@ fn rows_that_are_no_store_make_none() {
     let mut load = Load::begin(Arc::new(MemorySite::new(folder.path()))).unwrap();
     assert!(load.put("nothing", 0, &[row]).is_err());
 }
+
+#[test]
+fn a_repair_forgets_what_later_dumps_would_build_on() {
+    use crate::store::disk::Disk;
+    use crate::store::dump::MADE_NOTE;
+
+    let (rig, ..) = full_rig();
+    let repair = CheckOptions { repair: true, ..CheckOptions::quick() };
+    let examine = || examine(&rig.store, &repair).0;
+    let note = || rig.reader().note(MADE_NOTE).unwrap();
+    rig.store.put_note(MADE_NOTE, b"some".to_vec()).wait().unwrap();
+    assert_eq!((examine().repaired, note()), (0, Some(b"some".to_vec())));
+    let index = rig.site.disk(INDEX_FILE);
+    let mut byte = [0];
+    index.read_at(4196, &mut byte).unwrap();
+    index.write_at(4196, &[byte[0] ^ 1]).unwrap();
+    assert!(examine().repaired > 0);
+    assert_eq!(note(), Some(Vec::new()));
+}
