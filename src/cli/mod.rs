@@ -74,6 +74,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    name_damage();
     let log_level = cli.log_level.as_deref();
     let done = match cli.command {
         Command::Try(args) => try_::run(&args, log_level),
@@ -108,6 +109,18 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Has a panic over a damaged mail file end with a sentence that names the file, after the panic's own
+/// words, which whoever looks into it needs.
+fn name_damage() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        before(panic);
+        if let Some(sentence) = crate::store::damage::sentence(panic) {
+            eprintln!("pillarbox: {sentence}");
+        }
+    }));
 }
 
 fn is_broken_pipe(failure: &(dyn std::error::Error + 'static)) -> bool {

@@ -7,6 +7,7 @@
 //! once a day.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -35,6 +36,7 @@ use crate::store::{Store, StoreConfig};
 
 pub mod context; //    what every connection's task shares
 pub mod control; //    the socket on which commands speak to a running server
+pub mod ground; //     what the data folder stands on
 pub mod health; //     memory and threads, for `status`
 pub mod listen; //     the seven services: accepting and turning away
 pub mod log; //        the log
@@ -47,6 +49,7 @@ pub mod serve_pop3; // POP3 connections
 
 use context::{Context, Roll};
 use control::{Control, ListenerStatus, Status, StatusSource};
+use ground::GroundError;
 use listen::{Bound, ListenConfig, OpenError, Service};
 use log::LogHandle;
 use login::Doorway;
@@ -74,6 +77,8 @@ const OTHER_FILES: u64 = 64;
 pub enum DaemonError {
     /// A folder cannot be made or used.
     Folder(PathBuf, io::Error),
+    /// The data folder is no place for mail.
+    Ground(GroundError),
     /// A service cannot listen.
     Open(OpenError),
     /// Rights cannot be given up.
@@ -90,6 +95,7 @@ impl fmt::Display for DaemonError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Folder(path, error) => write!(formatter, "the folder {} cannot be used: {error}", path.display()),
+            Self::Ground(error) => error.fmt(formatter),
             Self::Open(error) => error.fmt(formatter),
             Self::Rights(error) => error.fmt(formatter),
             Self::Tls(error) => error.fmt(formatter),
@@ -163,6 +169,8 @@ pub struct Prepared {
     setup: Setup,
     bound: Vec<Bound>,
     tls: TlsServer,
+    /// The data folder, which nobody else serves while this is kept.
+    folder: File,
 }
 
 /// What there is to know once the server runs.
@@ -193,18 +201,31 @@ pub fn prepare(setup: Setup) -> Result<Prepared, DaemonError> {
         rights::become_user(name, user).map_err(DaemonError::Rights)?;
     }
     rights::check_folder(&setup.data).map_err(|error| DaemonError::Folder(setup.data.clone(), error))?;
+    let folder = rights::take_folder(&setup.data).map_err(|error| DaemonError::Folder(setup.data.clone(), error))?;
+    let in_use = || DaemonError::Store(crate::store::OpenError::InUse(setup.data.clone()).to_string());
+    let folder = folder.ok_or_else(in_use)?;
     let tls = early.map_or_else(load, Ok)?;
     rights::allow_open_files(u64::from(setup.net.sessions_max) + OTHER_FILES);
-    Ok(Prepared { setup, bound, tls })
+    Ok(Prepared { setup, bound, tls, folder })
 }
 
-/// Looks whether [`prepare`] would succeed now, and leaves everything as it is. Ports of a server that
+/// Looks whether the data folder is on a disk that keeps what is written, and on the one that is
+/// meant. Call it before [`prepare`] where mail is to last.
+///
+/// # Errors
+/// The reason to refuse.
+pub fn check_ground(setup: &Setup) -> Result<(), DaemonError> {
+    ground::check(&setup.data, &setup.store).map_err(DaemonError::Ground)
+}
+
+/// Looks whether [`check_ground`] and [`prepare`] would succeed now, and leaves everything as it is. Ports of a server that
 /// runs on the same data folder count as free.
 ///
 /// # Errors
 /// What `prepare` would stumble over.
 pub fn rehearse(setup: &Setup) -> Result<(), DaemonError> {
     rights::user_to_become(setup.user.as_deref(), setup.allow_root).map_err(DaemonError::Rights)?;
+    check_ground(setup)?;
     if setup.tls.key.is_some() {
         TlsServer::new(&setup.tls, &setup.tls_folder()).map_err(DaemonError::Tls)?;
     }
@@ -228,7 +249,7 @@ pub fn run<T>(
     furnish: impl FnOnce(&Store) -> Result<T, DaemonError>,
     ready: impl FnOnce(&Ready, T) -> Result<(), DaemonError>,
 ) -> Result<(), DaemonError> {
-    let Prepared { setup, bound, tls } = prepared;
+    let Prepared { setup, bound, tls, folder: _folder } = prepared;
     let store = Store::open(&setup.data, &setup.store).map_err(|error| DaemonError::Store(error.to_string()))?;
     let furniture = furnish(&store)?;
     let doorway = Doorway::new(store.clone(), setup.login.clone())

@@ -10,20 +10,25 @@
 //! acknowledged is in the journal alone. It says so from a clean close to the next opening, and
 //! while a new store has no ring yet. An index that is not is never opened without its journal.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::io;
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use redb::{Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
+use redb::{Database, DatabaseError, Durability, ReadTransaction, WriteTransaction};
 
 use crate::mail::mailbox::ModSeq;
 
 use super::backend::{Guard, IndexBackend};
+use super::ballast::{Ballast, Ballasted};
 use super::change::Change;
 use super::check::Frozen;
 use super::disk::{Counters, Disk};
-use super::error::{OpenError, ReadError, Trouble};
+use super::error::{OpenError, ReadError, Trouble, is_of_space};
+use super::gate::Gate;
 use super::journal::{self, Contents, Journal, JournalError, Known};
 use super::notify::Watchers;
+use super::overlay::Overlay;
 use super::site::Site;
 use super::space::Space;
 use super::table::Tables;
@@ -46,11 +51,11 @@ const ALLOCATOR_PER_GIB: u64 = 150 << 10;
 /// What all clones, readers and the writer have in common.
 #[derive(Debug)]
 pub(super) struct Shared {
-    gate: RwLock<Gate>,
-    /// A reader met a failed disk: the index must be reopened.
-    pub(super) suspect: AtomicBool,
+    pub(super) gate: Gate,
     pub(super) watchers: Watchers,
     pub(super) space: Space,
+    /// What is given up when the disk is full.
+    pub(super) ballast: Arc<Ballast>,
     /// The last change readers can see.
     pub(super) applied: AtomicU64,
     /// How often the index was opened: an earlier handle's readers keep no pages in a later one.
@@ -79,29 +84,31 @@ pub(super) struct Counts {
     pub(super) last_checkpoint: Option<i64>,
 }
 
-#[derive(Debug)]
-enum Gate {
-    Open(Database),
-    /// The disk failed; the writer reopens.
-    Down(String),
-    Closed,
+/// The two files as the store is opened on them.
+struct Files {
+    guard: Arc<Guard>,
+    journal: Arc<dyn Disk>,
+    ring: Known,
 }
 
 impl Shared {
     /// What is shared, before the index is open. The disks, of the index and of the journal, count
-    /// into `written`; `guard` is the index's.
+    /// into `written`; `guard` is the index's, and `ballast` is to lie in the journal.
     pub(super) fn new(
         site: Arc<dyn Site>,
         [index, journal]: [Arc<dyn Disk>; 2],
         guard: Guard,
+        ballast: Arc<Ballast>,
         written: [Arc<Counters>; 2],
         config: StoreConfig,
     ) -> Self {
+        ballast.lies_in(journal.clone());
+        let journal = Arc::new(Ballasted::new(journal, ballast.clone()));
         Self {
-            gate: RwLock::new(Gate::Closed),
-            suspect: AtomicBool::new(false),
+            gate: Gate::new(),
             watchers: Watchers::default(),
             space: Space::new(site.clone(), index.clone(), config.reserve_bytes, written.clone()),
+            ballast,
             applied: AtomicU64::new(0),
             openings: AtomicU64::new(0),
             counts: Mutex::default(),
@@ -125,43 +132,55 @@ impl Shared {
         IndexBackend(self.guard.clone())
     }
 
-    /// Begins a read.
+    /// Begins a read; waits a little while the index is opened anew.
     pub(super) fn begin_read(&self) -> Result<ReadTransaction, ReadError> {
-        match &*self.gate.read().unwrap_or_else(PoisonError::into_inner) {
-            Gate::Open(index) => index.begin_read().map_err(|error| self.failed(error.into())),
-            Gate::Down(what) => Err(ReadError::Storage(what.clone())),
-            Gate::Closed => Err(ReadError::Closed),
-        }
+        self.gate.begin_read()
     }
 
     /// Begins a write. The writer alone calls it.
     pub(super) fn begin_write(&self) -> Result<WriteTransaction, Trouble> {
-        match &*self.gate.read().unwrap_or_else(PoisonError::into_inner) {
-            Gate::Open(index) => Ok(index.begin_write()?),
-            Gate::Down(_) | Gate::Closed => Err(Trouble::damaged("the index is not open")),
-        }
+        self.gate.begin_write()
     }
 
     /// Tells whether the index is open or may come back.
     pub(super) fn is_closed(&self) -> bool {
-        matches!(&*self.gate.read().unwrap_or_else(PoisonError::into_inner), Gate::Closed)
+        self.gate.is_closed()
     }
 
-    /// A read met trouble: if the disk failed, the next command reopens the index.
+    /// A read met trouble: if the disk failed, the writer opens the index anew.
     pub(super) fn failed(&self, trouble: Trouble) -> ReadError {
         if trouble.is_of_disk() {
-            self.suspect.store(true, Ordering::Relaxed);
+            self.gate.suspect();
         }
         trouble.into()
     }
 
+    /// Tells whether mail must be refused: the reserve is touched, or part of the ballast is gone and
+    /// there is not enough room inside the index.
+    pub(super) fn lacks_room(&self) -> bool {
+        self.space.is_full() || self.is_tight() && self.space.is_full_inside()
+    }
+
+    /// Tells whether part of the ballast is gone, so that nothing may wait for a checkpoint.
+    pub(super) fn is_tight(&self) -> bool {
+        self.ballast.missing() > 0
+    }
+
+    /// Writes the ballast back if there is room for it.
+    pub(super) fn refill(&self) {
+        let missing = self.ballast.missing();
+        if missing > 0 && self.space.holds(missing) {
+            self.ballast.restore();
+        }
+    }
+
     /// Looks whether the journal is there where it is needed.
-    fn find_journal(&self) -> Result<(), OpenError> {
-        let found = journal::contents(&*self.journal).map_err(Trouble::from)?;
-        let (complete, blank) = (self.guard.is_complete(), self.guard.is_blank());
+    fn find_journal(&self, files: &Files) -> Result<(), OpenError> {
+        let found = journal::contents(&*files.journal).map_err(Trouble::from)?;
+        let (complete, blank) = (files.guard.is_complete(), files.guard.is_blank());
         if found == Contents::Ring {
             // The copy that redb has written and synced when it is open says so.
-            self.guard.set_complete(false);
+            files.guard.set_complete(false);
         } else if !complete {
             return Err(OpenError::JournalMissing(self.site.path().to_owned()));
         } else if !blank {
@@ -175,21 +194,9 @@ impl Shared {
         Ok(())
     }
 
-    fn pass(&self, gate: Gate) -> Gate {
-        std::mem::replace(&mut *self.gate.write().unwrap_or_else(PoisonError::into_inner), gate)
-    }
-
-    /// Lets go of a failed index. Readers meet an error until it is open again.
-    pub(super) fn take_down(&self, what: &Trouble) {
-        drop(self.pass(Gate::Down(what.to_string())));
-    }
-
     /// Closes for good.
     pub(super) fn shut(&self) -> Result<(), Trouble> {
-        let closed = match self.pass(Gate::Closed) {
-            Gate::Open(index) => index.close().map_err(Trouble::from),
-            Gate::Down(_) | Gate::Closed => Ok(()),
-        };
+        let closed = self.gate.shut().map_or(Ok(()), |index| index.close().map_err(Trouble::from));
         self.watchers.close();
         closed.and(self.index.unlock().map_err(Trouble::from))
     }
@@ -209,50 +216,83 @@ impl Engine {
     /// Opens the index and the journal, replays, and lets readers in. Tells also whether there is
     /// something to sweep. After a failure the index goes back to what its last successful sync made
     /// durable, and the journal's groups above that are still there: they are given up only after a
-    /// checkpoint that succeeded.
-    pub(super) fn open(shared: &Shared) -> Result<(Self, bool), OpenError> {
-        shared.guard.go_back().map_err(Trouble::from)?;
-        let complete = shared.guard.is_complete();
-        shared.find_journal()?;
+    /// checkpoint that succeeded. A group whose numbers are `refused` is left out, for good.
+    pub(super) fn open(shared: &Shared, refused: Option<&RangeInclusive<u64>>) -> Result<(Self, bool), OpenError> {
+        let (guard, journal) = (shared.guard.clone(), shared.journal.clone());
+        let opened = Self::open_files(shared, &Files { guard, journal, ring: shared.ring.clone() }, refused)?;
+        shared.refill();
+        Ok(opened)
+    }
+
+    /// As [`Engine::open`] where nothing can be written: readers are let in, changes stay in memory.
+    pub(super) fn open_for_reading(shared: &Shared, refused: Option<&RangeInclusive<u64>>) -> Result<(), OpenError> {
+        let over = |disk: &Arc<dyn Disk>| Ok::<_, io::Error>(Arc::new(Overlay::new(disk.clone())?));
+        let (index, journal) =
+            (over(&shared.index).map_err(Trouble::from)?, over(&shared.journal).map_err(Trouble::from)?);
+        let files = Files { guard: Arc::new(shared.guard.above(index)), journal, ring: Known::default() };
+        let counts = *shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::open_files(shared, &files, refused)?;
+        // What was made durable in memory is no checkpoint.
+        *shared.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
+        Ok(())
+    }
+
+    fn open_files(
+        shared: &Shared,
+        files: &Files,
+        refused: Option<&RangeInclusive<u64>>,
+    ) -> Result<(Self, bool), OpenError> {
+        files.guard.go_back().map_err(Trouble::from)?;
+        let complete = files.guard.is_complete();
+        shared.find_journal(files)?;
         let cache = usize::try_from(shared.config.cache_bytes).unwrap_or(usize::MAX);
-        let index = Database::builder().set_cache_size(cache).create_with_backend(shared.backend()).map_err(
-            |error| match error {
+        let index = Database::builder()
+            .set_cache_size(cache)
+            .create_with_backend(IndexBackend(files.guard.clone()))
+            .map_err(|error| match error {
                 DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(shared.site.path().to_owned()),
                 other => Trouble::from(other).into(),
-            },
-        )?;
-        let (engine, sweep_due, woken) = Self::begin(shared, &index, !complete).inspect_err(|_| {
+            })?;
+        let (engine, sweep_due, woken) = Self::begin(shared, files, &index, !complete, refused).inspect_err(|_| {
             // Nothing was acknowledged since: redb writes this when it is closed.
-            shared.guard.set_complete(complete);
+            files.guard.set_complete(complete);
         })?;
         let applied = engine.applied;
         shared.applied.store(applied, Ordering::Release);
-        shared.suspect.store(false, Ordering::Relaxed);
         shared.openings.fetch_add(1, Ordering::AcqRel);
-        drop(shared.pass(Gate::Open(index)));
-        // A group whose sync failed was refused and may yet have come back: sessions must hear of it.
+        shared.gate.open(index);
+        // A group whose sync failed may have been found: sessions must hear of it.
         shared.watchers.wake(&woken, ModSeq(applied));
         Ok((engine, sweep_due))
     }
 
     /// What comes before readers are let in; `journal_needed` where something may be in the journal
     /// alone. Gives also whether there is something to sweep, and the accounts that the replay changed.
-    fn begin(shared: &Shared, index: &Database, journal_needed: bool) -> Result<(Self, bool, Vec<u32>), OpenError> {
+    fn begin(
+        shared: &Shared,
+        files: &Files,
+        index: &Database,
+        journal_needed: bool,
+        refused: Option<&RangeInclusive<u64>>,
+    ) -> Result<(Self, bool, Vec<u32>), OpenError> {
         let identity = upgrade::prepare(index)?;
         let ring = shared.config.journal_bytes.into();
+        let is_new = files.journal.is_empty().unwrap_or(false);
         let mut journal =
-            Journal::reopen(shared.journal.clone(), identity, ring, &shared.ring).map_err(|error| match error {
+            Journal::reopen(files.journal.clone(), identity, ring, &files.ring).map_err(|error| match error {
                 JournalError::Foreign => OpenError::ForeignJournal(shared.site.path().to_owned()),
+                JournalError::Disk(error) if is_new && is_of_space(&error) => no_room(shared),
                 other => damaged(shared, other),
             })?;
         // Only where the ring has just been made: it is durable, and from now on it is needed.
-        if shared.guard.is_complete() {
-            shared.guard.make_complete(false).map_err(Trouble::from)?;
+        if files.guard.is_complete() {
+            files.guard.make_complete(false).map_err(Trouble::from)?;
         }
+        shared.ballast.found(journal.ring()).map_err(Trouble::from)?;
 
         let transaction = index.begin_write().map_err(Trouble::from)?;
         let mut tables = Tables::open(&transaction, shared.site.now())?;
-        replay(shared, &mut journal, &mut tables)?;
+        replay(shared, &mut journal, &mut tables, refused)?;
         if journal_needed {
             journal.verify().map_err(|error| damaged(shared, error))?;
         }
@@ -263,10 +303,10 @@ impl Engine {
         let mut engine = Self { journal, seq: applied.saturating_add(SEQ_GAP), applied };
         // Whatever was replayed must be durable here before the journal is written again.
         if touched || engine.journal.volume() > 0 {
-            engine.make_durable(shared, transaction)?;
+            engine.make_durable(shared, &files.guard, transaction)?;
         } else {
             transaction.abort().map_err(Trouble::from)?;
-            shared.guard.mirror();
+            files.guard.mirror();
         }
         shared.space.kept.store(kept, Ordering::Relaxed);
         Ok((engine, sweep_due, woken))
@@ -274,12 +314,21 @@ impl Engine {
 
     /// Commits durably: with this transaction everything before it, so the journal is free.
     /// `self.applied` is what the transaction holds.
-    pub(super) fn make_durable(&mut self, shared: &Shared, mut transaction: WriteTransaction) -> Result<(), Trouble> {
+    pub(super) fn commit(&mut self, shared: &Shared, transaction: WriteTransaction) -> Result<(), Trouble> {
+        self.make_durable(shared, &shared.guard, transaction)
+    }
+
+    fn make_durable(
+        &mut self,
+        shared: &Shared,
+        guard: &Guard,
+        mut transaction: WriteTransaction,
+    ) -> Result<(), Trouble> {
         transaction.set_durability(Durability::Immediate)?;
         transaction.set_quick_repair(true);
         transaction.commit()?;
         self.journal.checkpointed(self.applied);
-        shared.guard.mirror();
+        guard.mirror();
         let mut counts = shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.checkpoints += 1;
         counts.last_checkpoint = Some(shared.site.now().0);
@@ -290,17 +339,14 @@ impl Engine {
     pub(super) fn checkpoint(&mut self, shared: &Shared) -> Result<(), Trouble> {
         shed(shared)?;
         let transaction = shared.begin_write()?;
-        self.make_durable(shared, transaction)
+        self.commit(shared, transaction)
     }
 
     /// A checkpoint, and the index as it is right behind it.
     pub(super) fn freeze(&mut self, shared: &Shared) -> Result<Frozen, Trouble> {
         // A reader from before the checkpoint keeps what every later commit lets go of, the trees
         // of redb's own included; one from behind it would miss what the checkpoint's epilogue frees.
-        let pin = match &*shared.gate.read().unwrap_or_else(PoisonError::into_inner) {
-            Gate::Open(index) => index.begin_read()?,
-            Gate::Down(_) | Gate::Closed => return Err(Trouble::damaged("the index is not open")),
-        };
+        let pin = shared.gate.pin()?;
         self.checkpoint(shared)?;
         Ok(Frozen::new(pin, &shared.backend(), shared.openings.load(Ordering::Acquire))?)
     }
@@ -349,11 +395,34 @@ pub(super) fn shed(shared: &Shared) -> Result<(), Trouble> {
     Ok(transaction.commit()?)
 }
 
-/// Applies every change of the journal that the index does not hold.
-fn replay(shared: &Shared, journal: &mut Journal, tables: &mut Tables<'_>) -> Result<(), OpenError> {
+/// A new store's journal found no room: gives back what it took, and says how much it needs.
+fn no_room(shared: &Shared) -> OpenError {
+    // Zeros without a header are nobody's; what can't be cut off is written over at the next try.
+    drop(shared.journal.set_len(0));
+    OpenError::NoRoom {
+        folder: shared.site.path().to_owned(),
+        needed: shared.config.journal_bytes.into(),
+        free: shared.site.room().ok().map(|room| room.free),
+    }
+}
+
+/// Applies every change of the journal that the index does not hold, but for those of a group whose
+/// callers were told that it was not done.
+fn replay(
+    shared: &Shared,
+    journal: &mut Journal,
+    tables: &mut Tables<'_>,
+    refused: Option<&RangeInclusive<u64>>,
+) -> Result<(), OpenError> {
     let applied = tables.progress.applied;
     let mut trouble = None;
-    let replayed = journal.replay(applied, &mut |_, _, payload| {
+    let replayed = journal.replay(applied, &mut |first, last, payload| {
+        if refused.is_some_and(|refused| refused.contains(&first) && refused.contains(&last)) {
+            // The index names the numbers as done, so that no later replay brings them either.
+            tables.progress.applied = tables.progress.applied.max(last);
+            tables.touched = true;
+            return Ok(());
+        }
         let done = Change::each(payload, &mut |change| {
             if change.seq <= tables.progress.applied {
                 return Ok(());

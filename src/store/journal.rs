@@ -316,6 +316,11 @@ impl Journal {
         self.volume
     }
 
+    /// Length of the ring in bytes; the file may be longer.
+    pub fn ring(&self) -> u64 {
+        self.header.ring
+    }
+
     /// Largest payload [`Journal::append`] takes, in bytes.
     pub fn payload_max(&self) -> u64 {
         (self.header.ring - DATA) / 2 / BLOCK * BLOCK - GROUP_HEADER as u64

@@ -112,6 +112,22 @@ impl Guard {
         Ok(guard)
     }
 
+    /// The same index on another disk, such as one in memory above this one's: as the last successful
+    /// sync left it.
+    pub(super) fn above(&self, disk: Arc<dyn Disk>) -> Self {
+        let kept = self.kept();
+        let above = Kept {
+            latest: kept.durable,
+            durable: kept.durable,
+            place: kept.place,
+            generation: kept.generation,
+            complete: kept.durable.complete,
+            state: State::Settled,
+            unmirrored: false,
+        };
+        Self { disk, moved: self.moved, len: AtomicU64::new(0), kept: Mutex::new(above) }
+    }
+
     /// Before redb opens the file, again: back to the first block as the last successful sync left
     /// it. If a sync or a write has failed since, it is written over whatever is in the other
     /// place, so that what failed never comes back once redb writes on.

@@ -246,7 +246,8 @@ fn acknowledged_mail_survives_failed_syncs_and_then_a_cut() {
             assert!(read_body(&store, message.blob) == *body);
         }
     }
-    assert!(failures > 50, "{failures}");
+    // Most are found by the way back, and so are none.
+    assert!(failures > 30, "{failures}");
 }
 
 #[test]

@@ -2,8 +2,13 @@
 
 mod accounts; //  accounts, aliases, domains, logins
 mod check; //     what a check finds, and what repair does about it
+mod clock; //     a clock that jumps
 mod delivery; //  messages: deliver, append, flag, copy, move, expunge, quotas
+mod dump; //      all rows, and a store made of them
 mod failure; //   kills, power cuts, failing and full disks
+mod faults; //    disks that fill, fail, turn read-only, at every operation
+mod faulty; //    a medium that goes wrong
+mod flips; //     one flipped bit in each region of each file
 mod learned; //   the spam filter's learned state
 mod mailboxes; // create, rename, delete, subscribe
 mod medium; //    the two files: cut while they are made, failed syncs, flipped bits, a missing journal

@@ -39,7 +39,7 @@ fn state(stage: Stage) -> Delivery {
 const DELIVERED: Stage = Stage::Delivered(None);
 
 impl Rig {
-    fn queue(&self, body: &[u8], to: &[&str], due: u64) -> QueueId {
+    pub(super) fn queue(&self, body: &[u8], to: &[&str], due: u64) -> QueueId {
         let submitted = self.store.submit(self.letter(body), Vec::new(), Some(queued(to, due))).wait().unwrap();
         submitted.queued.unwrap()
     }
