@@ -3,7 +3,7 @@
 //! Each step runs in a process of its own, so that its peak memory is its own. The store of 5 GiB
 //! takes minutes and as much disk: it is made where `PILLARBOX_LARGE_GIB` says how large (CI says 5).
 
-#![allow(clippy::unwrap_used, reason = "a test that panics is a test that fails")]
+#![allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "a test that panics is a test that fails")]
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::MetadataExt;

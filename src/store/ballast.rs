@@ -24,7 +24,7 @@ const STEP: u64 = 128 << 10;
 const BESIDE_PAGES: u64 = 2 << 20;
 
 /// Wait after a ballast that could not be written back.
-const AGAIN: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_mins(1);
 
 /// The ballast behind the journal's ring.
 #[derive(Debug)]

@@ -360,7 +360,7 @@ impl Engine {
 
     /// What a checkpoint costs, in bytes written: the tables' uppermost pages, redb's own tables and
     /// the allocator's state, and the second sync, which on a card takes as long as some 64 KiB.
-    pub(super) fn checkpoint_bytes(&self, shared: &Shared) -> u64 {
+    pub(super) fn checkpoint_bytes(shared: &Shared) -> u64 {
         CHECKPOINT_BYTES + allocator_bytes(shared)
     }
 

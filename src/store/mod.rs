@@ -279,7 +279,7 @@ impl Store {
     fn keep(&self, messages: Vec<NewMessage>, target: Target) {
         match messages.into_iter().map(Incoming::new).collect() {
             Ok(messages) => {
-                drop(self.commands.send(Command::Keep(Box::new(Keep { messages, target, hold: Hold::New }))))
+                drop(self.commands.send(Command::Keep(Box::new(Keep { messages, target, hold: Hold::New }))));
             }
             Err(error) => target.refuse(error),
         }

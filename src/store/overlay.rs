@@ -135,6 +135,7 @@ impl Disk for Overlay {
 }
 
 #[cfg(test)]
+#[allow(clippy::cast_possible_truncation, reason = "a pattern is cut on purpose")]
 mod tests {
     use super::super::disk::MemoryDisk;
     use super::*;
@@ -152,14 +153,18 @@ mod tests {
         };
         let disks: [&dyn Disk; 2] = [&model, &overlay];
         for (offset, len) in [(0, 100), (4000, 200), (4096, 4096), (9990, 50), (20_000, 10)] {
-            disks.iter().for_each(|disk| disk.write_at(offset, &vec![7; len]).unwrap());
+            for disk in &disks {
+                disk.write_at(offset, &vec![7; len]).unwrap();
+            }
             assert_eq!(model.len().unwrap(), overlay.len().unwrap());
             for (offset, len) in [(0, 10), (50, 9000), (4090, 20), (9000, 1040), (19_990, 20)] {
                 same(offset, len);
             }
         }
         for len in [15_000, 4100, 30_000, 8192, 12_288] {
-            disks.iter().for_each(|disk| disk.set_len(len).unwrap());
+            for disk in &disks {
+                disk.set_len(len).unwrap();
+            }
             for (offset, len) in [(0, 4096), (4000, 4192), (4096, 5000), (11_000, 1288), (29_000, 1000)] {
                 same(offset, len);
             }

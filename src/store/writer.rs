@@ -329,9 +329,8 @@ impl Writer {
             } else if busy {
                 match self.commands.try_recv() {
                     Ok(command) => Some(command),
-                    Err(TryRecvError::Empty) => None,
                     Err(TryRecvError::Disconnected) if self.held.is_empty() => break,
-                    Err(TryRecvError::Disconnected) => None,
+                    Err(_) => None,
                 }
             } else {
                 self.settling.drain(..).for_each(|sender| tell(sender, Ok(())));
@@ -432,7 +431,7 @@ impl Writer {
                     }
                 }
                 Command::Keep(keep) => {
-                    let checkpoint = engine.checkpoint_bytes(&self.shared);
+                    let checkpoint = Engine::checkpoint_bytes(&self.shared);
                     let wait = self.held.takes(&keep, taken, checkpoint);
                     if let Some(keep) = keep_now(&self.shared, keep, wait, &mut tables, &mut group, answers)? {
                         self.held.push(keep, checkpoint);
@@ -475,14 +474,13 @@ impl Writer {
     /// What is done between two groups. Staging goes on between any two, sweeping can wait for a
     /// moment when there is nothing else to do.
     fn between(&mut self, idle: bool) -> Result<(), Trouble> {
-        if self.held.to_stage(false).is_some() {
+        if self.held.unstaged(false).is_some() {
             self.stage(false)?;
         } else if idle && self.held.is_empty() {
             self.sweep()?;
         }
-        let Some(engine) = self.engine.as_ref() else { return Ok(()) };
-        if self.held.due(idle, engine.checkpoint_bytes(&self.shared)) {
-            while self.held.to_stage(true).is_some() {
+        if self.engine.is_some() && self.held.due(idle, Engine::checkpoint_bytes(&self.shared)) {
+            while self.held.unstaged(true).is_some() {
                 self.stage(true)?;
             }
             if let Some(engine) = self.engine.as_mut() {
@@ -499,7 +497,7 @@ impl Writer {
         let mut tables = Tables::open(&transaction, self.shared.site.now())?;
         let mut room = STEP_BYTES;
         while room > 0
-            && let Some((place, message)) = self.held.to_stage(going)
+            && let Some((place, message)) = self.held.unstaged(going)
         {
             let staged =
                 if full { Err(WriteError::DiskFull.into()) } else { stage_step(&mut tables, message, &mut room) };

@@ -77,7 +77,9 @@ impl Trip {
         let done = self.store.remove(self.inbox, uids(numbers)).wait();
         let done = self.note(done);
         for number in numbers {
-            self.kept.remove(number).filter(|_| done.is_none()).map(|_| self.open.push(*number));
+            if self.kept.remove(number).is_some() && done.is_none() {
+                self.open.push(*number);
+            }
         }
         done.is_some()
     }

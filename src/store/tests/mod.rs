@@ -1,5 +1,7 @@
 //! The store as a whole: each test drives the facade and looks at what is left after a kill.
 
+#![allow(clippy::cast_possible_truncation, reason = "sizes in tests are small")]
+
 mod accounts; //  accounts, aliases, domains, logins
 mod check; //     what a check finds, and what repair does about it
 mod clock; //     a clock that jumps

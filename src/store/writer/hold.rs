@@ -64,7 +64,7 @@ impl Held {
     }
 
     /// The next body to be put into the index, of those that are `going` or of any, and its place.
-    pub(super) fn to_stage(&mut self, going: bool) -> Option<(usize, &mut Incoming)> {
+    pub(super) fn unstaged(&mut self, going: bool) -> Option<(usize, &mut Incoming)> {
         let mut keeps = self.keeps.iter_mut().enumerate();
         keeps.find_map(|(place, keep)| {
             let wanted = keep.hold == Hold::Going || !going && keep.hold == Hold::Large;

@@ -94,12 +94,11 @@ impl Writer {
             other => WriteError::Storage(other.to_string()),
         };
         let readable = Engine::open_for_reading(&self.shared, self.refused.as_ref());
-        match &readable {
-            Ok(()) => tracing::error!(%error, "nothing can be changed; mail can be read"),
-            Err(_) => {
-                tracing::error!(%error, "the store can't be opened; it is tried again");
-                self.shared.gate.give_up(error.to_string());
-            }
+        if readable.is_ok() {
+            tracing::error!(%error, "nothing can be changed; mail can be read");
+        } else {
+            tracing::error!(%error, "the store can't be opened; it is tried again");
+            self.shared.gate.give_up(error.to_string());
         }
         let wait = if readable.is_ok() { REOPEN_WHILE_READABLE } else { REOPEN_EVERY };
         self.reopen_at = Instant::now() + wait;

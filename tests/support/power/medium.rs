@@ -102,7 +102,7 @@ pub(crate) struct Medium {
 const BEGIN: i64 = 1_767_225_600;
 
 /// The longest a store may need for anything; beyond it, it hangs.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
 
 impl Medium {
     /// A site with these files, durable as they are. What a store puts into temporary files goes to

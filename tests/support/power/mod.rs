@@ -12,11 +12,12 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::indexing_slicing,
+    clippy::format_push_string,
     reason = "a laboratory that panics has found something, or is broken"
 )]
 
 mod command; // what is asked of the store
-mod cut; //     what a power cut leaves
+pub(crate) mod cut; // what a power cut leaves
 mod dice; //    chance from a seed
 mod driver; //  commands with the moments of their answers
 mod image; //   a file's bytes, in shared pages

@@ -163,7 +163,7 @@ pub(crate) fn submission(driver: &mut Driver) -> Result<Command, Failure> {
     let letter = driver.letter(size, Marks::default())?;
     let by = driver.person();
     let local = if driver.dice.percent(40) { vec![(driver.person(), Into::Inbox)] } else { Vec::new() };
-    let sent = driver.dice.percent(70).then(|| (by, Into::Special(pillarbox::mail::mailbox::SpecialUse::Sent)));
+    let sent = driver.dice.percent(70).then_some((by, Into::Special(pillarbox::mail::mailbox::SpecialUse::Sent)));
     let to = recipients(&mut driver.dice);
     let due = driver.dice.below(1_000_000) as u64;
     let local = local.into_iter().chain(sent).collect();
