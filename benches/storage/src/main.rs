@@ -36,6 +36,10 @@ pub struct Task {
     pub count: u64,
     /// The first letter's number: no two workloads on a store have a letter in common.
     pub first: u64,
+    /// Letters that are there before the first workload.
+    pub preload: u64,
+    /// So many of them were flagged before.
+    pub flagged: u64,
 }
 
 /// What it came to.
@@ -93,22 +97,24 @@ fn side_by_side(options: &Options) {
                 senders: 1,
                 count: options.preload,
                 first: 0,
+                preload: options.preload,
+                flagged: 0,
             };
             if *bodies != Bodies::Real {
                 say(&task);
                 start(&task);
             }
-            let mut first = options.preload;
+            let (mut first, mut flagged) = (options.preload, 0);
             for work in options.works(*bodies) {
                 for senders in &options.senders {
                     let count = options.count(work, *senders);
-                    // Flags are changed of the letters that are there, each once.
-                    let task = Task { work, senders: *senders, count, first, ..task.clone() };
+                    let task = Task { work, senders: *senders, count, first, flagged, ..task.clone() };
                     say(&task);
                     let outcome = start(&task);
                     println!("{}", table::row(&task, &outcome));
                     own.extend(outcome.own.is_some().then(|| table::own(&task, &outcome)));
                     first += 1_000_000;
+                    flagged += if work == Work::Flag { count } else { 0 };
                     if *bodies == Bodies::Real {
                         std::fs::remove_dir_all(&folder).unwrap();
                         std::fs::create_dir_all(&folder).unwrap();
@@ -169,9 +175,8 @@ fn run(task: &Task) -> Outcome {
                     let number = next.fetch_add(1, Ordering::Relaxed);
                     let Some(letter) = letters.get(number as usize) else { break };
                     if task.work == Work::Flag {
-                        // All over the mailbox, none twice: the step has no factor in common with a
-                        // mailbox of any round number.
-                        store.flag((task.first / 1_000_000 * task.count + number) * 7919 % task.preloaded());
+                        // All over the mailbox, none twice: 7919 is a prime.
+                        store.flag((task.flagged + number) * 7919 % task.preload);
                     } else {
                         stored_bytes.fetch_add(store.deliver(letter), Ordering::Relaxed);
                     }
@@ -200,12 +205,5 @@ fn run(task: &Task) -> Outcome {
         stored_bytes: stored_bytes.into_inner(),
         grown: count::allocated(&task.folder).saturating_sub(taken),
         own,
-    }
-}
-
-impl Task {
-    /// Letters that were there before the first workload.
-    fn preloaded(&self) -> u64 {
-        self.first % 1_000_000
     }
 }

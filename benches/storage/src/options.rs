@@ -100,8 +100,12 @@ impl Options {
         if options.bodies.contains(&Bodies::Real) && options.corpus.is_none() {
             return Err("--bodies real: --corpus names the folder of the messages".to_owned());
         }
-        if options.preload >= 1_000_000 || options.works.contains(&Work::Flag) && options.preload < 4000 {
-            return Err("--preload: flags are changed of 4,000 messages at least, and it stays under a million".to_owned());
+        let flags = options.senders.iter().map(|senders| options.count(Work::Flag, *senders)).sum::<u64>();
+        if options.preload >= 1_000_000 || options.works.contains(&Work::Flag) && options.preload < flags {
+            return Err(format!("--preload: flags of {flags} messages are changed, and it stays under a million"));
+        }
+        if options.preload % 7919 == 0 && options.preload > 0 {
+            return Err("--preload: not a multiple of 7919".to_owned());
         }
         Ok(options)
     }
@@ -120,9 +124,9 @@ impl Options {
     pub fn count(&self, work: Work, senders: u64) -> u64 {
         let usual = match (work, senders) {
             (Work::Fill | Work::Corpus, _) => return 0,
-            (Work::Mixed | Work::Flag, 1) => 1000,
-            (Work::Small, 1) | (Work::Mixed | Work::Flag, _) => 2000,
-            (Work::Small, _) => 4000,
+            (Work::Mixed, 1) => 1000,
+            (Work::Small, 1) | (Work::Mixed, _) => 2000,
+            (Work::Small | Work::Flag, _) => 4000,
         };
         (usual * self.percent / 100).max(100)
     }
