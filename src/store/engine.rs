@@ -6,6 +6,7 @@
 //! whole. Every durable commit keeps the allocator's state (`quick_repair`), so that opening after
 //! a crash does not read the whole file.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
@@ -15,13 +16,15 @@ use crate::mail::mailbox::ModSeq;
 
 use super::backend::IndexBackend;
 use super::change::Change;
-use super::disk::{Counters, Disk};
+use super::compact::Compaction;
+use super::disk::{Counters, Disk, Slot};
 use super::error::{OpenError, ReadError, Trouble};
-use super::journal::{Journal, JournalError};
+use super::journal::{Journal, JournalError, TakeGroup};
 use super::notify::Watchers;
 use super::site::Site;
 use super::space::Space;
 use super::table::Tables;
+use super::wear::Wear;
 use super::{StoreConfig, sweep, upgrade};
 
 /// Numbers left out at each opening, more than a group has: even a disk that lost a group it had
@@ -49,12 +52,14 @@ pub(super) struct Shared {
     /// Where the files are.
     pub(super) site: Arc<dyn Site>,
     /// `mail.redb`
-    pub(super) index: Arc<dyn Disk>,
+    pub(super) index: Arc<Slot>,
     /// `mail.journal`
     pub(super) journal: Arc<dyn Disk>,
     /// What went to the index and to the journal.
     pub(super) written: [Arc<Counters>; 2],
-    config: StoreConfig,
+    pub(super) wear: Wear,
+    pub(super) compaction: Mutex<Compaction>,
+    pub(super) config: StoreConfig,
 }
 
 /// Counts since start.
@@ -65,9 +70,50 @@ pub(super) struct Counts {
     pub(super) last_checkpoint: Option<i64>,
 }
 
+/// An open index. Whoever reads it holds its token, so that an index whose place another has taken
+/// stays open until nobody does.
+#[derive(Debug)]
+pub(super) struct Opened {
+    index: Database,
+    readers: Arc<()>,
+}
+
+impl Opened {
+    pub(super) fn new(index: Database) -> Self {
+        Self { index, readers: Arc::default() }
+    }
+
+    /// Tells whether anybody reads it.
+    pub(super) fn is_read(&self) -> bool {
+        Arc::strong_count(&self.readers) > 1
+    }
+}
+
+/// A read of the index as it is now. What outlives it keeps its token.
+#[derive(Debug)]
+pub(super) struct View {
+    transaction: ReadTransaction,
+    token: Arc<()>,
+}
+
+impl View {
+    /// Keeps the index open.
+    pub(super) fn token(&self) -> Arc<()> {
+        self.token.clone()
+    }
+}
+
+impl Deref for View {
+    type Target = ReadTransaction;
+
+    fn deref(&self) -> &ReadTransaction {
+        &self.transaction
+    }
+}
+
 #[derive(Debug)]
 enum Gate {
-    Open(Database),
+    Open(Opened),
     /// The disk failed; the writer reopens.
     Down(String),
     Closed,
@@ -82,6 +128,7 @@ impl Shared {
         written: [Arc<Counters>; 2],
         config: StoreConfig,
     ) -> Self {
+        let index = Arc::new(Slot::new(index));
         Self {
             gate: RwLock::new(Gate::Closed),
             suspect: AtomicBool::new(false),
@@ -89,6 +136,8 @@ impl Shared {
             space: Space::new(site.clone(), index.clone(), config.reserve_bytes, written.clone()),
             applied: AtomicU64::new(0),
             counts: Mutex::default(),
+            wear: Wear::new(&*site, &written),
+            compaction: Mutex::default(),
             site,
             index,
             journal,
@@ -98,14 +147,17 @@ impl Shared {
     }
 
     /// The disks of the index and of the journal.
-    pub(super) fn disks(&self) -> [&dyn Disk; 2] {
-        [&*self.index, &*self.journal]
+    pub(super) fn disks(&self) -> [Arc<dyn Disk>; 2] {
+        [self.index.get(), self.journal.clone()]
     }
 
     /// Begins a read.
-    pub(super) fn begin_read(&self) -> Result<ReadTransaction, ReadError> {
+    pub(super) fn begin_read(&self) -> Result<View, ReadError> {
         match &*self.gate.read().unwrap_or_else(PoisonError::into_inner) {
-            Gate::Open(index) => index.begin_read().map_err(|error| self.failed(error.into())),
+            Gate::Open(Opened { index, readers }) => match index.begin_read() {
+                Ok(transaction) => Ok(View { transaction, token: readers.clone() }),
+                Err(error) => Err(self.failed(error.into())),
+            },
             Gate::Down(what) => Err(ReadError::Storage(what.clone())),
             Gate::Closed => Err(ReadError::Closed),
         }
@@ -114,7 +166,7 @@ impl Shared {
     /// Begins a write. The writer alone calls it.
     pub(super) fn begin_write(&self) -> Result<WriteTransaction, Trouble> {
         match &*self.gate.read().unwrap_or_else(PoisonError::into_inner) {
-            Gate::Open(index) => Ok(index.begin_write()?),
+            Gate::Open(Opened { index, .. }) => Ok(index.begin_write()?),
             Gate::Down(_) | Gate::Closed => Err(Trouble::damaged("the index is not open")),
         }
     }
@@ -136,6 +188,17 @@ impl Shared {
         std::mem::replace(&mut *self.gate.write().unwrap_or_else(PoisonError::into_inner), gate)
     }
 
+    /// Puts another index in the place of this one, once `step` is done: whoever wants to read
+    /// waits that long. Gives the old one back.
+    pub(super) fn exchange<E>(&self, index: Opened, step: impl FnOnce() -> Result<(), E>) -> Result<Option<Opened>, E> {
+        let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        step()?;
+        match std::mem::replace(&mut *gate, Gate::Open(index)) {
+            Gate::Open(old) => Ok(Some(old)),
+            Gate::Down(_) | Gate::Closed => Ok(None),
+        }
+    }
+
     /// Lets go of a failed index. Readers meet an error until it is open again.
     pub(super) fn take_down(&self, what: &Trouble) {
         drop(self.pass(Gate::Down(what.to_string())));
@@ -144,11 +207,12 @@ impl Shared {
     /// Closes for good.
     pub(super) fn shut(&self) -> Result<(), Trouble> {
         let closed = match self.pass(Gate::Closed) {
-            Gate::Open(index) => index.close().map_err(Trouble::from),
+            Gate::Open(Opened { index, .. }) => index.close().map_err(Trouble::from),
             Gate::Down(_) | Gate::Closed => Ok(()),
         };
         self.watchers.close();
-        closed.and(self.index.unlock().map_err(Trouble::from))
+        let [index, journal] = self.disks();
+        closed.and(index.unlock().and(journal.unlock()).map_err(Trouble::from))
     }
 }
 
@@ -166,11 +230,7 @@ impl Engine {
     /// Opens the index and the journal, replays, and lets readers in. Tells also whether there is
     /// something to sweep.
     pub(super) fn open(shared: &Shared) -> Result<(Self, bool), OpenError> {
-        let cache = usize::try_from(shared.config.cache_bytes).unwrap_or(usize::MAX);
-        let index = Database::builder()
-            .set_cache_size(cache)
-            .create_with_backend(IndexBackend(shared.index.clone()))
-            .map_err(|error| match error {
+        let index = open_index(shared.index.get(), shared.config.cache_bytes).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(shared.site.path().to_owned()),
             other => Trouble::from(other).into(),
         })?;
@@ -183,7 +243,9 @@ impl Engine {
 
         let transaction = index.begin_write().map_err(Trouble::from)?;
         let mut tables = Tables::open(&transaction, shared.site.now())?;
-        replay(&mut journal, &mut tables)?;
+        let replayed = tables.progress.applied;
+        follow(&mut tables, |take| journal.replay(replayed, take))?;
+        shared.wear.load(&mut tables)?;
         let sweep_due = sweep::begin(&mut tables)? || tables.sweep_due;
         let (applied, kept, touched) = (tables.progress.applied, tables.progress.kept, tables.touched);
         let woken = std::mem::take(&mut tables.woken);
@@ -197,7 +259,7 @@ impl Engine {
         shared.space.kept.store(kept, Ordering::Relaxed);
         shared.applied.store(applied, Ordering::Release);
         shared.suspect.store(false, Ordering::Relaxed);
-        drop(shared.pass(Gate::Open(index)));
+        drop(shared.pass(Gate::Open(Opened::new(index))));
         // A group whose sync failed was refused and may yet have come back: sessions must hear of it.
         shared.watchers.wake(&woken, ModSeq(applied));
         Ok((engine, sweep_due))
@@ -206,14 +268,20 @@ impl Engine {
     /// Commits durably: with this transaction everything before it, so the journal is free.
     /// `self.applied` is what the transaction holds.
     pub(super) fn make_durable(&mut self, shared: &Shared, mut transaction: WriteTransaction) -> Result<(), Trouble> {
+        shared.wear.save(shared, &transaction)?;
         transaction.set_durability(Durability::Immediate)?;
         transaction.set_quick_repair(true);
         transaction.commit()?;
+        self.checkpointed(shared);
+        Ok(())
+    }
+
+    /// The index holds everything, durably.
+    pub(super) fn checkpointed(&mut self, shared: &Shared) {
         self.journal.checkpointed(self.applied);
         let mut counts = shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.checkpoints += 1;
         counts.last_checkpoint = Some(shared.site.now().0);
-        Ok(())
     }
 
     /// A checkpoint with nothing new in it.
@@ -225,7 +293,7 @@ impl Engine {
     /// Tells whether the journal calls for a checkpoint: so rarely that the allocator's state adds
     /// an eighth at most to what is written, and before the ring is half full.
     pub(super) fn wants_checkpoint(&self, shared: &Shared) -> bool {
-        let index = shared.index.len().unwrap_or(0);
+        let index = shared.index.get().len().unwrap_or(0);
         let allocator = index.saturating_mul(ALLOCATOR_PER_GIB) >> 30;
         let least = CHECKPOINT_MIN.min(u64::from(shared.config.cache_bytes / 2));
         let most = self.journal.payload_max();
@@ -233,11 +301,19 @@ impl Engine {
     }
 }
 
-/// Applies every change of the journal that the index does not hold.
-fn replay(journal: &mut Journal, tables: &mut Tables<'_>) -> Result<(), Trouble> {
-    let applied = tables.progress.applied;
+/// Opens a file of the index, or makes one of an empty file.
+pub(super) fn open_index(disk: Arc<dyn Disk>, cache_bytes: u32) -> Result<Database, DatabaseError> {
+    let cache = usize::try_from(cache_bytes).unwrap_or(usize::MAX);
+    Database::builder().set_cache_size(cache).create_with_backend(IndexBackend(disk))
+}
+
+/// Applies every change that the index does not hold, of the groups that `groups` hands out.
+pub(super) fn follow(
+    tables: &mut Tables<'_>,
+    groups: impl FnOnce(&mut TakeGroup<'_>) -> Result<(), JournalError>,
+) -> Result<(), Trouble> {
     let mut trouble = None;
-    let replayed = journal.replay(applied, &mut |_, _, payload| {
+    let followed = groups(&mut |_, _, payload| {
         let done = Change::each(payload, &mut |change| {
             if change.seq <= tables.progress.applied {
                 return Ok(());
@@ -251,6 +327,6 @@ fn replay(journal: &mut Journal, tables: &mut Tables<'_>) -> Result<(), Trouble>
     });
     match trouble {
         Some(trouble) => Err(trouble),
-        None => Ok(replayed?),
+        None => Ok(followed?),
     }
 }

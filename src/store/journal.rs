@@ -202,6 +202,17 @@ impl Journal {
         Ok(())
     }
 
+    /// Hands every group above the last checkpoint to `take` again, in order.
+    pub fn each(&self, take: &mut TakeGroup<'_>) -> Result<(), JournalError> {
+        let mut payload = Vec::new();
+        for group in &self.waiting {
+            let found = self.read_group(group.mark, 0, &mut payload)?;
+            let (group, first_seq, _) = found.ok_or(JournalError::Damaged("a group can't be read back"))?;
+            take(first_seq, group.last_seq, &payload)?;
+        }
+        Ok(())
+    }
+
     /// Writes one group and syncs. On return it is durable. After a failure of the disk it refuses
     /// everything until the ring is opened and read again.
     pub fn append(&mut self, first_seq: u64, last_seq: u64, payload: &[u8]) -> Result<(), JournalError> {
@@ -306,14 +317,20 @@ impl Journal {
     fn next_group(&self, payload: &mut Vec<u8>) -> Result<Option<(Group, u64, u32)>, JournalError> {
         for offset in [self.head.offset, DATA] {
             let mark = Mark { offset, ..self.head };
-            if let Some(found) = self.read_group(mark, payload)? {
+            if let Some(found) = self.read_group(mark, self.last_seq, payload)? {
                 return Ok(Some(found));
             }
         }
         Ok(None)
     }
 
-    fn read_group(&self, mark: Mark, payload: &mut Vec<u8>) -> Result<Option<(Group, u64, u32)>, JournalError> {
+    /// Reads the group at `mark`, if it is whole and begins above `last_seq`.
+    fn read_group(
+        &self,
+        mark: Mark,
+        last_seq: u64,
+        payload: &mut Vec<u8>,
+    ) -> Result<Option<(Group, u64, u32)>, JournalError> {
         if mark.offset + BLOCK > self.header.ring {
             return Ok(None);
         }
@@ -325,10 +342,10 @@ impl Journal {
         let ours = ours && fields.take() == self.header.store && u64::from_le_bytes(fields.take()) == mark.number;
         let follows = u32::from_le_bytes(fields.take()) == mark.previous;
         let length = u32::from_le_bytes(fields.take());
-        let (first_seq, last_seq) = (u64::from_le_bytes(fields.take()), u64::from_le_bytes(fields.take()));
-        let group = Group { mark, last_seq, bytes: padded(length) };
+        let (first_seq, ends) = (u64::from_le_bytes(fields.take()), u64::from_le_bytes(fields.take()));
+        let group = Group { mark, last_seq: ends, bytes: padded(length) };
         let fits = u64::from(length) <= self.payload_max() && mark.offset + group.bytes <= self.header.ring;
-        let rises = self.last_seq < first_seq && first_seq <= last_seq;
+        let rises = last_seq < first_seq && first_seq <= ends;
         if !(ours && follows && fits && rises) {
             return Ok(None);
         }

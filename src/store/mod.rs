@@ -17,12 +17,14 @@ mod account; //     plans: accounts, aliases, domains, notes
 mod backend; //     redb over a disk
 pub mod blob; //    bodies: spool, compressed blocks, packed pieces
 mod change; //      what the journal holds, and how it is done to the tables
+pub mod compact; // the index without its holes
 mod directory; //   reads: who is who, and where an address leads
 pub mod disk; //    a file as the store sees it, so that tests can fail it
 mod engine; //      index and journal together: opening, replaying, making durable
 mod error; //       what goes wrong
 pub mod journal; // the ring file that makes a 250 durable
 mod mailbox; //     plans: mailboxes
+mod medium; //      what the kernel tells of the disk
 mod message; //     plans: messages
 mod notify; //      wakes sessions when something changed
 mod reader; //      reads: mailboxes and messages
@@ -35,6 +37,7 @@ mod table; //       the tables
 #[cfg(test)]
 mod tests; //       the store as a whole
 mod upgrade; //     the schema
+pub mod wear; //    what was written, and how long a card lasts
 mod writer; //      the one thread that writes
 
 pub use account::{ALIAS_TARGETS_MAX, NOTE_MAX, NOTE_NAME_MAX};
@@ -56,12 +59,14 @@ use crate::mail::message::{FlagMode, FlagNames, UidSet};
 use crate::mail::secret::ScramVerifier;
 use crate::mail::structure::Structure;
 
+use compact::{Asked, CompactStart, Compaction};
 use disk::{Counted, Counters, Disk};
 use engine::{Engine, Shared};
 use message::Incoming;
 use shelf::Pieces;
-use site::{FolderSite, Site};
+use site::{FolderSite, Room, Site};
 use table::Tables;
+use wear::WearFigures;
 use writer::{Command, Keep, Target, Writer, job};
 
 /// The store. Cheap to clone. [`Store::close`] closes it; when the last clone goes without that,
@@ -84,11 +89,33 @@ pub struct StoreConfig {
     pub journal_bytes: u32,
     /// Space left free on the disk below which mail is refused with 452 4.3.1. Default: 32 MiB.
     pub reserve_bytes: u64,
+    /// Quiet time in seconds after which the index is compacted, if more than a third of it is free
+    /// and that is at least 16 MiB; 0 never does it. What is free is used for new mail in any case:
+    /// a compaction gives it back to the disk. It writes what is kept once, at most two bytes for
+    /// each byte that was removed. Default: 300.
+    pub compact_idle_secs: u32,
+    /// Size of the card or disk in bytes, for the estimate of its life; 0: as the kernel tells.
+    /// Default: 0.
+    pub card_bytes: u64,
+    /// How often each of its cells can be written. Default: 1000, cautious for the three-bit (TLC)
+    /// cells of ordinary cards; "high endurance" and industrial cards name 3,000 and more.
+    pub card_cycles: u32,
+    /// Bytes the card writes to its cells for each byte it is given. Default: 8: a lone block of
+    /// 4 KiB costs a flash page of 16 KiB, and as much again is moved when old pages are cleared.
+    pub card_amplification: u32,
 }
 
 impl Default for StoreConfig {
     fn default() -> Self {
-        Self { cache_bytes: 2 << 20, journal_bytes: 16 << 20, reserve_bytes: 32 << 20 }
+        Self {
+            cache_bytes: 2 << 20,
+            journal_bytes: 16 << 20,
+            reserve_bytes: 32 << 20,
+            compact_idle_secs: 300,
+            card_bytes: 0,
+            card_cycles: 1000,
+            card_amplification: 8,
+        }
     }
 }
 
@@ -189,11 +216,29 @@ pub struct Figures {
     pub checkpoints: u64,
     /// When the last checkpoint was, seconds since 1970.
     pub last_checkpoint: Option<i64>,
+    /// Size of `mail.redb` on disk, allocated bytes.
+    #[serde(default)]
+    pub index_bytes: u64,
+    /// How many of them a compaction would give back, by estimate.
+    #[serde(default)]
+    pub index_free_bytes: u64,
+    /// What is left for us on the medium, in bytes, and all of it; zero where it can't be asked.
+    #[serde(default)]
+    pub medium_free_bytes: u64,
+    /// Size of the file system in bytes.
+    #[serde(default)]
+    pub medium_bytes: u64,
+    /// The wear meter.
+    #[serde(default)]
+    pub wear: WearFigures,
 }
 
 /// The names of the two files in the data folder.
 const INDEX_FILE: &str = "mail.redb";
 const JOURNAL_FILE: &str = "mail.journal";
+
+/// An index that is being made, which will take the other's place.
+const NEW_FILE: &str = "mail.redb.new";
 
 impl Store {
     /// Opens the store in `folder`, makes it if there is none, and replays the journal.
@@ -217,6 +262,15 @@ impl Store {
             return Err(OpenError::InUse(site.path().to_owned()));
         }
         let journal = file(JOURNAL_FILE, counted_journal).map_err(storage)?;
+        // A compaction may exchange the index between our opening it and locking it: the journal
+        // stays, so its lock is the one that decides.
+        if !journal.try_lock().map_err(storage)? {
+            return Err(OpenError::InUse(site.path().to_owned()));
+        }
+        // What a compaction left that was cut short.
+        if let Err(error) = site.remove(NEW_FILE) {
+            tracing::warn!(%error, "{NEW_FILE} is left over and can't be removed");
+        }
         let shared = Arc::new(Shared::new(site.clone(), [index, journal], written.clone(), config.clone()));
         let opened = Engine::open(&shared).and_then(|(engine, sweep_due)| {
             let (commands, waiting) = mpsc::channel();
@@ -311,6 +365,7 @@ impl Store {
         let bytes = |counters: &Counters| counters.written.load(Ordering::Relaxed);
         let syncs = |counters: &Counters| counters.syncs.load(Ordering::Relaxed);
         let counts = *self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = self.shared.site.room().unwrap_or(Room { free: 0, total: 0 });
         let store_bytes = self.shared.disks().into_iter().map(|disk| disk.allocated().unwrap_or(0)).sum();
         Figures {
             store_bytes,
@@ -320,7 +375,25 @@ impl Store {
             messages: counts.messages,
             checkpoints: counts.checkpoints,
             last_checkpoint: counts.last_checkpoint,
+            index_bytes: self.shared.space.allocated(),
+            index_free_bytes: compact::gain(&self.shared),
+            medium_free_bytes: room.free,
+            medium_bytes: room.total,
+            wear: self.shared.wear.figures(&self.shared),
         }
+    }
+
+    /// Asks for a compaction of the index: answers when it has begun, or why it has not. `force`
+    /// does it even when little is gained. Reads and writes go on while it lasts.
+    pub fn compact(&self, force: bool) -> Pending<CompactStart> {
+        let (sender, receiver) = oneshot::channel();
+        drop(self.commands.send(Command::Compact(Asked { force, sender })));
+        Pending(receiver)
+    }
+
+    /// How far a compaction is, and how the last one ended.
+    pub fn compaction(&self) -> Compaction {
+        self.shared.compaction.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Keeps one message for several accounts, all or none; answers with the uids in their order.

@@ -7,20 +7,20 @@
 use std::fmt;
 use std::sync::Arc;
 
-use redb::{Key, ReadOnlyTable, ReadTransaction, TableDefinition, Value};
+use redb::{Key, ReadOnlyTable, TableDefinition, Value};
 
 use crate::mail::mailbox::{AccountId, Mailbox, MailboxId, MailboxName, ModSeq, Uid, UidValidity};
 use crate::mail::message::{BlobId, Message, UidSet};
 use crate::mail::structure::Structure;
 
-use super::engine::Shared;
+use super::engine::{Shared, View};
 use super::error::{ReadError, Trouble};
 use super::record::{MailboxRecord, MessageRecord, Record, VanishRecord};
 use super::table::{ENV, MBOX, MBOXNAME, MSG, NOTE, SUBSCRIPTION, VANISH, load};
 
 /// One read transaction: the store as it is now, for one command.
 pub struct Reader {
-    transaction: ReadTransaction,
+    transaction: View,
     shared: Arc<Shared>,
 }
 
@@ -143,8 +143,10 @@ impl Reader {
         // A reversed range would be an error of the caller's; it holds nothing.
         let end = last.get().max(first.get());
         let rows = self.table(MSG).and_then(|table| Ok(table.range((mailbox.0, first.get())..=(mailbox.0, end))?));
-        let (rows, shared) = (self.told(rows)?, self.shared.clone());
+        let (rows, shared, token) = (self.told(rows)?, self.shared.clone(), self.transaction.token());
         Ok(rows.take_while(move |_| first <= last).filter_map(move |row| {
+            // Rows need their index open, even if another takes its place.
+            let _ = &token;
             let read = || {
                 let (key, value) = row?;
                 Ok(Uid::new(key.value().1).zip(Some(MessageRecord::decode(value.value())?)))

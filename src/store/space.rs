@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::disk::{Counters, Disk};
-use super::site::Site;
+use super::disk::{Counters, Slot};
+use super::site::{Room, Site};
 
 /// Bytes written between two looks at the disk.
 const LOOK_EVERY_BYTES: u64 = 1 << 20;
@@ -25,7 +25,7 @@ const SHARE: u64 = 20;
 #[derive(Debug)]
 pub(super) struct Space {
     site: Arc<dyn Site>,
-    index: Arc<dyn Disk>,
+    index: Arc<Slot>,
     reserve: u64,
     written: [Arc<Counters>; 2],
     /// Bytes of the index in use, by estimate.
@@ -42,7 +42,7 @@ struct Look {
 
 impl Space {
     /// Watches the room of `site` and inside `index`.
-    pub(super) fn new(site: Arc<dyn Site>, index: Arc<dyn Disk>, reserve: u64, written: [Arc<Counters>; 2]) -> Self {
+    pub(super) fn new(site: Arc<dyn Site>, index: Arc<Slot>, reserve: u64, written: [Arc<Counters>; 2]) -> Self {
         Self { site, index, reserve, written, kept: AtomicU64::new(0), last: Mutex::new(None) }
     }
 
@@ -66,11 +66,29 @@ impl Space {
     fn look(&self) -> bool {
         // A folder whose disk can't be asked is no reason to refuse mail.
         let Ok(room) = self.site.room() else { return false };
-        let index = self.index.allocated().unwrap_or(0);
+        let index = self.allocated();
         let inside = index.saturating_sub(self.kept.load(Ordering::Relaxed));
         // Part of what is free inside is in half-filled pages and can't be counted on.
         let inside = inside.saturating_sub(index / 8);
-        room.free.saturating_add(inside) < self.reserve.saturating_add((room.total / SHARE).min(SHARE_MAX))
+        room.free.saturating_add(inside) < self.kept_free(room)
+    }
+
+    /// What is to be left free on the medium.
+    fn kept_free(&self, room: Room) -> u64 {
+        self.reserve.saturating_add((room.total / SHARE).min(SHARE_MAX))
+    }
+
+    /// Bytes that the index takes on the medium.
+    pub(super) fn allocated(&self) -> u64 {
+        self.index.get().allocated().unwrap_or(0)
+    }
+
+    /// How many bytes are missing on the medium before another file of `bytes` leaves the reserve
+    /// untouched.
+    pub(super) fn missing_for(&self, bytes: u64) -> u64 {
+        // A medium that can't be asked may have the room; a write will tell.
+        let Ok(room) = self.site.room() else { return 0 };
+        self.kept_free(room).saturating_add(bytes).saturating_sub(room.free)
     }
 }
 
@@ -82,7 +100,9 @@ mod tests {
     #[test]
     fn a_reserve_larger_than_the_disk_leaves_no_room() {
         let site = Arc::new(MemorySite::new(&std::env::temp_dir()));
-        let space = |reserve| Space::new(site.clone(), Arc::new(site.disk("index")), reserve, Default::default());
+        let space = |reserve| {
+            Space::new(site.clone(), Arc::new(Slot::new(Arc::new(site.disk("index")))), reserve, Default::default())
+        };
         assert!(space(u64::MAX).is_full());
     }
 }

@@ -4,13 +4,22 @@
 //! opens one only when it is asked for. Values are bytes: a [`Record`], or what the table's line
 //! says. A new table is added here and nowhere else.
 
-use redb::{Key, ReadableTable, Table, TableDefinition, WriteTransaction};
+use redb::{Key, ReadableTable, Table, TableDefinition, Value, WriteTransaction};
 
 use crate::mail::date::Timestamp;
 use crate::mail::message::UidSet;
 
 use super::error::Trouble;
 use super::record::{AccountRecord, MailboxRecord, MessageRecord, Progress, Record};
+
+/// Does something with every table, whatever is in it: see [`Tables::each`].
+pub(super) trait EachTable {
+    /// Called for each table, in the order of this file.
+    fn table<K: Key + 'static, V: Value + 'static>(
+        &mut self,
+        definition: TableDefinition<'static, K, V>,
+    ) -> Result<(), Trouble>;
+}
 
 /// The row of STATE that holds the [`Progress`].
 pub(super) const PROGRESS: &str = "progress";
@@ -56,6 +65,12 @@ macro_rules! tables {
                 };
                 tables.progress = load(tables.state()?, PROGRESS)?.unwrap_or_default();
                 Ok(tables)
+            }
+
+            /// Hands every table to `visitor`.
+            pub(super) fn each(visitor: &mut impl EachTable) -> Result<(), Trouble> {
+                $(visitor.table($table)?;)*
+                Ok(())
             }
 
             /// Makes every table, so that readers find them.

@@ -24,8 +24,9 @@ use crate::mail::message::BlobId;
 
 use super::blob::piece_count;
 use super::change::{Change, PAYLOAD_VERSION};
+use super::compact::{Asked, Compactor};
 use super::engine::{Engine, Shared};
-use super::error::{Fault, Trouble, WriteError};
+use super::error::{Fault, OpenError, Trouble, WriteError};
 use super::journal::JournalError;
 use super::message::{self, Incoming, Pieces, Plan};
 use super::shelf::put_piece;
@@ -70,6 +71,8 @@ pub(super) enum Command {
     Keep(Box<Keep>),
     /// Look whether the disk still works.
     Look,
+    /// Compact the index.
+    Compact(Asked),
     /// Close, and say so.
     Close(SyncSender<Result<(), WriteError>>),
 }
@@ -179,6 +182,7 @@ impl Command {
             Self::Plan(job) => drop(job(Err(error))),
             Self::Keep(keep) => keep.refuse(error),
             Self::Look => {}
+            Self::Compact(asked) => asked.answer(Err(error)),
             Self::Close(reply) => drop(reply.send(Err(error))),
         }
     }
@@ -195,6 +199,7 @@ pub(super) struct Writer {
     staging: VecDeque<Box<Keep>>,
     sweep_due: bool,
     swept: u32,
+    compactor: Compactor,
 }
 
 /// A group while it gathers.
@@ -233,14 +238,15 @@ impl Writer {
     /// A writer for an open store.
     pub(super) fn new(shared: Arc<Shared>, commands: Receiver<Command>, engine: Engine, sweep_due: bool) -> Self {
         let staging = VecDeque::new();
-        let engine = Some(engine);
-        Self { shared, commands, engine, reopen_at: Instant::now(), staging, sweep_due, swept: 0 }
+        let (engine, compactor) = (Some(engine), Compactor::new(&shared));
+        Self { shared, commands, engine, reopen_at: Instant::now(), staging, sweep_due, swept: 0, compactor }
     }
 
     /// Works until the store is closed or nobody can send commands any more.
     pub(super) fn run(mut self) {
         loop {
-            let busy = self.engine.is_some() && (self.sweep_due || !self.staging.is_empty());
+            let busy =
+                self.engine.is_some() && (self.sweep_due || !self.staging.is_empty() || self.compactor.is_busy());
             let command = if let Some(keep) = self.ready() {
                 Some(Command::Keep(keep))
             } else if busy {
@@ -248,6 +254,11 @@ impl Writer {
                     Ok(command) => Some(command),
                     Err(TryRecvError::Empty) => None,
                     Err(TryRecvError::Disconnected) => break,
+                }
+            } else if self.engine.is_some() {
+                match self.compactor.wait(&self.commands) {
+                    Ok(command) => command,
+                    Err(_) => break,
                 }
             } else {
                 match self.commands.recv() {
@@ -262,10 +273,11 @@ impl Writer {
                 return;
             }
             // Staging goes on between any two groups; sweeping can wait for a quiet moment.
-            let done = if self.staging.is_empty() { if idle { self.sweep() } else { Ok(()) } } else { self.stage() };
+            let done = if self.staging.is_empty() { if idle { self.rest() } else { Ok(()) } } else { self.stage() };
             if let Err(trouble) = done {
                 self.restart(&trouble);
             }
+            self.compactor.heed(&self.shared, idle);
         }
         drop(self.close());
     }
@@ -298,7 +310,11 @@ impl Writer {
         }
         let checked = written.and_then(|woken| {
             self.shared.watchers.wake(&woken, ModSeq(self.shared.applied.load(Ordering::Acquire)));
-            match self.engine.as_mut().filter(|engine| engine.wants_checkpoint(&self.shared)) {
+            match self
+                .engine
+                .as_mut()
+                .filter(|engine| engine.wants_checkpoint(&self.shared) && !self.compactor.holds_checkpoints(engine))
+            {
                 Some(engine) => engine.checkpoint(&self.shared),
                 None => Ok(()),
             }
@@ -318,6 +334,7 @@ impl Writer {
         close: &mut Option<SyncSender<Result<(), WriteError>>>,
     ) -> Result<Vec<u32>, Trouble> {
         let engine = self.engine.as_mut().ok_or_else(|| Trouble::damaged("no journal"))?;
+        self.shared.wear.turn(&self.shared);
         let mut tables = match Tables::open(&transaction, self.shared.site.now()) {
             Ok(tables) => tables,
             Err(trouble) => {
@@ -343,6 +360,7 @@ impl Writer {
                     }
                 }
                 Command::Look => {}
+                Command::Compact(asked) => self.compactor.ask(asked),
                 Command::Close(reply) => {
                     *close = Some(reply);
                     break;
@@ -398,11 +416,19 @@ impl Writer {
         commit_soft(transaction)
     }
 
+    /// Does what can wait for a quiet moment.
+    fn rest(&mut self) -> Result<(), Trouble> {
+        if self.sweep_due {
+            return self.sweep();
+        }
+        let Some(engine) = self.engine.as_mut() else { return Ok(()) };
+        // A copy may hold again what was swept while it was made.
+        self.sweep_due = self.compactor.work(&self.shared, engine)?;
+        Ok(())
+    }
+
     /// Removes a little of what nobody refers to.
     fn sweep(&mut self) -> Result<(), Trouble> {
-        if !self.sweep_due {
-            return Ok(());
-        }
         let transaction = self.shared.begin_write()?;
         let mut tables = Tables::open(&transaction, self.shared.site.now())?;
         self.sweep_due = sweep::step(&mut tables)?;
@@ -415,7 +441,7 @@ impl Writer {
         drop(tables);
         transaction.abort()?;
         if std::mem::take(&mut self.swept) > SWEEP_STEPS
-            && let Some(engine) = self.engine.as_mut()
+            && let Some(engine) = self.engine.as_mut().filter(|engine| !self.compactor.holds_checkpoints(engine))
         {
             engine.checkpoint(&self.shared)?;
         }
@@ -436,7 +462,8 @@ impl Writer {
     }
 
     fn reopen(&mut self) {
-        match Engine::open(&self.shared) {
+        let settled = self.compactor.settle(&self.shared).map_err(OpenError::from);
+        match settled.and_then(|()| Engine::open(&self.shared)) {
             Ok((engine, sweep_due)) => {
                 tracing::info!("the store is open again");
                 self.engine = Some(engine);
@@ -453,6 +480,7 @@ impl Writer {
     fn restart(&mut self, trouble: &Trouble) {
         tracing::error!(%trouble, "the store failed and is reopened");
         self.engine = None;
+        self.compactor.give_up(&self.shared, &trouble.to_string());
         self.shared.take_down(trouble);
         for keep in self.staging.drain(..) {
             keep.refuse(trouble.clone().into());
@@ -463,6 +491,7 @@ impl Writer {
     fn close(&mut self) -> Result<(), WriteError> {
         let checkpoint = self.engine.as_mut().map_or(Ok(()), |engine| engine.checkpoint(&self.shared));
         self.engine = None;
+        self.compactor.give_up(&self.shared, "the store was closed");
         for keep in self.staging.drain(..) {
             keep.refuse(WriteError::Closed);
         }

@@ -18,7 +18,7 @@ mod spool; // a body on its way in
 
 pub use block::BLOCK_MAX;
 pub use body::Body;
-pub use piece::{PIECE_HEADER, TakePiece, cut, piece_count, piece_payload};
+pub use piece::{PIECE_HEADER, TakePiece, cut, piece_count, piece_payload, piece_space};
 pub use spool::{SPOOL_MEMORY_MAX, Spool, Spooled, SpooledReader};
 
 /// What the store keeps of a body beside its pieces (the BLOB table's value).

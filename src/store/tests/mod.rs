@@ -1,10 +1,12 @@
 //! The store as a whole: each test drives the facade and looks at what is left after a kill.
 
 mod accounts; //  accounts, aliases, domains, logins
+mod compaction; // the index without its holes
 mod delivery; //  messages: deliver, append, flag, copy, move, expunge, quotas
 mod failure; //   kills, power cuts, failing and full disks
 mod mailboxes; // create, rename, delete, subscribe
 mod model; //     random commands against a plain model
+mod wear; //      the wear meter
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -32,7 +34,7 @@ struct Rig {
 }
 
 fn config() -> StoreConfig {
-    StoreConfig { cache_bytes: 1 << 20, journal_bytes: 1 << 20, reserve_bytes: 0 }
+    StoreConfig { cache_bytes: 1 << 20, journal_bytes: 1 << 20, reserve_bytes: 0, ..StoreConfig::default() }
 }
 
 impl Rig {
