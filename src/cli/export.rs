@@ -31,11 +31,20 @@ pub(super) struct ExportArgs {
 
 /// Formats by their names on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
+pub(super) enum Format {
     /// An mbox file for each mailbox
     Mbox,
     /// A Maildir with folders (Maildir++)
     Maildir,
+}
+
+impl From<Format> for carry::Format {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Mbox => Self::Mbox,
+            Format::Maildir => Self::Maildir,
+        }
+    }
 }
 
 /// Runs the command.
@@ -43,12 +52,8 @@ enum Format {
 /// # Errors
 /// One sentence: the files cannot be written, or there is no such account or mailbox.
 pub(super) fn run(args: &ExportArgs) -> Result<(), Failure> {
-    let format = match args.format {
-        Format::Mbox => carry::Format::Mbox,
-        Format::Maildir => carry::Format::Maildir,
-    };
     let summary = with_account(&args.office, &args.account, |carrier| {
-        export(carrier, &mut Watch::new(), format, &args.target, args.folder.as_ref())
+        export(carrier, &mut Watch::new(), args.format.into(), &args.target, args.folder.as_ref())
     })?;
     if let Some(folder) = args.folder.as_ref().filter(|_| summary.folders == 0 && summary.broken == 0) {
         return Err(Failure(format!("the account has no mailbox {}", folder.as_str())));

@@ -16,6 +16,7 @@ pub mod domain; //  whose mail stays here
 mod export; //      mail to mbox files and Maildirs
 mod import; //      mail from mbox files and Maildirs
 pub mod office; //  where orders go: the running server or the store
+mod salvage; //     mail out of a ruined store
 mod serve; //       the server
 mod show; //        tables, amounts, JSON
 mod status; //      how the running server is
@@ -47,6 +48,7 @@ enum Command {
     Domain(domain::DomainArgs),
     Import(import::ImportArgs),
     Export(export::ExportArgs),
+    Salvage(salvage::SalvageArgs),
     /// Print the version
     Version,
 }
@@ -76,6 +78,7 @@ pub fn main() -> ExitCode {
         Command::Domain(args) => domain::run(args).map_err(Failure::from),
         Command::Import(args) => import::run(&args).map_err(Failure::from),
         Command::Export(args) => export::run(&args).map_err(Failure::from),
+        Command::Salvage(args) => salvage::run(&args).map_err(Failure::from),
         Command::Version => version(),
     };
     match done {

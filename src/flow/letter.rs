@@ -68,6 +68,7 @@ pub fn reply_to(error: &WriteError) -> Reply {
         // An account or mailbox that went away since RCPT: the next try is told at RCPT.
         WriteError::NoSuchAccount
         | WriteError::NoSuchMailbox
+        | WriteError::NoSuchQueued
         | WriteError::Exists
         | WriteError::NotAllowed(_)
         | WriteError::Storage(_)

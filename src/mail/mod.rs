@@ -10,6 +10,7 @@ pub mod header; //    streams of header fields: subsets, one field's values (RFC
 mod lines; //         lines of a message that streams by
 pub mod mailbox; //   names and numbers of IMAP mailboxes (RFC 9051 2.3, 5.1)
 pub mod message; //   flags, keywords, sets of uids (RFC 9051 2.3)
+pub mod queue; //     mail on its way out and how far each recipient is (RFC 3461)
 pub mod secret; //    passwords and SCRAM verifiers (RFC 5803, RFC 7677)
 pub mod structure; // the part walker: where everything is in a message (RFC 2045, RFC 9051 7.5.2)
 pub mod text; //      decoded text of parts and header fields, for searching (RFC 2047)

@@ -71,7 +71,7 @@ pub(super) fn remove(tables: &mut Tables<'_>, account: AccountId) -> Plan<()> {
     for row in tables.address()?.iter()? {
         let (key, value) = row.map_err(Fault::from)?;
         let key = key.value().to_owned();
-        match AddressRecord::decode(value.value())? {
+        match AddressRecord::decode(key.as_str(), value.value())? {
             AddressRecord::Account(owner) if owner == id => ops.push(Op::DropAddress { key }),
             AddressRecord::Alias(address, mut targets) if targets.contains(&id) => {
                 targets.retain(|target| *target != id);

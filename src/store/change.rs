@@ -11,14 +11,19 @@ use redb::ReadableTable;
 use serde::{Deserialize, Serialize};
 
 use crate::mail::date::{Timestamp, ZonedTime};
-use crate::mail::mailbox::{MailboxName, SpecialUse};
+use crate::mail::envelope::Recipient;
+use crate::mail::mailbox::{AccountId, MailboxName, SpecialUse};
 use crate::mail::message::{Flags, Keyword, Keywords, SystemFlags, UidSet};
+use crate::mail::queue::{Delivery, Due, QueueOrder};
 
 use super::blob::BlobRecord;
 use super::error::Trouble;
+use super::queue::QueuedRecord;
 use super::record::{AccountRecord, AddressRecord, Bytes, MailboxRecord, MessageRecord, Record, Tally, VanishRecord};
 use super::shelf::{put_body, release};
 use super::table::{SWEEP_MAILBOX, Tables, load};
+use super::upgrade::UnhashedBlobRecord;
+use super::{learned, queue};
 
 /// The first byte of a group's payload.
 pub(super) const PAYLOAD_VERSION: u8 = 1;
@@ -42,9 +47,8 @@ pub(super) struct Change {
 /// What is done to the tables.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Op {
-    /// A body with its structure; `stored` is the compressed stream, `None` when its pieces are
-    /// staged already.
-    Body { id: u64, record: BlobRecord, structure: Bytes, stored: Option<Bytes> },
+    /// A body as schema 1 wrote it; an upgraded store may have to replay it.
+    UnhashedBody { id: u64, record: UnhashedBlobRecord, structure: Bytes, stored: Option<Bytes> },
     /// A message comes into a mailbox. The body's references are counted in [`Op::Body`].
     Place { mailbox: u32, uid: u32, blob: u64, size: u32, internal_date: ZonedTime, saved: Timestamp, flags: Flags },
     /// A mailbox learns keywords.
@@ -78,6 +82,20 @@ pub(super) enum Op {
     DropDomain { name: String },
     /// A note.
     PutNote { name: String, value: Bytes },
+    /// A body with its structure; `stored` is the compressed stream, `None` when its pieces are
+    /// staged already.
+    Body { id: u64, record: BlobRecord, structure: Bytes, stored: Option<Bytes> },
+    /// A message comes into the queue, all its recipients due at one time. The body's reference is
+    /// counted in [`Op::Body`].
+    Enqueue { id: u64, record: QueuedRecord, recipients: Vec<Recipient>, due: Due },
+    /// Recipients of a queued message, by number, as they are from now on.
+    SetRecipients { id: u64, states: Vec<(u32, Delivery)> },
+    /// All recipients of a queued message become what [`Delivery::ordered`] makes of them.
+    OrderQueued { id: u64, order: QueueOrder },
+    /// A message leaves the queue.
+    Dequeue { id: u64 },
+    /// What was learnt by this learner goes.
+    ForgetLearned { learner: u32 },
 }
 
 impl Change {
@@ -113,9 +131,10 @@ impl Change {
 
 fn apply(tables: &mut Tables<'_>, seq: u64, op: &Op) -> Result<(), Trouble> {
     match op {
-        Op::Body { id, record, structure, stored } => {
-            put_body(tables, *id, record, &structure.0, stored.as_ref().map(|stored| stored.0.as_slice()))
+        Op::UnhashedBody { id, record, structure, stored } => {
+            put_body(tables, *id, &record.clone().into(), structure, stored.as_ref())
         }
+        Op::Body { id, record, structure, stored } => put_body(tables, *id, record, structure, stored.as_ref()),
         Op::Place { mailbox, uid, blob, size, internal_date, saved, flags } => {
             let row = MessageRecord {
                 flags: *flags,
@@ -125,7 +144,8 @@ fn apply(tables: &mut Tables<'_>, seq: u64, op: &Op) -> Result<(), Trouble> {
                 size: *size,
                 blob: *blob,
             };
-            tables.msg()?.insert((*mailbox, *uid), row.encode()?.as_slice())?;
+            let key = (*mailbox, *uid);
+            tables.msg()?.insert(key, row.encode(key)?.as_slice())?;
             let mut tally = Tally::default();
             tally.add(*flags, *size);
             let mut record = existing(tables, *mailbox)?;
@@ -193,6 +213,7 @@ fn apply(tables: &mut Tables<'_>, seq: u64, op: &Op) -> Result<(), Trouble> {
         Op::DropAccount { id } => {
             tables.account()?.remove(*id)?;
             tables.wake(*id);
+            learned::forget(tables, learned::number(Some(AccountId(*id))))?;
             let table = tables.subscription()?;
             let names = table.range((*id, "")..(id.saturating_add(1), ""))?;
             let names = names.map(|row| Ok(row?.0.value().1.to_owned())).collect::<Result<Vec<_>, Trouble>>()?;
@@ -202,7 +223,7 @@ fn apply(tables: &mut Tables<'_>, seq: u64, op: &Op) -> Result<(), Trouble> {
             Ok(())
         }
         Op::PutAddress { key, record } => {
-            tables.address()?.insert(key.as_str(), record.encode()?.as_slice())?;
+            tables.address()?.insert(key.as_str(), record.encode(key.as_str())?.as_slice())?;
             Ok(())
         }
         Op::DropAddress { key } => {
@@ -221,6 +242,11 @@ fn apply(tables: &mut Tables<'_>, seq: u64, op: &Op) -> Result<(), Trouble> {
             tables.note()?.insert(name.as_str(), value.0.as_slice())?;
             Ok(())
         }
+        Op::Enqueue { id, record, recipients, due } => queue::enqueue(tables, *id, record, recipients, *due),
+        Op::SetRecipients { id, states } => queue::set(tables, *id, states),
+        Op::OrderQueued { id, order } => queue::obey(tables, *id, *order),
+        Op::Dequeue { id } => queue::dequeue(tables, *id),
+        Op::ForgetLearned { learner } => learned::forget(tables, *learner),
     }
 }
 
@@ -270,7 +296,7 @@ fn flag(
             row.flags = changed(row.flags, clear, set);
             row.modseq = seq;
             after.add(row.flags, row.size);
-            tables.msg()?.insert((mailbox, uid), row.encode()?.as_slice())?;
+            tables.msg()?.insert((mailbox, uid), row.encode((mailbox, uid))?.as_slice())?;
         }
     }
     let mut record = existing(tables, mailbox)?;
@@ -305,7 +331,7 @@ fn transfer(tables: &mut Tables<'_>, seq: u64, op: &Op) -> Result<(), Trouble> {
                 .filter(|(old, _)| row.flags.keywords.checked_shr((*old).into()).unwrap_or(0) & 1 == 1)
                 .fold(0, |bits, (_, new)| bits | 1_u64.checked_shl((*new).into()).unwrap_or(0));
             tally.add(copy.flags, copy.size);
-            tables.msg()?.insert((to, next), copy.encode()?.as_slice())?;
+            tables.msg()?.insert((to, next), copy.encode((to, next))?.as_slice())?;
             next = next.saturating_add(1);
             if *remove {
                 tables.msg()?.remove((source, uid))?;
@@ -313,7 +339,7 @@ fn transfer(tables: &mut Tables<'_>, seq: u64, op: &Op) -> Result<(), Trouble> {
                 let record = load::<BlobRecord, _>(tables.blob()?, row.blob)?;
                 let mut record = record.ok_or_else(|| Trouble::damaged("message without a body"))?;
                 record.refs = record.refs.saturating_add(1);
-                tables.blob()?.insert(row.blob, record.encode()?.as_slice())?;
+                tables.blob()?.insert(row.blob, record.encode(row.blob)?.as_slice())?;
             }
         }
     }
@@ -361,7 +387,7 @@ fn log_vanished(
     record: &mut MailboxRecord,
     uids: &UidSet,
 ) -> Result<(), Trouble> {
-    let removed = VanishRecord(uids.clone()).encode()?;
+    let removed = VanishRecord(uids.clone()).encode((mailbox, seq))?;
     let keep = if removed.len() > VANISH_RECORD_MAX {
         record.vanish_from = seq;
         0

@@ -34,7 +34,7 @@ impl Reader {
             let table = self.table(ACCOUNT)?;
             let rows = table.iter()?.map(|row| {
                 let (id, value) = row?;
-                Ok(told_account(id.value(), AccountRecord::decode(value.value())?).0)
+                Ok(told_account(id.value(), AccountRecord::decode(id.value(), value.value())?).0)
             });
             rows.collect()
         };
@@ -64,8 +64,8 @@ impl Reader {
         let local = login.to_lowercase();
         let mut found = None;
         for row in addresses.range(format!("{local}@").as_str()..format!("{local}A").as_str())? {
-            let (_, value) = row?;
-            let AddressRecord::Account(id) = AddressRecord::decode(value.value())? else { continue };
+            let (key, value) = row?;
+            let AddressRecord::Account(id) = AddressRecord::decode(key.value(), value.value())? else { continue };
             let record = existing(&accounts, id)?;
             // A quoted local part may hold an @ of its own, so the key's beginning proves nothing.
             if record.address.local().to_lowercase() == local && found.replace(told_account(id, record)).is_some() {
@@ -120,7 +120,10 @@ impl Reader {
         let accounts = self.table(ACCOUNT)?;
         let mut found = Vec::new();
         for row in self.table(ADDRESS)?.iter()? {
-            let AddressRecord::Alias(address, ids) = AddressRecord::decode(row?.1.value())? else { continue };
+            let (key, value) = row?;
+            let AddressRecord::Alias(address, ids) = AddressRecord::decode(key.value(), value.value())? else {
+                continue;
+            };
             let targets = ids.into_iter().map(|id| Ok(existing(&accounts, id)?.address));
             found.push(Alias { address, targets: targets.collect::<Result<_, Trouble>>()? });
         }

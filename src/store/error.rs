@@ -17,6 +17,8 @@ pub enum WriteError {
     NoSuchAccount,
     /// There is no such mailbox (any more).
     NoSuchMailbox,
+    /// There is no such queued message (any more).
+    NoSuchQueued,
     /// The name is taken.
     Exists,
     /// INBOX and mailboxes with children are not deleted, INBOX's name is not given away, and so on;
@@ -40,6 +42,7 @@ impl fmt::Display for WriteError {
         match self {
             Self::NoSuchAccount => out.write_str("there is no such account; `pillarbox account list` shows them"),
             Self::NoSuchMailbox => out.write_str("there is no such mailbox; create it first"),
+            Self::NoSuchQueued => out.write_str("there is no such queued message; it was delivered or removed"),
             Self::Exists => out.write_str("the name is taken; choose another or remove what has it"),
             Self::NotAllowed(rule) => write!(out, "this is not allowed: {rule}"),
             Self::OverQuota => out.write_str("the account's quota is used up; delete mail or raise the quota"),

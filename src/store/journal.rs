@@ -33,7 +33,7 @@ const HEADER_MAGIC: [u8; 8] = *b"pboxring";
 const GROUP_MAGIC: [u8; 4] = *b"pbxG";
 const VERSION: u32 = 1;
 /// Bytes of a group's header.
-const GROUP_HEADER: usize = 56;
+pub(super) const GROUP_HEADER: usize = 56;
 
 /// Why the journal could not do something.
 #[derive(Debug)]
@@ -467,6 +467,18 @@ fn group_header(block: &mut [u8; BLOCK_LEN], store: [u8; 16], group: Group, firs
     let crc = crc32c::crc32c_append(crc32c::crc32c(block.get(8..at).unwrap_or_default()), payload);
     copy(block, 4, &crc.to_le_bytes());
     crc
+}
+
+/// Payload bytes of the group that begins so, whosever ring it is in; `None` where it has not the mark.
+pub(super) fn group_length(header: &[u8; GROUP_HEADER]) -> Option<usize> {
+    let length = header.get(36..40)?.first_chunk()?;
+    header.starts_with(&GROUP_MAGIC).then(|| usize::try_from(u32::from_le_bytes(*length)).ok())?
+}
+
+/// Tells whether a group's checksum is that of its header and payload.
+pub(super) fn group_is_whole(header: &[u8; GROUP_HEADER], payload: &[u8]) -> bool {
+    let (before, named) = header.split_at(8);
+    before.ends_with(&crc32c::crc32c_append(crc32c::crc32c(named), payload).to_le_bytes())
 }
 
 /// Copies `bytes` to `at` and returns where they end; what does not fit is not copied.

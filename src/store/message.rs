@@ -42,7 +42,7 @@ pub(super) struct Incoming {
     pub(super) body: Spooled,
     pub(super) pieces: Pieces,
     record: BlobRecord,
-    size: u32,
+    pub(super) size: u32,
     structure: Bytes,
     internal_date: ZonedTime,
     flags: FlagNames,
@@ -169,12 +169,25 @@ pub(super) fn deliver(
     message: &Incoming,
     to: &[(AccountId, Folder)],
 ) -> Plan<Vec<(MailboxId, Uid)>> {
+    let ((_, placed), ops) = place(tables, message, to, 0)?;
+    Ok((placed, ops))
+}
+
+/// One message for several accounts, and for so many `others` who refer to its body. Tells the
+/// body's number; it is kept when anybody refers to it.
+pub(super) fn place(
+    tables: &mut Tables<'_>,
+    message: &Incoming,
+    to: &[(AccountId, Folder)],
+    others: u32,
+) -> Plan<(u64, Vec<(MailboxId, Uid)>)> {
     let mut placing = Placing::default();
     let mut next = tables.progress.blob;
     let blob = message.number(&mut next);
-    let refs = u32::try_from(to.len()).map_err(|_| WriteError::Limit("recipients of a message"))?;
+    let refs = u32::try_from(to.len()).ok().and_then(|refs| refs.checked_add(others));
+    let refs = refs.ok_or(WriteError::Limit("recipients of a message"))?;
     if refs == 0 {
-        return Ok((Vec::new(), Vec::new()));
+        return Ok(((blob, Vec::new()), Vec::new()));
     }
     placing.ops.push(message.bring(blob, refs));
     let mut placed = Vec::with_capacity(to.len());
@@ -182,7 +195,7 @@ pub(super) fn deliver(
         let id = mailbox::folder(tables, account.0, folder)?;
         placed.push((MailboxId(id), placing.place(tables, id, blob, message)?));
     }
-    Ok((placed, placing.ops))
+    Ok(((blob, placed), placing.ops))
 }
 
 /// Several messages for one mailbox.
@@ -367,7 +380,7 @@ pub(super) fn claim_recent(tables: &mut Tables<'_>, mailbox: MailboxId) -> Plan<
     if record.recent_from != record.uid_next {
         record.recent_from = record.uid_next;
         tables.save_mailbox(mailbox.0, &record)?;
-        tables.touched = true;
+        tables.marked = true;
     }
     Ok((from, Vec::new()))
 }

@@ -23,12 +23,16 @@ pub mod disk; //    a file as the store sees it, so that tests can fail it
 mod engine; //      index and journal together: opening, replaying, making durable
 mod error; //       what goes wrong
 pub mod journal; // the ring file that makes a 250 durable
+mod learned; //     the spam filter's learned state
 mod mailbox; //     plans: mailboxes
 mod medium; //      what the kernel tells of the disk
 mod message; //     plans: messages
 mod notify; //      wakes sessions when something changed
+mod queue; //       queued mail: plans, changes, reads
 mod reader; //      reads: mailboxes and messages
 mod record; //      the tables' values
+pub mod salvage; // mail out of a ruined file
+mod seal; //        a value's checksum, bound to its key
 mod shelf; //       bodies in the tables
 pub mod site; //    where a store lives: files by name, room, clock
 mod space; //       is there room for more mail?
@@ -43,7 +47,9 @@ mod writer; //      the one thread that writes
 pub use account::{ALIAS_TARGETS_MAX, NOTE_MAX, NOTE_NAME_MAX};
 pub use blob::{Body, Spool, Spooled};
 pub use error::{OpenError, ReadError, WriteError};
+pub use learned::{LEARNED_PIECE_MAX, LEARNED_PIECES_MAX};
 pub use mailbox::{MAILBOXES_MAX, SUBSCRIPTIONS_MAX};
+pub use queue::{QUEUED_RECIPIENTS_MAX, Submitted};
 pub use reader::Reader;
 pub use upgrade::SCHEMA;
 
@@ -250,7 +256,8 @@ impl Store {
 
     /// Opens the store at any site, such as a simulated one.
     pub fn open_on(site: Arc<dyn Site>, config: &StoreConfig) -> Result<Self, OpenError> {
-        let storage = |error: std::io::Error| OpenError::Storage(format!("{}: {error}", site.path().display()));
+        let folder = site.path().to_owned();
+        let storage = |error: std::io::Error| OpenError::Storage(format!("{}: {error}", folder.display()));
         let written: [Arc<Counters>; 2] = Default::default();
         let file = |name, counters: &Arc<Counters>| -> std::io::Result<Arc<dyn Disk>> {
             let disk = site.open(name)?.map_or_else(|| site.create(name), Ok)?;
@@ -259,13 +266,13 @@ impl Store {
         let [counted_index, counted_journal] = &written;
         let index = file(INDEX_FILE, counted_index).map_err(storage)?;
         if !index.try_lock().map_err(storage)? {
-            return Err(OpenError::InUse(site.path().to_owned()));
+            return Err(OpenError::InUse(folder.clone()));
         }
         let journal = file(JOURNAL_FILE, counted_journal).map_err(storage)?;
         // A compaction may exchange the index between our opening it and locking it: the journal
         // stays, so its lock is the one that decides.
         if !journal.try_lock().map_err(storage)? {
-            return Err(OpenError::InUse(site.path().to_owned()));
+            return Err(OpenError::InUse(folder.clone()));
         }
         // What a compaction left that was cut short.
         if let Err(error) = site.remove(NEW_FILE) {

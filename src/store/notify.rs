@@ -10,6 +10,9 @@ use tokio::sync::watch;
 
 use crate::mail::mailbox::ModSeq;
 
+/// The queue is watched as an account would be, under a number no account is given.
+pub(super) const QUEUE_WATCH: u32 = u32::MAX;
+
 /// Who waits for what.
 #[derive(Debug, Default)]
 pub(super) struct Watchers(Mutex<HashMap<u32, watch::Sender<ModSeq>>>);

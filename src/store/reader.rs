@@ -15,8 +15,8 @@ use crate::mail::structure::Structure;
 
 use super::engine::{Shared, View};
 use super::error::{ReadError, Trouble};
-use super::record::{MailboxRecord, MessageRecord, Record, VanishRecord};
-use super::table::{ENV, MBOX, MBOXNAME, MSG, NOTE, SUBSCRIPTION, VANISH, load};
+use super::record::{Bytes, MailboxRecord, MessageRecord, Record, StructureRecord, VanishRecord};
+use super::table::{MBOX, MBOXNAME, MSG, NOTE, STRUCTURE, SUBSCRIPTION, VANISH, load};
 
 /// One read transaction: the store as it is now, for one command.
 pub struct Reader {
@@ -59,6 +59,7 @@ impl Reader {
         for row in self.table(MBOXNAME)?.range((account, "")..(account.saturating_add(1), ""))? {
             let (key, id) = row?;
             let record = load(&mailboxes, id.value())?.ok_or_else(|| Trouble::damaged("mailbox"))?;
+            is_named(&record, key.value())?;
             let subscribed = subscribed.get(key.value())?.is_some();
             found.push(told_mailbox(id.value(), record, subscribed)?);
         }
@@ -81,8 +82,11 @@ impl Reader {
     /// One mailbox by name.
     pub fn mailbox_named(&self, account: AccountId, name: &MailboxName) -> Result<Option<Mailbox>, ReadError> {
         let find = || {
-            let id = self.table(MBOXNAME)?.get((account.0, name.as_str()))?;
-            id.map_or(Ok(None), |id| self.find(id.value()))
+            let key = (account.0, name.as_str());
+            let Some(id) = self.table(MBOXNAME)?.get(key)?.map(|id| id.value()) else { return Ok(None) };
+            let record = load(&self.table(MBOX)?, id)?.ok_or_else(|| Trouble::damaged("mailbox"))?;
+            is_named(&record, key)?;
+            self.find(id)
         };
         self.told(find())
     }
@@ -149,7 +153,7 @@ impl Reader {
             let _ = &token;
             let read = || {
                 let (key, value) = row?;
-                Ok(Uid::new(key.value().1).zip(Some(MessageRecord::decode(value.value())?)))
+                Ok(Uid::new(key.value().1).zip(Some(MessageRecord::decode(key.value(), value.value())?)))
             };
             match read() {
                 Ok(found) => found.map(|(uid, row)| Ok(told_message(uid, &row))),
@@ -162,8 +166,9 @@ impl Reader {
     pub fn structure(&self, mailbox: MailboxId, uid: Uid) -> Result<Option<Structure>, ReadError> {
         let read = || {
             let Some(row) = self.row(mailbox, uid)? else { return Ok(None) };
-            let value = self.table(ENV)?.get(row.blob)?.ok_or_else(|| Trouble::damaged("structure"))?;
-            postcard::from_bytes(value.value()).map(Some).map_err(|_| Trouble::damaged("structure"))
+            let record = load(&self.table(STRUCTURE)?, row.blob)?.ok_or_else(|| Trouble::damaged("structure"))?;
+            let StructureRecord(Bytes(structure)) = record;
+            postcard::from_bytes(&structure).map(Some).map_err(|_| Trouble::damaged("structure"))
         };
         self.told(read())
     }
@@ -181,7 +186,8 @@ impl Reader {
         }
         let mut removed = UidSet::new();
         for row in self.table(VANISH)?.range((mailbox, since.saturating_add(1))..=(mailbox, u64::MAX))? {
-            let VanishRecord(uids) = VanishRecord::decode(row?.1.value())?;
+            let (key, value) = row?;
+            let VanishRecord(uids) = VanishRecord::decode(key.value(), value.value())?;
             for (first, last) in uids.ranges() {
                 removed.insert_range(*first, *last);
             }
@@ -194,6 +200,12 @@ impl Reader {
         let read = || Ok(self.table(NOTE)?.get(name)?.map(|value| value.value().to_vec()));
         self.told(read())
     }
+}
+
+/// The list of names has no checksum of its own: what it leads to must agree.
+fn is_named(record: &MailboxRecord, (account, name): (u32, &str)) -> Result<(), Trouble> {
+    let agrees = record.account == account && record.name.as_str() == name;
+    agrees.then_some(()).ok_or_else(|| Trouble::damaged("mailbox name"))
 }
 
 /// The uids below `next` that are not in `there`.

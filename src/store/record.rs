@@ -1,8 +1,8 @@
-//! The records of the tables: postcard behind a leading version byte.
+//! The records of the tables: postcard in a [`seal`].
 //!
-//! A field is never changed in place: a record that needs another shape gets the next version and
-//! [`Record::decode`] learns to read the old one. Counters are kept here so that STATUS and quota
-//! never count rows.
+//! A field is never changed in place: a record that needs another shape raises the schema, and
+//! `upgrade` turns the old rows into the new. Counters are kept here so that STATUS and quota never
+//! count rows.
 
 use serde::de::{DeserializeOwned, Error, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -15,25 +15,24 @@ use crate::mail::secret::ScramVerifier;
 
 use super::blob::BlobRecord;
 use super::error::Trouble;
+use super::seal::{self, RowKey};
 use super::{Quota, Usage};
 
 /// A value of a table.
 pub(super) trait Record: Serialize + DeserializeOwned {
-    /// What it is, for messages about damage.
-    const WHAT: &'static str;
-    /// The version that is written.
-    const VERSION: u8 = 1;
+    /// The table's name, which is part of the checksum and never changes; and what messages about
+    /// damage say.
+    const TABLE: &'static str;
 
-    /// Spells the record.
-    fn encode(&self) -> Result<Vec<u8>, Trouble> {
-        postcard::to_extend(self, vec![Self::VERSION]).map_err(|_| Trouble::damaged(Self::WHAT))
+    /// Spells the record as it stands under `key`.
+    fn encode(&self, key: impl RowKey) -> Result<Vec<u8>, Trouble> {
+        let value = postcard::to_extend(self, seal::begin()).map_err(|_| Trouble::damaged(Self::TABLE))?;
+        Ok(seal::seal(Self::TABLE, key, value))
     }
 
-    /// Reads it back.
-    fn decode(bytes: &[u8]) -> Result<Self, Trouble> {
-        let (version, fields) = bytes.split_first().ok_or_else(|| Trouble::damaged(Self::WHAT))?;
-        let record = (*version == Self::VERSION).then(|| postcard::from_bytes(fields).ok()).flatten();
-        record.ok_or_else(|| Trouble::damaged(Self::WHAT))
+    /// Reads what stands under `key`.
+    fn decode(key: impl RowKey, value: &[u8]) -> Result<Self, Trouble> {
+        postcard::from_bytes(seal::open(Self::TABLE, key, value)?).map_err(|_| Trouble::damaged(Self::TABLE))
     }
 }
 
@@ -154,31 +153,58 @@ pub(super) struct MessageRecord {
 pub(super) struct VanishRecord(pub(super) UidSet);
 
 impl Record for Progress {
-    const WHAT: &'static str = "progress";
+    const TABLE: &'static str = "state";
 }
 
 impl Record for AccountRecord {
-    const WHAT: &'static str = "account";
+    const TABLE: &'static str = "account";
 }
 
 impl Record for AddressRecord {
-    const WHAT: &'static str = "address";
+    const TABLE: &'static str = "address";
 }
 
 impl Record for MailboxRecord {
-    const WHAT: &'static str = "mailbox";
+    const TABLE: &'static str = "mbox";
 }
 
 impl Record for MessageRecord {
-    const WHAT: &'static str = "message";
+    const TABLE: &'static str = "msg";
 }
 
 impl Record for VanishRecord {
-    const WHAT: &'static str = "removed messages";
+    const TABLE: &'static str = "vanish";
 }
 
+/// What the part walker found in a body, as it was spelled when the body came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StructureRecord(pub(super) Bytes);
+
+impl Record for StructureRecord {
+    const TABLE: &'static str = "structure";
+}
+
+/// The mark in a body's row, by which it is found in a ruined file.
+pub(super) const BLOB_MARK: [u8; 4] = *b"pbxB";
+
+/// A body's row names its number itself and begins with a mark: version, mark, number (8 bytes,
+/// little-endian), the fields, checksum.
 impl Record for BlobRecord {
-    const WHAT: &'static str = "body";
+    const TABLE: &'static str = "blob";
+
+    fn encode(&self, key: impl RowKey) -> Result<Vec<u8>, Trouble> {
+        let mut value = seal::begin();
+        value.extend_from_slice(&BLOB_MARK);
+        key.feed(&mut |bytes| value.extend_from_slice(bytes));
+        let value = postcard::to_extend(self, value).map_err(|_| Trouble::damaged(Self::TABLE))?;
+        Ok(seal::seal(Self::TABLE, key, value))
+    }
+
+    fn decode(key: impl RowKey, value: &[u8]) -> Result<Self, Trouble> {
+        // The checksum has the key already: the number in the row is for whoever has no key.
+        let fields = seal::open(Self::TABLE, key, value)?.get(BLOB_MARK.len() + size_of::<u64>()..);
+        fields.and_then(|fields| postcard::from_bytes(fields).ok()).ok_or_else(|| Trouble::damaged(Self::TABLE))
+    }
 }
 
 /// Bytes that postcard writes as one run and not one by one.

@@ -13,7 +13,7 @@ use crate::mail::message::BlobId;
 use super::blob::{self, BlobRecord, PieceSource};
 use super::engine::Shared;
 use super::error::{ReadError, Trouble};
-use super::record::Record;
+use super::record::{Bytes, Record, StructureRecord};
 use super::table::{BLOB, PIECE, SWEEP_BODY, SWEEP_STAGED, TAIL, Tables, load};
 
 /// A last piece below this many bytes goes to TAIL: two of them fit a page.
@@ -39,11 +39,12 @@ pub(super) fn put_body(
     tables: &mut Tables<'_>,
     id: u64,
     record: &BlobRecord,
-    structure: &[u8],
-    stored: Option<&[u8]>,
+    structure: &Bytes,
+    stored: Option<&Bytes>,
 ) -> Result<(), Trouble> {
-    tables.blob()?.insert(id, record.encode()?.as_slice())?;
-    tables.env()?.insert(id, structure)?;
+    let structure = StructureRecord(structure.clone()).encode(id)?;
+    tables.blob()?.insert(id, record.encode(id)?.as_slice())?;
+    tables.structure()?.insert(id, structure.as_slice())?;
     tables.progress.blob = tables.progress.blob.max(id.saturating_add(1));
     tables.progress.kept = tables.progress.kept.saturating_add(space_of(record, structure.len()));
     let Some(stored) = stored else {
@@ -51,7 +52,7 @@ pub(super) fn put_body(
         return Ok(());
     };
     let mut trouble = None;
-    let cut = blob::cut(BlobId(id), stored, &mut |index, piece| {
+    let cut = blob::cut(BlobId(id), &stored.0, &mut |index, piece| {
         trouble = put_piece(tables, id, index, piece).err();
         Ok(trouble.is_none())
     });
@@ -87,7 +88,7 @@ pub(super) fn release(tables: &mut Tables<'_>, id: u64) -> Result<(), Trouble> {
             if record.refs == 0 {
                 tables.leave_to_sweep(SWEEP_BODY, id)?;
             }
-            tables.blob()?.insert(id, record.encode()?.as_slice())?;
+            tables.blob()?.insert(id, record.encode(id)?.as_slice())?;
             Ok(())
         }
     }
@@ -95,8 +96,8 @@ pub(super) fn release(tables: &mut Tables<'_>, id: u64) -> Result<(), Trouble> {
 
 /// Removes what is kept of a body beside its pieces; a body that was never finished has nothing.
 pub(super) fn erase(tables: &mut Tables<'_>, id: u64) -> Result<(), Trouble> {
-    let structure = tables.env()?.remove(id)?.map_or(0, |value| value.value().len());
-    let record = tables.blob()?.remove(id)?.map(|value| BlobRecord::decode(value.value())).transpose()?;
+    let structure = tables.structure()?.remove(id)?.map_or(0, |value| value.value().len());
+    let record = tables.blob()?.remove(id)?.map(|value| BlobRecord::decode(id, value.value())).transpose()?;
     let space = record.map_or(0, |record| space_of(&record, structure));
     tables.progress.kept = tables.progress.kept.saturating_sub(space);
     Ok(())

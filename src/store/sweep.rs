@@ -7,10 +7,11 @@
 
 use redb::ReadableTable;
 
+use super::blob::BlobRecord;
 use super::error::Trouble;
 use super::record::{MessageRecord, Record};
 use super::shelf::{erase, release};
-use super::table::{SWEEP_BODY, SWEEP_MAILBOX, SWEEP_STAGED, Tables};
+use super::table::{SWEEP_BODY, SWEEP_MAILBOX, SWEEP_STAGED, Tables, load};
 
 /// What one step removes: a piece, or a message with its row and structure, counts one. Pieces are
 /// 16 KiB at most, so a step is 4 MiB at most.
@@ -38,6 +39,11 @@ pub(super) fn step(tables: &mut Tables<'_>) -> Result<bool, Trouble> {
 
 /// Removes up to `most` pieces; tells how many, and whether the body is gone.
 fn sweep_body(tables: &mut Tables<'_>, id: u64, most: usize) -> Result<(usize, bool), Trouble> {
+    // The list of what is to go has no checksum: a flipped bit in it must not take live mail.
+    if load::<BlobRecord, _>(tables.blob()?, id)?.is_some_and(|record| record.refs > 0) {
+        tracing::error!(body = id, "a body that messages refer to was listed for removal; it stays");
+        return Ok((0, true));
+    }
     let table = tables.piece()?;
     let found = table.range((id, 0)..=(id, u32::MAX))?.take(most);
     let found = found.map(|row| Ok(row?.0.value().1)).collect::<Result<Vec<_>, Trouble>>()?;
@@ -55,10 +61,14 @@ fn sweep_body(tables: &mut Tables<'_>, id: u64, most: usize) -> Result<(usize, b
 /// Removes up to `most` messages; tells how many, and whether the mailbox is gone.
 fn sweep_mailbox(tables: &mut Tables<'_>, id: u64, most: usize) -> Result<(usize, bool), Trouble> {
     let mailbox = u32::try_from(id).map_err(|_| Trouble::damaged("mailbox to be removed"))?;
+    if tables.load_mailbox(mailbox)?.is_some() {
+        tracing::error!(mailbox, "a mailbox that is there was listed for removal; it stays");
+        return Ok((0, true));
+    }
     let table = tables.msg()?;
     let found = table.range((mailbox, 0)..=(mailbox, u32::MAX))?.take(most).map(|row| {
         let (key, value) = row?;
-        Ok((key.value().1, MessageRecord::decode(value.value())?.blob))
+        Ok((key.value().1, MessageRecord::decode(key.value(), value.value())?.blob))
     });
     let found = found.collect::<Result<Vec<_>, Trouble>>()?;
     for (uid, blob) in &found {

@@ -11,6 +11,7 @@ use crate::mail::message::UidSet;
 
 use super::error::Trouble;
 use super::record::{AccountRecord, MailboxRecord, MessageRecord, Progress, Record};
+use super::seal::RowKey;
 
 /// Does something with every table, whatever is in it: see [`Tables::each`].
 pub(super) trait EachTable {
@@ -38,6 +39,8 @@ macro_rules! tables {
             pub(super) now: Timestamp,
             /// Something was changed.
             pub(super) touched: bool,
+            /// Marks of `\Recent` were moved: written along, and no loss.
+            pub(super) marked: bool,
             /// The number of the change that is being planned.
             pub(super) seq: u64,
             /// There is something for the sweep.
@@ -57,6 +60,7 @@ macro_rules! tables {
                     progress: Progress::default(),
                     now,
                     touched: false,
+                    marked: false,
                     seq: 0,
                     sweep_due: false,
                     woken: Vec::new(),
@@ -90,7 +94,8 @@ macro_rules! tables {
 }
 
 tables! {
-    /// Small facts: `schema` (u32, little-endian), `identity` (16 bytes), `progress` ([`Progress`]).
+    /// Small facts: `schema` (u32, little-endian), `identity` (16 bytes), `progress` ([`Progress`]),
+    /// `wear` (what was written, by day).
     state STATE: &'static str => &'static [u8];
     /// Local domains, in lower case.
     domain DOMAIN: &'static str => ();
@@ -110,9 +115,9 @@ tables! {
     vanish VANISH: (u32, u64) => &'static [u8];
     /// Body to `BlobRecord`.
     blob BLOB: u64 => &'static [u8];
-    /// Body to the postcard of its `Structure`: beside the body and not the message, because copies
-    /// share it and numbers that only rise fill the pages.
-    env ENV: u64 => &'static [u8];
+    /// Body to [`super::record::StructureRecord`]: beside the body and not the message, because
+    /// copies share it and numbers that only rise fill the pages.
+    structure STRUCTURE: u64 => &'static [u8];
     /// (body, index) to a piece with its header.
     piece PIECE: (u64, u32) => &'static [u8];
     /// Body to its last piece, where that is small (see `shelf`).
@@ -121,6 +126,16 @@ tables! {
     sweep SWEEP: (u8, u64) => ();
     /// Small settings of the program's own, by name.
     note NOTE: &'static str => &'static [u8];
+    /// Queued message to [`super::queue::QueuedRecord`].
+    queue QUEUE: u64 => &'static [u8];
+    /// (queued message, recipient) to [`super::queue::RecipientRecord`].
+    qrcpt QRCPT: (u64, u32) => &'static [u8];
+    /// (unix ms, queued message, recipient): what something is due for, by time.
+    qsched QSCHED: (u64, u64, u32) => ();
+    /// (domain, unix ms, queued message, recipient): the same by destination.
+    qdest QDEST: (&'static str, u64, u64, u32) => ();
+    /// (learner, piece) to a sealed piece of what the spam filter learnt (see `learned`).
+    learned LEARNED: (u32, u16) => &'static [u8];
 }
 
 /// A body nobody refers to.
@@ -134,11 +149,14 @@ pub(super) const SWEEP_STAGED: u8 = 2;
 const PIECES_AT_ONCE: u32 = 64;
 
 /// Reads one record.
-pub(super) fn load<R: Record, K: Key + 'static>(
+pub(super) fn load<'k, R: Record, K: Key + 'static>(
     table: &impl ReadableTable<K, &'static [u8]>,
-    key: K::SelfType<'_>,
-) -> Result<Option<R>, Trouble> {
-    table.get(key)?.map(|value| R::decode(value.value())).transpose()
+    key: K::SelfType<'k>,
+) -> Result<Option<R>, Trouble>
+where
+    K::SelfType<'k>: RowKey,
+{
+    table.get(key)?.map(|value| R::decode(key, value.value())).transpose()
 }
 
 /// Calls `visit` for every message of `uids`, ascending, while it says true.
@@ -151,7 +169,7 @@ pub(super) fn each_message(
     for (first, last) in uids.ranges() {
         for row in table.range((mailbox, first.get())..=(mailbox, last.get()))? {
             let (key, value) = row?;
-            if !visit(key.value().1, MessageRecord::decode(value.value())?) {
+            if !visit(key.value().1, MessageRecord::decode(key.value(), value.value())?) {
                 return Ok(());
             }
         }
@@ -167,7 +185,7 @@ impl Tables<'_> {
 
     /// Writes an account.
     pub(super) fn save_account(&mut self, id: u32, record: &AccountRecord) -> Result<(), Trouble> {
-        self.account()?.insert(id, record.encode()?.as_slice())?;
+        self.account()?.insert(id, record.encode(id)?.as_slice())?;
         Ok(())
     }
 
@@ -178,7 +196,7 @@ impl Tables<'_> {
 
     /// Writes a mailbox.
     pub(super) fn save_mailbox(&mut self, id: u32, record: &MailboxRecord) -> Result<(), Trouble> {
-        self.mbox()?.insert(id, record.encode()?.as_slice())?;
+        self.mbox()?.insert(id, record.encode(id)?.as_slice())?;
         Ok(())
     }
 
@@ -197,7 +215,7 @@ impl Tables<'_> {
         for (first, last) in uids.ranges().get(skip..).unwrap_or_default() {
             for row in table.range((mailbox, first.get().max(from))..=(mailbox, last.get()))? {
                 let (key, value) = row?;
-                found.push((key.value().1, MessageRecord::decode(value.value())?));
+                found.push((key.value().1, MessageRecord::decode(key.value(), value.value())?));
                 if found.len() >= max {
                     return Ok(found);
                 }
@@ -222,7 +240,7 @@ impl Tables<'_> {
 
     /// Writes the progress. The last thing in a transaction.
     pub(super) fn finish(mut self) -> Result<(), Trouble> {
-        let progress = self.progress.encode()?;
+        let progress = self.progress.encode(PROGRESS)?;
         self.state()?.insert(PROGRESS, progress.as_slice())?;
         Ok(())
     }

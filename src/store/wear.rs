@@ -156,7 +156,7 @@ struct WearRecord {
 }
 
 impl Record for WearRecord {
-    const WHAT: &'static str = "wear";
+    const TABLE: &'static str = "state";
 }
 
 impl WearRecord {
@@ -272,7 +272,7 @@ impl Wear {
         }
         meter.loaded = true;
         if let Some(row) = tables.state()?.get(WEAR)? {
-            match WearRecord::decode(row.value()) {
+            match WearRecord::decode(WEAR, row.value()) {
                 Ok(record) => meter.record = record,
                 Err(trouble) => tracing::warn!(%trouble, "the wear meter begins anew"),
             }
@@ -285,7 +285,7 @@ impl Wear {
         let now = shared.reading();
         let mut meter = self.meter();
         meter.add_until(now);
-        let row = meter.record.encode()?;
+        let row = meter.record.encode(WEAR)?;
         transaction.open_table(STATE)?.insert(WEAR, row.as_slice())?;
         Ok(())
     }

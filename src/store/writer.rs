@@ -29,6 +29,7 @@ use super::engine::{Engine, Shared};
 use super::error::{Fault, OpenError, Trouble, WriteError};
 use super::journal::JournalError;
 use super::message::{self, Incoming, Pieces, Plan};
+use super::queue::{self, Submission, Submitted};
 use super::shelf::put_piece;
 use super::table::{SWEEP_STAGED, Tables};
 use super::{Folder, Pending, Placed, sweep};
@@ -87,6 +88,7 @@ pub(super) struct Keep {
 pub(super) enum Target {
     Deliver(Vec<(AccountId, Folder)>, oneshot::Sender<Result<Vec<(MailboxId, Uid)>, WriteError>>),
     Append(MailboxId, oneshot::Sender<Result<Placed, WriteError>>),
+    Submit(Box<Submission>, oneshot::Sender<Result<Submitted, WriteError>>),
 }
 
 /// Makes a command of a plan.
@@ -148,8 +150,9 @@ impl Keep {
     fn check(&self, tables: &mut Tables<'_>) -> Result<(), Fault> {
         match (&self.target, self.messages.as_slice()) {
             (Target::Deliver(to, _), [message]) => message::deliver(tables, message, to).map(drop),
-            (Target::Deliver(..), _) => Ok(()),
             (Target::Append(mailbox, _), messages) => message::append(tables, *mailbox, messages).map(drop),
+            (Target::Submit(submission, _), [message]) => queue::submit(tables, message, submission).map(drop),
+            (Target::Deliver(..) | Target::Submit(..), _) => Ok(()),
         }
     }
 
@@ -158,6 +161,12 @@ impl Keep {
             (Target::Deliver(to, sender), [message]) => conclude(message::deliver(tables, message, &to), sender),
             (Target::Deliver(_, sender), _) => conclude(Ok((Vec::new(), Vec::new())), sender),
             (Target::Append(mailbox, sender), messages) => conclude(message::append(tables, mailbox, messages), sender),
+            (Target::Submit(submission, sender), [message]) => {
+                conclude(queue::submit(tables, message, &submission), sender)
+            }
+            (Target::Submit(_, sender), _) => {
+                conclude(Ok((Submitted { placed: Vec::new(), queued: None }, Vec::new())), sender)
+            }
         }
     }
 
@@ -172,6 +181,7 @@ impl Target {
         match self {
             Self::Deliver(_, sender) => tell(sender, Err(error)),
             Self::Append(_, sender) => tell(sender, Err(error)),
+            Self::Submit(_, sender) => tell(sender, Err(error)),
         }
     }
 }
@@ -210,6 +220,8 @@ struct Group {
     last: u64,
     /// It refers to staged bodies, which are in no journal.
     durable: bool,
+    /// Something was changed that the journal does not hold.
+    beside: bool,
     messages: u64,
 }
 
@@ -221,6 +233,8 @@ impl Group {
     /// Numbers and applies what a command came to.
     fn add(&mut self, tables: &mut Tables<'_>, planned: Planned, answers: &mut Vec<Answer>) -> Result<(), Trouble> {
         answers.push(planned.answer);
+        // What the plan itself changed stands in no journal.
+        self.beside |= std::mem::take(&mut tables.touched);
         if planned.ops.is_empty() {
             return Ok(());
         }
@@ -230,7 +244,9 @@ impl Group {
         if self.first == 0 {
             self.first = change.seq;
         }
-        change.apply(tables)
+        change.apply(tables)?;
+        tables.touched = false;
+        Ok(())
     }
 }
 
@@ -342,8 +358,14 @@ impl Writer {
                 return Err(trouble);
             }
         };
-        let mut group =
-            Group { payload: vec![PAYLOAD_VERSION], first: 0, last: engine.seq, durable: false, messages: 0 };
+        let mut group = Group {
+            payload: vec![PAYLOAD_VERSION],
+            first: 0,
+            last: engine.seq,
+            durable: false,
+            beside: false,
+            messages: 0,
+        };
         let mut next = Some(first);
         let mut taken = 0;
         while let Some(command) = next.take() {
@@ -372,8 +394,12 @@ impl Writer {
             }
         }
         self.sweep_due |= tables.sweep_due;
-        let (woken, kept, touched) = (std::mem::take(&mut tables.woken), tables.progress.kept, tables.touched);
-        if !touched {
+        let (woken, kept) = (std::mem::take(&mut tables.woken), tables.progress.kept);
+        group.beside |= tables.touched;
+        if group.beside {
+            self.compactor.outrun();
+        }
+        if group.is_empty() && !group.beside && !tables.marked {
             drop(tables);
             transaction.abort()?;
             return Ok(woken);

@@ -31,6 +31,7 @@ impl fmt::Display for Refusal {
             Self::Write(what, error) => match error {
                 WriteError::NoSuchAccount => write!(out, "there is no account {what}"),
                 WriteError::NoSuchMailbox => write!(out, "there is no mailbox {what}"),
+                WriteError::NoSuchQueued => write!(out, "there is no queued message {what}"),
                 WriteError::Exists => write!(out, "{what} exists already"),
                 WriteError::NotAllowed(rule) => write!(out, "{what}: {rule}"),
                 WriteError::OverQuota => write!(out, "the quota of {what} is used up"),

@@ -133,7 +133,7 @@ pub fn refused(error: &WriteError) -> Refused {
         WriteError::OverQuota => Refused::OverQuota,
         WriteError::Limit(bound) => Refused::Limit(bound),
         WriteError::DiskFull => Refused::DiskFull,
-        WriteError::NoSuchAccount | WriteError::Closed => Refused::Unavailable,
+        WriteError::NoSuchAccount | WriteError::NoSuchQueued | WriteError::Closed => Refused::Unavailable,
         WriteError::Storage(text) => {
             tracing::error!(error = %text, "the store could not write");
             Refused::Unavailable

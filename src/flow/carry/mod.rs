@@ -23,6 +23,7 @@ mod level; //   a mailbox name as file names
 mod lines; //   CRLF and LF
 mod maildir; // a folder of one-message files
 mod mbox; //    one file of many messages
+mod ruin; //    a ruined store as a source
 mod source; //  which mbox files and Maildirs lie under a path
 #[cfg(test)]
 mod tests;
@@ -32,6 +33,7 @@ pub use export::{Format, export};
 pub use import::{ImportRequest, import};
 pub use keep::{Content, Exchange, Giver, Keeper, Note, Target};
 pub use letter::MESSAGE_MAX;
+pub use ruin::Salvaged;
 pub use wire::{Remote, serve};
 
 /// Bytes read from a file at a time.
@@ -102,6 +104,7 @@ impl fmt::Display for CarryError {
             Self::Write(error) => match error {
                 WriteError::NoSuchAccount => out.write_str("the account is gone"),
                 WriteError::NoSuchMailbox => out.write_str("the mailbox is gone"),
+                WriteError::NoSuchQueued => out.write_str("the queued message is gone"),
                 WriteError::Exists => out.write_str("the mailbox is there already"),
                 WriteError::NotAllowed(rule) => write!(out, "not allowed: {rule}"),
                 WriteError::OverQuota => out.write_str("the account's quota is used up"),

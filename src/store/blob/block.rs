@@ -76,7 +76,7 @@ fn unpack(packed: &[u8], raw: &mut Vec<u8>, length: usize) -> io::Result<()> {
 
 impl BlobRecord {
     /// Tells whether the numbers of a record agree with each other.
-    pub(super) fn is_sound(&self) -> bool {
+    pub(in crate::store) fn is_sound(&self) -> bool {
         let sum: u64 = self.blocks.iter().map(|length| u64::from(*length)).sum();
         let fits = |(index, length): (u64, &u32)| *length > 0 && *length as usize <= self.raw_length(index);
         self.blocks.len() as u64 == self.size.div_ceil(BLOCK_MAX as u64)

@@ -19,6 +19,7 @@ mod spool; // a body on its way in
 pub use block::BLOCK_MAX;
 pub use body::Body;
 pub use piece::{PIECE_HEADER, TakePiece, cut, piece_count, piece_payload, piece_space};
+pub(super) use piece::{PIECE_MAX, piece_length, piece_size};
 pub use spool::{SPOOL_MEMORY_MAX, Spool, Spooled, SpooledReader};
 
 /// What the store keeps of a body beside its pieces (the BLOB table's value).
@@ -32,6 +33,40 @@ pub struct BlobRecord {
     pub stored: u64,
     /// Length of each compressed block in bytes; a block as long as its raw data is kept raw.
     pub blocks: Vec<u32>,
+    /// What the body hashes to; bodies that schema 1 kept have none.
+    pub hash: Option<BodyHash>,
+}
+
+/// The first half of a body's SHA-256.
+pub type BodyHash = [u8; 16];
+
+/// The hash of a body that comes piece by piece.
+#[derive(Clone)]
+pub struct Hasher(ring::digest::Context);
+
+impl Debug for Hasher {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("Hasher")
+    }
+}
+
+impl Default for Hasher {
+    fn default() -> Self {
+        Self(ring::digest::Context::new(&ring::digest::SHA256))
+    }
+}
+
+impl Hasher {
+    /// Adds bytes.
+    pub fn write(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The hash of all bytes.
+    pub fn finish(self) -> BodyHash {
+        let digest = self.0.finish();
+        digest.as_ref().first_chunk().copied().unwrap_or_default()
+    }
 }
 
 /// Where pieces are read from: redb in the store, a map in tests.

@@ -20,7 +20,7 @@ pub const PIECE_HEADER: usize = 24;
 const SIZES: [usize; 3] = [16_320, 8_128, 4_032];
 
 /// The largest piece.
-pub(super) const PIECE_MAX: usize = 16_320;
+pub(in crate::store) const PIECE_MAX: usize = 16_320;
 
 /// redb's page in bytes.
 const PAGE: usize = 4096;
@@ -130,6 +130,20 @@ pub fn piece_payload(blob: BlobId, index: u32, piece: &[u8]) -> Result<&[u8], Re
     let wrong = |what: &str| ReadError::Storage(format!("body {} piece {index}: {what}", blob.0));
     let (header, payload) = piece.split_first_chunk().ok_or_else(|| wrong("cut short"))?;
     if *header == header_of(blob, index, payload) { Ok(payload) } else { Err(wrong("checksum is wrong")) }
+}
+
+/// Body, index and payload length that a piece's header names; `None` where it has not the mark.
+pub(in crate::store) fn piece_length(header: &[u8; PIECE_HEADER]) -> Option<(u64, u32, usize)> {
+    let (magic, rest) = header.split_first_chunk()?;
+    let (blob, rest) = rest.split_first_chunk()?;
+    let (index, rest) = rest.split_first_chunk()?;
+    let length = usize::try_from(u32::from_le_bytes(*rest.first_chunk()?)).ok()?;
+    (*magic == MAGIC).then(|| (u64::from_le_bytes(*blob), u32::from_le_bytes(*index), length))
+}
+
+/// Payload bytes of piece `index` of a compressed stream of `stored` bytes.
+pub(in crate::store) fn piece_size(stored: u64, index: u32) -> Option<usize> {
+    extents_from(stored, index).next().map(|extent| extent.length)
 }
 
 fn header_of(blob: BlobId, index: u32, payload: &[u8]) -> [u8; PIECE_HEADER] {

@@ -7,9 +7,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::BlobRecord;
 use super::block::{BLOCK_MAX, Window, pack};
 use super::piece::{TakePiece, cut_from};
+use super::{BlobRecord, Hasher};
 use crate::mail::message::BlobId;
 use crate::store::{ReadError, WriteError};
 
@@ -31,6 +31,7 @@ pub struct Spool {
     size: u64,
     stored: u64,
     blocks: Vec<u32>,
+    hasher: Hasher,
 }
 
 /// A finished [`Spool`].
@@ -50,7 +51,8 @@ enum Place {
 impl Spool {
     /// Begins a body that spills into an unlinked temporary file in `folder`.
     pub fn new(folder: Arc<Path>) -> Self {
-        Self { folder, raw: Vec::new(), place: Place::Memory(Vec::new()), size: 0, stored: 0, blocks: Vec::new() }
+        let (place, hasher) = (Place::Memory(Vec::new()), Hasher::default());
+        Self { folder, raw: Vec::new(), place, size: 0, stored: 0, blocks: Vec::new(), hasher }
     }
 
     /// Adds bytes.
@@ -59,6 +61,7 @@ impl Spool {
     /// [`WriteError::DiskFull`] or [`WriteError::Storage`] when the temporary file cannot be
     /// written; the spool is of no use afterwards.
     pub fn write(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        self.hasher.write(bytes);
         let mut rest = bytes;
         while !rest.is_empty() {
             if self.raw.is_empty()
@@ -110,7 +113,8 @@ impl Spool {
             self.put_raw()?;
         }
         self.blocks.shrink_to_fit();
-        let record = BlobRecord { refs: 0, size: self.size, stored: self.stored, blocks: self.blocks };
+        let hash = Some(self.hasher.finish());
+        let record = BlobRecord { refs: 0, size: self.size, stored: self.stored, blocks: self.blocks, hash };
         Ok(Spooled { place: self.place, record })
     }
 

@@ -37,6 +37,8 @@ pub(super) struct Copy {
     /// Checkpoints that were before it: after another one, the journal no longer holds all that the
     /// copy lacks.
     checkpoints: u64,
+    /// Something was written that the journal never held.
+    pub(super) void: bool,
     /// What the index took on the medium, and how much of that we reckon is in use.
     pub(super) before: u64,
     pub(super) reckoned: u64,
@@ -83,12 +85,12 @@ impl Copy {
         }
         let index = open_index(disk.clone(), CACHE_BYTES).map_err(Trouble::from)?;
         let checkpoints = super::checkpoints(shared);
-        Ok(Self { view, disk, index, place: Place::default(), unsynced: 0, checkpoints, before, reckoned })
+        Ok(Self { view, disk, index, place: Place::default(), unsynced: 0, checkpoints, void: false, before, reckoned })
     }
 
     /// Tells whether the journal still holds all that the copy lacks.
     pub(super) fn can_follow(&self, shared: &Shared) -> bool {
-        super::checkpoints(shared) == self.checkpoints
+        !self.void && super::checkpoints(shared) == self.checkpoints
     }
 
     /// Bytes of rows that were copied.

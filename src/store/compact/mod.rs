@@ -202,6 +202,13 @@ impl Compactor {
         self.asked.push(asked);
     }
 
+    /// Something was written that stands in no journal: a copy that lacks it is void.
+    pub(super) fn outrun(&mut self) {
+        if let Some(copy) = &mut self.copy {
+            copy.void = true;
+        }
+    }
+
     /// Tells whether there is work to do now.
     pub(super) fn is_busy(&self) -> bool {
         self.copy.is_some() || (self.retired.is_none() && (self.tries > 0 || !self.asked.is_empty()))

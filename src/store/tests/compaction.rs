@@ -388,3 +388,18 @@ fn a_file_shrinks_and_belongs_to_its_process_throughout() {
     assert!(!data.join(NEW_FILE).exists());
     store.close().unwrap();
 }
+
+#[test]
+fn what_goes_past_the_journal_is_never_lost_to_a_copy() {
+    let rig = Rig::new();
+    let (ann, inbox) = rig.account("ann");
+    half_empty(&rig, ann, inbox, 300);
+    assert_eq!(rig.store.compact(true).wait(), Ok(CompactStart::Begun));
+    rig.store.save_learned(None, vec![(3, b"words".to_vec())]).wait().unwrap();
+    let uid = rig.deliver(b"new", &[ann])[0].1;
+    rig.store.claim_recent(inbox).wait().unwrap();
+    assert!(rig.store.compaction().running);
+    assert_eq!(ended_after(&rig.store, 0).failure, None);
+    assert_eq!(rig.reader().learned(None, 3).unwrap().as_deref(), Some(&b"words"[..]));
+    assert_eq!(rig.body(inbox, uid.get()), b"new");
+}

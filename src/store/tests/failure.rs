@@ -141,8 +141,8 @@ fn an_acknowledged_message_survives_a_power_cut_at_any_write() {
         if let Ok(store) = Store::open_on(fused(&site, &fuse), &config()) {
             for number in 0..20_usize {
                 // Now and then a message that goes through the staging.
-                let size = if number % 7 == 6 { 200_000 } else { 2000 };
-                let body = noise(size, number as u64 + 1);
+                let length = if number % 7 == 6 { 200_000 } else { 2000 };
+                let body = noise(length, number as u64 + 1);
                 let to = vec![(ann, Folder::Inbox)];
                 if let Ok(placed) = store.deliver(letter(base.folder.path(), &body), to).wait() {
                     acknowledged.push((placed[0].1, body));
@@ -397,4 +397,67 @@ fn a_store_of_a_newer_schema_is_left_alone() {
     }
     let refused = Store::open_on(Arc::new(rig.site.clone()), &config()).err();
     assert_eq!(refused, Some(OpenError::NewerSchema { found: SCHEMA + 1, known: SCHEMA }));
+}
+
+/// Changes tables behind the store's back.
+fn meddle(rig: &Rig, change: impl FnOnce(&redb::WriteTransaction)) {
+    let backend = crate::store::backend::IndexBackend(Arc::new(rig.site.disk(INDEX_FILE)));
+    let index = redb::Database::builder().create_with_backend(backend).unwrap();
+    let transaction = index.begin_write().unwrap();
+    change(&transaction);
+    transaction.commit().unwrap();
+}
+
+#[test]
+fn a_changed_row_is_an_error_and_never_mail() {
+    let rig = Rig::new();
+    let (ann, inbox) = rig.account("ann");
+    rig.deliver(b"for ann", &[ann]);
+    rig.deliver(b"second", &[ann]);
+    rig.store.close().unwrap();
+    for bit in [0, 9, 17, 40, 70] {
+        meddle(&rig, |transaction| {
+            let mut table = transaction.open_table(MSG).unwrap();
+            let mut row = table.get((inbox.0, 1)).unwrap().unwrap().value().to_vec();
+            row[bit / 8] ^= 1 << (bit % 8);
+            table.insert((inbox.0, 1), row.as_slice()).unwrap();
+        });
+        let ruined = rig.killed();
+        let damaged = ReadError::Storage("damaged record: msg".to_owned());
+        assert_eq!(ruined.reader().message(inbox, uid(1)), Err(damaged));
+        assert_eq!(ruined.body(inbox, 2), b"second");
+        ruined.store.close().unwrap();
+        meddle(&rig, |transaction| {
+            let mut table = transaction.open_table(MSG).unwrap();
+            let mut row = table.get((inbox.0, 1)).unwrap().unwrap().value().to_vec();
+            row[bit / 8] ^= 1 << (bit % 8);
+            table.insert((inbox.0, 1), row.as_slice()).unwrap();
+        });
+    }
+    // A whole row under another's key is none.
+    meddle(&rig, |transaction| {
+        let mut table = transaction.open_table(MSG).unwrap();
+        let row = table.get((inbox.0, 2)).unwrap().unwrap().value().to_vec();
+        table.insert((inbox.0, 1), row.as_slice()).unwrap();
+    });
+    assert!(rig.killed().reader().message(inbox, uid(1)).is_err());
+}
+
+#[test]
+fn what_is_there_is_not_removed_though_the_list_says_so() {
+    use crate::store::table::{SWEEP_BODY, SWEEP_MAILBOX};
+    let rig = Rig::new();
+    let (ann, inbox) = rig.account("ann");
+    rig.deliver(b"letter", &[ann]);
+    let blob = rig.reader().message(inbox, uid(1)).unwrap().unwrap().blob;
+    rig.store.close().unwrap();
+    meddle(&rig, |transaction| {
+        let mut table = transaction.open_table(SWEEP).unwrap();
+        table.insert((SWEEP_BODY, blob.0), ()).unwrap();
+        table.insert((SWEEP_MAILBOX, inbox.0.into()), ()).unwrap();
+    });
+    let rig = rig.killed();
+    rig.swept();
+    assert_eq!(rig.body(inbox, 1), b"letter");
+    check(&rig.store);
 }

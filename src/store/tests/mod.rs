@@ -4,8 +4,10 @@ mod accounts; //  accounts, aliases, domains, logins
 mod compaction; // the index without its holes
 mod delivery; //  messages: deliver, append, flag, copy, move, expunge, quotas
 mod failure; //   kills, power cuts, failing and full disks
+mod learned; //   the spam filter's learned state
 mod mailboxes; // create, rename, delete, subscribe
 mod model; //     random commands against a plain model
+mod queue; //     queued mail
 mod wear; //      the wear meter
 
 use std::collections::BTreeMap;
@@ -20,29 +22,29 @@ use super::blob::{BlobRecord, piece_count};
 use super::disk::MemoryDisk;
 use super::record::{MessageRecord, Record};
 use super::site::MemorySite;
-use super::table::{BLOB, ENV, MSG, PIECE, SWEEP, TAIL};
+use super::table::{BLOB, MSG, PIECE, STRUCTURE, SWEEP, TAIL};
 use super::*;
 use crate::mail::date::Timestamp;
 use crate::mail::message::{Flags, Keyword, SystemFlags};
 
 /// A store in memory.
-struct Rig {
-    store: Store,
-    site: MemorySite,
+pub(in crate::store) struct Rig {
+    pub(in crate::store) store: Store,
+    pub(in crate::store) site: MemorySite,
     folder: TempDir,
     config: StoreConfig,
 }
 
-fn config() -> StoreConfig {
+pub(in crate::store) fn config() -> StoreConfig {
     StoreConfig { cache_bytes: 1 << 20, journal_bytes: 1 << 20, reserve_bytes: 0, ..StoreConfig::default() }
 }
 
 impl Rig {
-    fn new() -> Self {
+    pub(in crate::store) fn new() -> Self {
         Self::with(config())
     }
 
-    fn with(config: StoreConfig) -> Self {
+    pub(in crate::store) fn with(config: StoreConfig) -> Self {
         let folder = tempfile::tempdir().unwrap();
         Self::start(MemorySite::new(folder.path()), folder, config)
     }
@@ -67,7 +69,7 @@ impl Rig {
     }
 
     /// An account `name@pillar.test` and its INBOX.
-    fn account(&self, name: &str) -> (AccountId, MailboxId) {
+    pub(in crate::store) fn account(&self, name: &str) -> (AccountId, MailboxId) {
         let added = self.store.add_account(address(&format!("{name}@pillar.test")), verifier(), Quota::default());
         let id = added.wait().unwrap();
         (id, self.mailbox(id, "INBOX"))
@@ -86,7 +88,7 @@ impl Rig {
     }
 
     /// Delivers to INBOX.
-    fn deliver(&self, body: &[u8], to: &[AccountId]) -> Vec<(MailboxId, Uid)> {
+    pub(in crate::store) fn deliver(&self, body: &[u8], to: &[AccountId]) -> Vec<(MailboxId, Uid)> {
         let to = to.iter().map(|id| (*id, Folder::Inbox)).collect();
         self.store.deliver(self.letter(body), to).wait().unwrap()
     }
@@ -174,7 +176,7 @@ fn verifier() -> ScramVerifier {
 }
 
 /// Bytes that do not compress.
-fn noise(length: usize, seed: u64) -> Vec<u8> {
+pub(in crate::store) fn noise(length: usize, seed: u64) -> Vec<u8> {
     let mut state = (seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mut bytes = Vec::with_capacity(length + 8);
     while bytes.len() < length {
@@ -190,17 +192,18 @@ fn noise(length: usize, seed: u64) -> Vec<u8> {
 /// Everything that is counted or linked is as a recount finds it.
 fn check(store: &Store) {
     let reader = store.reader().unwrap();
-    let mut referred: BTreeMap<u64, u32> = BTreeMap::new();
+    let mut referred = queue::check_queue(&reader);
     let mut highest = 0;
     for row in reader.table(MSG).unwrap().iter().unwrap() {
-        let row = MessageRecord::decode(row.unwrap().1.value()).unwrap();
+        let (key, value) = row.unwrap();
+        let row = MessageRecord::decode(key.value(), value.value()).unwrap();
         *referred.entry(row.blob).or_default() += 1;
         highest = highest.max(row.modseq);
     }
     let mut known = Vec::new();
     for row in reader.table(BLOB).unwrap().iter().unwrap() {
         let (id, record) = row.unwrap();
-        let record = BlobRecord::decode(record.value()).unwrap();
+        let record = BlobRecord::decode(id.value(), record.value()).unwrap();
         assert_eq!(record.refs, referred.remove(&id.value()).unwrap_or(0), "references of body {}", id.value());
         known.push((id.value(), piece_count(record.stored)));
     }
@@ -213,7 +216,7 @@ fn check(store: &Store) {
         there.extend(tails.iter().unwrap().map(|row| row.unwrap().0.value()).map(|id| (id, last(id))));
         there.sort_unstable();
         assert_eq!(pieces, there);
-        let structures = reader.table(ENV).unwrap();
+        let structures = reader.table(STRUCTURE).unwrap();
         let structures = structures.iter().unwrap().map(|row| row.unwrap().0.value());
         assert!(structures.eq(known.iter().map(|(id, _)| *id)));
     }
