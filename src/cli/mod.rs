@@ -12,9 +12,11 @@ pub mod alias; //   addresses whose mail goes to accounts
 mod ask; //         questions to the person at the terminal
 mod carry; //       what import and export share
 mod check; //       is this config file good?
+pub mod compact; // the index without its holes
 pub mod domain; //  whose mail stays here
 mod export; //      mail to mbox files and Maildirs
 mod import; //      mail from mbox files and Maildirs
+mod metrics; //     the status for Prometheus
 pub mod office; //  where orders go: the running server or the store
 mod salvage; //     mail out of a ruined store
 mod serve; //       the server
@@ -48,6 +50,7 @@ enum Command {
     Domain(domain::DomainArgs),
     Import(import::ImportArgs),
     Export(export::ExportArgs),
+    Compact(compact::CompactArgs),
     Salvage(salvage::SalvageArgs),
     /// Print the version
     Version,
@@ -79,6 +82,7 @@ pub fn main() -> ExitCode {
         Command::Import(args) => import::run(&args).map_err(Failure::from),
         Command::Export(args) => export::run(&args).map_err(Failure::from),
         Command::Salvage(args) => salvage::run(&args).map_err(Failure::from),
+        Command::Compact(args) => compact::run(&args).map_err(Failure::from),
         Command::Version => version(),
     };
     match done {

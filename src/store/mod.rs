@@ -278,7 +278,7 @@ impl Store {
         if let Err(error) = site.remove(NEW_FILE) {
             tracing::warn!(%error, "{NEW_FILE} is left over and can't be removed");
         }
-        let shared = Arc::new(Shared::new(site.clone(), [index, journal], written.clone(), config.clone()));
+        let shared = Arc::new(Shared::new(site, [index, journal], written.clone(), config.clone()));
         let opened = Engine::open(&shared).and_then(|(engine, sweep_due)| {
             let (commands, waiting) = mpsc::channel();
             let writer = Writer::new(shared.clone(), waiting, engine, sweep_due);

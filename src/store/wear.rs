@@ -357,7 +357,9 @@ fn day_of(now: Timestamp) -> u32 {
 /// How long a card of `card` bytes lasts at the rate of these days.
 fn life(days: &VecDeque<WearDay>, card: u64, config: &StoreConfig) -> Option<CardLife> {
     let mut sum = Written::default();
-    days.iter().for_each(|day| sum.add(&day.written));
+    for day in days {
+        sum.add(&day.written);
+    }
     let of_device = sum.device_secs >= DAY_SECS;
     let (bytes, secs) = if of_device { (sum.device, sum.device_secs) } else { (sum.bytes(), sum.secs) };
     if card == 0 || secs < DAY_SECS {

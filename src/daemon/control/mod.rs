@@ -23,6 +23,7 @@ use tokio::time::timeout;
 mod obey;
 mod order;
 
+use obey::compacting;
 pub use obey::{exchange, obey};
 pub use order::{
     AccountRow, AliasRow, ListenerStatus, ORDER_LINE_MAX, OUTCOME_LINE_MAX, Order, Outcome, ROWS_MAX, Status,
@@ -161,6 +162,8 @@ impl Desk {
                     }
                     Err(reason) => Outcome::Refused { reason },
                 },
+                // It may wait long for its turn, and must not keep a thread that many share.
+                Ok(Order::Compact { force }) => compacting(self.store.compact(force).await),
                 Ok(Order::Status) => Outcome::Status { status: Box::new((self.status)()) },
                 Ok(order) => {
                     let store = self.store.clone();

@@ -65,7 +65,8 @@ pub struct Compaction {
 }
 
 /// What became of the wish for a compaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum CompactStart {
     /// It is under way; [`super::Store::compaction`] tells how far.
     Begun,
@@ -280,7 +281,10 @@ impl Compactor {
         }
         match Copy::begin(shared, engine) {
             Ok(copy) => {
-                self.tell(shared, &copy);
+                {
+                    let mut state = shared.compaction.lock().unwrap_or_else(PoisonError::into_inner);
+                    (state.running, state.copied, state.total) = (true, 0, copy.reckoned);
+                }
                 self.copy = Some(copy);
                 self.asked.drain(..).for_each(|asked| asked.answer(Ok(CompactStart::Begun)));
             }
@@ -334,7 +338,7 @@ impl Compactor {
         tracing::info!(before, after, "the index was compacted");
         self.tries = 0;
         self.wait = Duration::from_secs(shared.config.compact_idle_secs.into());
-        self.end(shared, None);
+        end(shared, None);
         Ok(true)
     }
 
@@ -387,7 +391,7 @@ impl Compactor {
         if self.tries == 0 {
             self.wait = self.wait.saturating_mul(2).min(WAIT_MAX);
             self.due = self.due.map(|_| Instant::now() + self.wait);
-            self.end(shared, Some(why));
+            end(shared, Some(why));
         }
     }
 
@@ -400,7 +404,7 @@ impl Compactor {
         let running = shared.compaction.lock().unwrap_or_else(PoisonError::into_inner).running;
         if running {
             self.drop_copy(shared);
-            self.end(shared, Some(why.to_owned()));
+            end(shared, Some(why.to_owned()));
         }
     }
 
@@ -414,15 +418,11 @@ impl Compactor {
             tracing::debug!(%error, "the unfinished index can't be removed; the next start does it");
         }
     }
+}
 
-    fn tell(&self, shared: &Shared, copy: &Copy) {
-        let mut state = shared.compaction.lock().unwrap_or_else(PoisonError::into_inner);
-        (state.running, state.copied, state.total) = (true, 0, copy.reckoned);
-    }
-
-    fn end(&self, shared: &Shared, failure: Option<String>) {
-        let mut state = shared.compaction.lock().unwrap_or_else(PoisonError::into_inner);
-        *state =
-            Compaction { ended: state.ended + 1, failure, last: shared.wear.last_compacted(), ..Compaction::default() };
-    }
+/// Tells that a compaction ended, and why it came to nothing where it did.
+fn end(shared: &Shared, failure: Option<String>) {
+    let mut state = shared.compaction.lock().unwrap_or_else(PoisonError::into_inner);
+    let (ended, last) = (state.ended + 1, shared.wear.last_compacted());
+    *state = Compaction { ended, failure, last, ..Compaction::default() };
 }

@@ -24,7 +24,7 @@ fn compact(store: &Store, force: bool) -> Compaction {
 }
 
 fn ended_after(store: &Store, ended: u64) -> Compaction {
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + Duration::from_mins(1);
     loop {
         let state = store.compaction();
         if state.ended > ended && !state.running {
