@@ -41,23 +41,23 @@ pub trait Disk: Debug + Send + Sync + 'static {
     }
 }
 
-/// The place of a disk that another may take while the store runs.
+/// The place of something that another may take while the store runs.
 #[derive(Debug)]
-pub(super) struct Slot(RwLock<Arc<dyn Disk>>);
+pub(super) struct Slot<T: ?Sized>(RwLock<Arc<T>>);
 
-impl Slot {
-    pub(super) fn new(disk: Arc<dyn Disk>) -> Self {
-        Self(RwLock::new(disk))
+impl<T: ?Sized> Slot<T> {
+    pub(super) fn new(first: Arc<T>) -> Self {
+        Self(RwLock::new(first))
     }
 
-    /// The disk that is there now.
-    pub(super) fn get(&self) -> Arc<dyn Disk> {
+    /// What is there now.
+    pub(super) fn get(&self) -> Arc<T> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Puts another in its place.
-    pub(super) fn put(&self, disk: Arc<dyn Disk>) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = disk;
+    pub(super) fn put(&self, other: Arc<T>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = other;
     }
 }
 
@@ -196,6 +196,17 @@ impl Disk for Counted {
 /// Bytes a device writes as a whole or not at all.
 pub const SECTOR: usize = 512;
 
+/// What becomes of a sector that was written and that no sync has followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is there.
+    Kept,
+    /// What was there before still is.
+    Lost,
+    /// Neither: the device was cut off while it wrote.
+    Garbage,
+}
+
 /// A disk in memory, for tests: it remembers which writes no sync has followed yet, so that
 /// [`MemoryDisk::power_cut`] can lose any part of them. Clones share the disk.
 #[derive(Clone, Debug, Default)]
@@ -219,19 +230,22 @@ enum Change {
 }
 
 impl Change {
-    /// Makes the change on `image`; of a write only the sectors that `keep` picks.
-    fn apply(&self, image: &mut Vec<u8>, keep: &mut dyn FnMut() -> bool) {
+    /// Makes the change on `image`: of a write each sector as `fate` has it.
+    fn apply(&self, image: &mut Vec<u8>, fate: &mut dyn FnMut() -> Fate) {
         match self {
-            Self::Length(len) if keep() => image.resize(*len, 0),
+            Self::Length(len) if fate() == Fate::Kept => image.resize(*len, 0),
             Self::Length(_) => {}
             Self::Write { offset, bytes } => {
                 for (index, sector) in bytes.chunks(SECTOR).enumerate() {
-                    let at = offset + index * SECTOR;
-                    if keep() {
-                        image.resize(image.len().max(at + sector.len()), 0);
-                        if let Some(target) = image.get_mut(at..at + sector.len()) {
-                            target.copy_from_slice(sector);
-                        }
+                    let (at, fate) = (offset + index * SECTOR, fate());
+                    if fate == Fate::Lost {
+                        continue;
+                    }
+                    image.resize(image.len().max(at + sector.len()), 0);
+                    let Some(target) = image.get_mut(at..at + sector.len()) else { continue };
+                    target.copy_from_slice(sector);
+                    if fate == Fate::Garbage {
+                        target.iter_mut().zip(0_u8..=u8::MAX).for_each(|(byte, salt)| *byte ^= salt | 1);
                     }
                 }
             }
@@ -249,12 +263,27 @@ impl MemoryDisk {
     /// write those 512-byte sectors for which `keep` says so.
     #[must_use]
     pub fn power_cut(&self, keep: &mut dyn FnMut() -> bool) -> Self {
+        self.crash(&mut || if keep() { Fate::Kept } else { Fate::Lost })
+    }
+
+    /// As [`MemoryDisk::power_cut`], on a device that may leave garbage where it was writing.
+    #[must_use]
+    pub fn crash(&self, fate: &mut dyn FnMut() -> Fate) -> Self {
         let memory = self.memory();
         let mut image = memory.synced.clone();
         for change in &memory.unsynced {
-            change.apply(&mut image, keep);
+            change.apply(&mut image, fate);
         }
         Self::holding(image)
+    }
+
+    /// What a failed `fdatasync` leaves: the medium has of what was unsynced what `fate` says, the
+    /// cache still shows all of it, and no later sync will write it again.
+    pub fn forget_unsynced(&self, fate: &mut dyn FnMut() -> Fate) {
+        let mut memory = self.memory();
+        for change in std::mem::take(&mut memory.unsynced) {
+            change.apply(&mut memory.synced, fate);
+        }
     }
 
     /// A disk of its own in the same state, synced and unsynced.
@@ -276,7 +305,7 @@ impl MemoryDisk {
 
     fn change(&self, change: Change) {
         let mut memory = self.memory();
-        change.apply(&mut memory.live, &mut || true);
+        change.apply(&mut memory.live, &mut || Fate::Kept);
         memory.unsynced.push(change);
     }
 }
@@ -312,7 +341,7 @@ impl Disk for MemoryDisk {
         let mut memory = self.memory();
         let changes = std::mem::take(&mut memory.unsynced);
         for change in &changes {
-            change.apply(&mut memory.synced, &mut || true);
+            change.apply(&mut memory.synced, &mut || Fate::Kept);
         }
         Ok(())
     }
@@ -394,5 +423,24 @@ mod tests {
         assert_eq!(half.bytes(), [7; 512]);
         disk.sync().unwrap();
         assert_eq!(disk.power_cut(&mut || false).bytes(), [7; 1024]);
+    }
+
+    #[test]
+    fn what_was_being_written_may_be_neither_old_nor_new() {
+        let disk = MemoryDisk::holding(vec![1; 1024]);
+        disk.write_at(0, &[7; 512]).unwrap();
+        let found = disk.crash(&mut || Fate::Garbage).bytes();
+        assert!(found[..512].iter().any(|byte| *byte != 1 && *byte != 7));
+        assert_eq!(found[512..], [1; 512]);
+    }
+
+    #[test]
+    fn after_a_failed_sync_the_cache_shows_what_the_medium_has_not() {
+        let disk = MemoryDisk::holding(vec![1; 512]);
+        disk.write_at(0, &[7; 512]).unwrap();
+        disk.forget_unsynced(&mut || Fate::Lost);
+        disk.sync().unwrap();
+        assert_eq!(disk.bytes(), [7; 512]);
+        assert_eq!(disk.power_cut(&mut || true).bytes(), [1; 512]);
     }
 }

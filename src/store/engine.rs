@@ -5,6 +5,10 @@
 //! transaction, so whatever a crash leaves of it, the journal's groups above that number make it
 //! whole. Every durable commit keeps the allocator's state (`quick_repair`), so that opening after
 //! a crash does not read the whole file.
+//!
+//! The index also tells, in the copies of its first block, whether it is complete: nothing that was
+//! acknowledged is in the journal alone. It says so from a clean close to the next opening, and
+//! while a new store has no ring yet. An index that is not is never opened without its journal.
 
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -14,18 +18,18 @@ use redb::{Database, DatabaseError, Durability, ReadTransaction, ReadableDatabas
 
 use crate::mail::mailbox::ModSeq;
 
-use super::backend::IndexBackend;
+use super::backend::{Guard, IndexBackend};
 use super::change::Change;
 use super::compact::Compaction;
 use super::disk::{Counters, Disk, Slot};
 use super::error::{OpenError, ReadError, Trouble};
-use super::journal::{Journal, JournalError, TakeGroup};
+use super::journal::{self, Contents, Journal, JournalError, Known, TakeGroup};
 use super::notify::Watchers;
 use super::site::Site;
 use super::space::Space;
 use super::table::Tables;
 use super::wear::Wear;
-use super::{StoreConfig, sweep, upgrade};
+use super::{INDEX_FILE, StoreConfig, sweep, upgrade};
 
 /// Numbers left out at each opening, more than a group has: even a disk that lost a group it had
 /// called durable then never makes us give a `ModSeq` to two changes.
@@ -52,9 +56,13 @@ pub(super) struct Shared {
     /// Where the files are.
     pub(super) site: Arc<dyn Site>,
     /// `mail.redb`
-    pub(super) index: Arc<Slot>,
+    pub(super) index: Arc<Slot<dyn Disk>>,
+    /// `mail.redb` with its first block kept twice: what redb is given.
+    guard: Slot<Guard>,
     /// `mail.journal`
     pub(super) journal: Arc<dyn Disk>,
+    /// What is known of the journal's header blocks.
+    ring: Known,
     /// What went to the index and to the journal.
     pub(super) written: [Arc<Counters>; 2],
     pub(super) wear: Wear,
@@ -111,6 +119,13 @@ impl Deref for View {
     }
 }
 
+/// A file of the index: as it is, and as redb is given it.
+#[derive(Clone, Debug)]
+pub(super) struct IndexFile {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) guard: Arc<Guard>,
+}
+
 #[derive(Debug)]
 enum Gate {
     Open(Opened),
@@ -121,10 +136,11 @@ enum Gate {
 
 impl Shared {
     /// What is shared, before the index is open. The disks, of the index and of the journal, count
-    /// into `written`.
+    /// into `written`; `guard` is the index's.
     pub(super) fn new(
         site: Arc<dyn Site>,
         [index, journal]: [Arc<dyn Disk>; 2],
+        guard: Guard,
         written: [Arc<Counters>; 2],
         config: StoreConfig,
     ) -> Self {
@@ -140,7 +156,9 @@ impl Shared {
             compaction: Mutex::default(),
             site,
             index,
+            guard: Slot::new(Arc::new(guard)),
             journal,
+            ring: Known::default(),
             written,
             config,
         }
@@ -184,6 +202,27 @@ impl Shared {
         trouble.into()
     }
 
+    /// Looks whether the journal is there where it is needed.
+    fn find_journal(&self) -> Result<(), OpenError> {
+        let found = journal::contents(&*self.journal).map_err(Trouble::from)?;
+        let guard = self.guard.get();
+        let (complete, blank) = (guard.is_complete(), guard.is_blank());
+        if found == Contents::Ring {
+            // The copy that redb has written and synced when it is open says so.
+            guard.set_complete(false);
+        } else if !complete {
+            return Err(OpenError::JournalMissing(self.site.path().to_owned()));
+        } else if !blank {
+            tracing::warn!("there is no journal; a new one is made");
+        }
+        if !complete {
+            // Should redb end the process over what it finds, this is the last that the log tells.
+            let file = self.site.path().join(INDEX_FILE);
+            tracing::info!(file = %file.display(), "the store was not closed cleanly; its last checkpoint is read");
+        }
+        Ok(())
+    }
+
     fn pass(&self, gate: Gate) -> Gate {
         std::mem::replace(&mut *self.gate.write().unwrap_or_else(PoisonError::into_inner), gate)
     }
@@ -197,6 +236,17 @@ impl Shared {
             Gate::Open(old) => Ok(Some(old)),
             Gate::Down(_) | Gate::Closed => Ok(None),
         }
+    }
+
+    /// The file of the index that is used from now on.
+    pub(super) fn settle_on(&self, file: IndexFile) {
+        self.index.put(file.disk);
+        self.guard.put(file.guard);
+    }
+
+    /// The file of the index that is used now.
+    pub(super) fn index_file(&self) -> IndexFile {
+        IndexFile { disk: self.index.get(), guard: self.guard.get() }
     }
 
     /// Lets go of a failed index. Readers meet an error until it is open again.
@@ -228,18 +278,46 @@ pub(super) struct Engine {
 
 impl Engine {
     /// Opens the index and the journal, replays, and lets readers in. Tells also whether there is
-    /// something to sweep.
+    /// something to sweep. After a failure the index goes back to what its last successful sync made
+    /// durable, and the journal's groups above that are still there: they are given up only after a
+    /// checkpoint that succeeded.
     pub(super) fn open(shared: &Shared) -> Result<(Self, bool), OpenError> {
-        let index = open_index(shared.index.get(), shared.config.cache_bytes).map_err(|error| match error {
+        let guard = shared.guard.get();
+        guard.go_back().map_err(Trouble::from)?;
+        let complete = guard.is_complete();
+        shared.find_journal()?;
+        let index = open_index(guard.clone(), shared.config.cache_bytes).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(shared.site.path().to_owned()),
             other => Trouble::from(other).into(),
         })?;
-        let identity = upgrade::prepare(&index)?;
-        let ring = shared.config.journal_bytes.into();
-        let mut journal = Journal::open(shared.journal.clone(), identity, ring).map_err(|error| match error {
-            JournalError::Foreign => OpenError::ForeignJournal(shared.site.path().to_owned()),
-            other => Trouble::from(other).into(),
+        let (engine, sweep_due, woken) = Self::begin(shared, &index).inspect_err(|_| {
+            // Nothing was acknowledged since: redb writes this when it is closed.
+            guard.set_complete(complete);
         })?;
+        let applied = engine.applied;
+        shared.applied.store(applied, Ordering::Release);
+        shared.suspect.store(false, Ordering::Relaxed);
+        drop(shared.pass(Gate::Open(Opened::new(index))));
+        // A group whose sync failed was refused and may yet have come back: sessions must hear of it.
+        shared.watchers.wake(&woken, ModSeq(applied));
+        Ok((engine, sweep_due))
+    }
+
+    /// What comes before readers are let in. Gives also whether there is something to sweep, and the
+    /// accounts that the replay changed.
+    fn begin(shared: &Shared, index: &Database) -> Result<(Self, bool, Vec<u32>), OpenError> {
+        let identity = upgrade::prepare(index)?;
+        let ring = shared.config.journal_bytes.into();
+        let mut journal =
+            Journal::reopen(shared.journal.clone(), identity, ring, &shared.ring).map_err(|error| match error {
+                JournalError::Foreign => OpenError::ForeignJournal(shared.site.path().to_owned()),
+                other => Trouble::from(other).into(),
+            })?;
+        // Only where the ring has just been made: it is durable, and from now on it is needed.
+        let guard = shared.guard.get();
+        if guard.is_complete() {
+            guard.make_complete(false).map_err(Trouble::from)?;
+        }
 
         let transaction = index.begin_write().map_err(Trouble::from)?;
         let mut tables = Tables::open(&transaction, shared.site.now())?;
@@ -251,18 +329,15 @@ impl Engine {
         let woken = std::mem::take(&mut tables.woken);
         tables.finish()?;
         let mut engine = Self { journal, seq: applied.saturating_add(SEQ_GAP), applied };
-        if touched {
+        // Whatever was replayed must be durable here before the journal is written again.
+        if touched || engine.journal.volume() > 0 {
             engine.make_durable(shared, transaction)?;
         } else {
             transaction.abort().map_err(Trouble::from)?;
+            shared.guard.get().mirror();
         }
         shared.space.kept.store(kept, Ordering::Relaxed);
-        shared.applied.store(applied, Ordering::Release);
-        shared.suspect.store(false, Ordering::Relaxed);
-        drop(shared.pass(Gate::Open(Opened::new(index))));
-        // A group whose sync failed was refused and may yet have come back: sessions must hear of it.
-        shared.watchers.wake(&woken, ModSeq(applied));
-        Ok((engine, sweep_due))
+        Ok((engine, sweep_due, woken))
     }
 
     /// Commits durably: with this transaction everything before it, so the journal is free.
@@ -279,6 +354,7 @@ impl Engine {
     /// The index holds everything, durably.
     pub(super) fn checkpointed(&mut self, shared: &Shared) {
         self.journal.checkpointed(self.applied);
+        shared.guard.get().mirror();
         let mut counts = shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.checkpoints += 1;
         counts.last_checkpoint = Some(shared.site.now().0);
@@ -288,6 +364,13 @@ impl Engine {
     pub(super) fn checkpoint(&mut self, shared: &Shared) -> Result<(), Trouble> {
         let transaction = shared.begin_write()?;
         self.make_durable(shared, transaction)
+    }
+
+    /// The checkpoint before a clean close: from here on the index is complete without the journal.
+    pub(super) fn finish(&mut self, shared: &Shared) -> Result<(), Trouble> {
+        self.checkpoint(shared)?;
+        shared.guard.get().set_complete(true);
+        Ok(())
     }
 
     /// Tells whether the journal calls for a checkpoint: so rarely that the allocator's state adds
@@ -302,9 +385,9 @@ impl Engine {
 }
 
 /// Opens a file of the index, or makes one of an empty file.
-pub(super) fn open_index(disk: Arc<dyn Disk>, cache_bytes: u32) -> Result<Database, DatabaseError> {
+pub(super) fn open_index(guard: Arc<Guard>, cache_bytes: u32) -> Result<Database, DatabaseError> {
     let cache = usize::try_from(cache_bytes).unwrap_or(usize::MAX);
-    Database::builder().set_cache_size(cache).create_with_backend(IndexBackend(disk))
+    Database::builder().set_cache_size(cache).create_with_backend(IndexBackend(guard))
 }
 
 /// Applies every change that the index does not hold, of the groups that `groups` hands out.

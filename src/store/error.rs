@@ -90,6 +90,9 @@ pub enum OpenError {
     },
     /// The journal belongs to another store.
     ForeignJournal(PathBuf),
+    /// The journal is missing, empty or unreadable, and the store was not closed cleanly, so that
+    /// acknowledged mail may be in the journal alone.
+    JournalMissing(PathBuf),
     /// The disk failed or the file is damaged.
     Storage(String),
 }
@@ -109,6 +112,12 @@ impl fmt::Display for OpenError {
                 out,
                 "the journal in {} belongs to another store; put back the mail.journal that goes with mail.redb, \
                  or move this one away if there is none",
+                path.display()
+            ),
+            Self::JournalMissing(path) => write!(
+                out,
+                "mail.journal in {} is missing or can't be read, and mail of the last minutes may be in it alone; \
+                 put the file back, or run `pillarbox check-store --repair` to go on without that mail",
                 path.display()
             ),
             Self::Storage(what) => write!(out, "the store can't be read ({what}); check the disk or restore a backup"),

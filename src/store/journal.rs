@@ -11,27 +11,30 @@
 //! mark for that: group n + 1 is the one that names n's checksum, after it or at the first data
 //! block. So neither a group of an earlier lap nor one that was lost and written anew is ever
 //! taken for it; and as every group names its store's secret number, no mail can pose as a group.
+//!
+//! After a failed sync the system's cache may show blocks that are not on the disk. So whoever
+//! opens the ring makes what the replay finds durable elsewhere before the first append, and a
+//! header block that may be in the cache only is written anew before the other one is.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::disk::Disk;
+
+mod header; // the blocks that say where to begin
+
+pub use header::{Contents, contents};
+use header::{Fields, Header, copy, create, header_blocks, is_zeros};
 
 /// Unit of the ring in bytes: a flash page and a file-system block.
 const BLOCK: u64 = 4096;
 const BLOCK_LEN: usize = 4096;
 /// Where the groups begin: after the two header blocks.
 const DATA: u64 = 2 * BLOCK;
-/// The smallest ring.
-const RING_MIN: u64 = 16 * BLOCK;
-/// How many zeros are written at a time.
-const STEP: usize = 1 << 20;
-
-const HEADER_MAGIC: [u8; 8] = *b"pboxring";
 const GROUP_MAGIC: [u8; 4] = *b"pbxG";
-const VERSION: u32 = 1;
 /// Bytes of a group's header.
 pub(super) const GROUP_HEADER: usize = 56;
 
@@ -70,6 +73,11 @@ impl From<io::Error> for JournalError {
     }
 }
 
+/// Which header block is known to be durable, over all openings of a ring within one process: its
+/// generation and one, or zero. Clones share it.
+#[derive(Clone, Debug, Default)]
+pub struct Known(Arc<AtomicU64>);
+
 /// Takes a group in a replay: its first and last sequence number, and its payload.
 pub type TakeGroup<'t> = dyn FnMut(u64, u64, &[u8]) -> Result<(), JournalError> + 't;
 
@@ -82,20 +90,6 @@ struct Mark {
     number: u64,
     /// Checksum of the group before it.
     previous: u32,
-}
-
-/// A header block: the newest one that is whole tells where to begin reading.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Header {
-    store: [u8; 16],
-    /// Counts header blocks written; even ones are at block 0, odd ones at block 1.
-    generation: u64,
-    /// Length of the file in bytes.
-    ring: u64,
-    /// The first group above the checkpoint.
-    tail: Mark,
-    /// What the checkpoint held: no index older than this can follow from here.
-    checkpoint: u64,
 }
 
 /// A group above the last checkpoint.
@@ -113,6 +107,10 @@ pub struct Journal {
     disk: Arc<dyn Disk>,
     /// The newest header block on the disk. Groups from its tail on are never overwritten.
     header: Header,
+    /// Which of the two places the next header block goes to.
+    spare: u64,
+    doubt: Doubt,
+    known: Known,
     /// The group to be written next.
     head: Mark,
     /// The highest sequence number in the ring or below it.
@@ -134,33 +132,56 @@ enum State {
     Failed,
 }
 
+/// Whether the newest header block may be in the system's cache and not on the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doubt {
+    No,
+    /// It is not the one this process knows to be durable: a write or sync failed.
+    Failed,
+    /// An earlier process wrote it, and nobody can tell how that ended.
+    Unknown,
+}
+
 impl Journal {
     /// Opens the ring of the store with this identity, or writes a new one of `bytes` when the file
     /// is empty (zeros, then a header block, each synced). `bytes` is rounded down to 4 KiB and is
     /// at least 64 KiB; an existing ring keeps its size. The identity must be random and stay
     /// within the store: it is what mail cannot guess.
     pub fn open(disk: Arc<dyn Disk>, store: [u8; 16], bytes: u64) -> Result<Self, JournalError> {
+        Self::reopen(disk, store, bytes, &Known::default())
+    }
+
+    /// As [`Journal::open`], where this process may have had the ring open before, until it failed.
+    pub fn reopen(disk: Arc<dyn Disk>, store: [u8; 16], bytes: u64, known: &Known) -> Result<Self, JournalError> {
         let len = disk.len()?;
-        let mut newest: Option<Header> = None;
-        if len >= DATA {
-            for slot in 0..2 {
-                let mut block = [0; BLOCK_LEN];
-                disk.read_at(slot * BLOCK, &mut block)?;
-                let header = Header::parse(&block)?;
-                newest = newest.into_iter().chain(header).max_by_key(|header| header.generation);
-            }
-        }
+        let found = header_blocks(&*disk, len)?;
+        let newest = found.into_iter().flatten().max_by_key(|header| header.generation);
         let header = match newest {
             Some(header) if header.store != store => return Err(JournalError::Foreign),
             Some(header) if header.ring > len => return Err(JournalError::Damaged("it was cut short")),
             Some(header) => header,
             // A power cut while the ring was made leaves zeros and nothing else.
-            None if is_zeros(&*disk, len)? => create(&*disk, store, bytes)?,
+            None if is_zeros(&*disk, len)? => {
+                let header = create(&*disk, store, bytes)?;
+                known.is(&header);
+                header
+            }
             None => return Err(JournalError::Damaged("both its header blocks are unreadable")),
+        };
+        let place = |generation| found.iter().position(|header| header.is_some_and(|it| it.generation == generation));
+        let newest = place(header.generation).unwrap_or(0);
+        let (durable, doubt) = match known.generation().and_then(place) {
+            Some(durable) if durable != newest => (durable, Doubt::Failed),
+            Some(durable) => (durable, Doubt::No),
+            None if found.iter().all(Option::is_some) => (newest, Doubt::Unknown),
+            None => (newest, Doubt::No),
         };
         Ok(Self {
             disk,
             header,
+            spare: 1 - durable as u64,
+            doubt,
+            known: known.clone(),
             head: header.tail,
             last_seq: header.checkpoint,
             checkpoint: header.checkpoint,
@@ -173,6 +194,9 @@ impl Journal {
     /// Hands every group with a `last_seq` above `applied` to `take`, in order, and stands ready to
     /// append after the last. Stops at the first group that is torn, foreign or out of order.
     /// Call once, before the first append. `applied` is what is durable in the index.
+    ///
+    /// What was taken must be durable in the index, and [`Journal::checkpointed`] be told, before
+    /// the first append: a group that only the cache shows may be missing from the chain later.
     pub fn replay(&mut self, applied: u64, take: &mut TakeGroup<'_>) -> Result<(), JournalError> {
         if self.state != State::Opened {
             return Err(JournalError::Damaged("it was read a second time"));
@@ -194,8 +218,13 @@ impl Journal {
             self.step_past(group, crc);
         }
         self.last_seq = self.last_seq.max(applied);
-        // What was read may still be on its way to the disk, if only our process was killed.
-        if !self.waiting.is_empty() {
+        if self.doubt == Doubt::Failed {
+            let next = Header { generation: self.header.generation + 1, ..self.header };
+            self.disk.write_at(self.spare * BLOCK, &next.block())?;
+            self.disk.sync()?;
+            self.settle(next);
+        } else if !self.waiting.is_empty() {
+            // What was read may still be on its way to the disk, if only our process was killed.
             self.disk.sync()?;
         }
         self.state = State::Ready;
@@ -281,13 +310,23 @@ impl Journal {
     fn write(&mut self, group: Group, first_seq: u64, tail: Mark, payload: &[u8]) -> Result<u32, JournalError> {
         let old = self.header.tail;
         let next = Header { generation: self.header.generation + 1, tail, checkpoint: self.checkpoint, ..self.header };
-        if old != tail {
-            self.disk.write_at(next.slot(), &next.block())?;
+        // Nothing in the ring is needed now, so of two header blocks the one that may be in the
+        // cache only is written over, and the other one keeps the file a ring meanwhile.
+        let renew = self.doubt == Doubt::Unknown && self.waiting.is_empty();
+        if renew {
+            self.spare = 1 - self.spare;
+        }
+        self.doubt = Doubt::No;
+        let mut unsettled = old != tail || renew;
+        if unsettled {
+            self.disk.write_at(self.spare * BLOCK, &next.block())?;
             // Normally the group's sync takes the header along: until then the other header block is
             // the newest, and what it points at is untouched. If it would not be, the new header
             // must be durable first.
             if self.place(old, group.bytes) != Some(group.mark.offset) {
                 self.disk.sync()?;
+                self.settle(next);
+                unsettled = false;
             }
         }
 
@@ -306,10 +345,18 @@ impl Journal {
             self.disk.write_at(group.mark.offset + BLOCK + blocks.len() as u64, &block)?;
         }
         self.disk.sync()?;
-        if old != tail {
-            self.header = next;
+        if unsettled {
+            self.settle(next);
         }
         Ok(crc)
+    }
+
+    /// A header block is durable.
+    fn settle(&mut self, header: Header) {
+        self.known.is(&header);
+        self.header = header;
+        self.spare = 1 - self.spare;
+        self.doubt = Doubt::No;
     }
 
     /// Reads the group at the head, if there is a whole one that follows the last; gives the group,
@@ -368,85 +415,14 @@ impl Journal {
     }
 }
 
-impl Header {
-    /// Where this header block goes.
-    fn slot(&self) -> u64 {
-        self.generation % 2 * BLOCK
+impl Known {
+    fn is(&self, header: &Header) {
+        self.0.store(header.generation + 1, Ordering::Relaxed);
     }
 
-    fn block(&self) -> [u8; BLOCK_LEN] {
-        let mut block = [0; BLOCK_LEN];
-        let mut at = copy(&mut block, 0, &HEADER_MAGIC);
-        at = copy(&mut block, at + 4, &VERSION.to_le_bytes());
-        at = copy(&mut block, at, &self.store);
-        for number in [self.generation, self.ring, self.tail.offset, self.tail.number, self.checkpoint] {
-            at = copy(&mut block, at, &number.to_le_bytes());
-        }
-        at = copy(&mut block, at, &self.tail.previous.to_le_bytes());
-        let crc = crc32c::crc32c(block.get(12..at).unwrap_or_default());
-        copy(&mut block, 8, &crc.to_le_bytes());
-        block
+    fn generation(&self) -> Option<u64> {
+        self.0.load(Ordering::Relaxed).checked_sub(1)
     }
-
-    /// Reads a header block; `None` when it is torn or was never written.
-    fn parse(block: &[u8; BLOCK_LEN]) -> Result<Option<Self>, JournalError> {
-        let mut fields = Fields(block);
-        if fields.take() != HEADER_MAGIC {
-            return Ok(None);
-        }
-        let crc = u32::from_le_bytes(fields.take());
-        // The version comes before the checksum is looked at: another version may reckon it otherwise.
-        let version = u32::from_le_bytes(fields.take());
-        let store = fields.take();
-        let [generation, ring, offset, number, checkpoint] = [(); 5].map(|()| u64::from_le_bytes(fields.take()));
-        let previous = u32::from_le_bytes(fields.take());
-        let end = BLOCK_LEN - fields.0.len();
-        if crc32c::crc32c(block.get(12..end).unwrap_or_default()) != crc {
-            return Ok(None);
-        }
-        if version != VERSION {
-            return Err(JournalError::Damaged("it was written by a newer Pillarbox"));
-        }
-        let sane = ring >= RING_MIN && ring % BLOCK == 0 && (DATA..=ring).contains(&offset) && offset % BLOCK == 0;
-        if !sane {
-            return Err(JournalError::Damaged("its header makes no sense"));
-        }
-        Ok(Some(Self { store, generation, ring, tail: Mark { offset, number, previous }, checkpoint }))
-    }
-}
-
-/// Writes a new ring: zeros, and the header once they are durable.
-fn create(disk: &dyn Disk, store: [u8; 16], bytes: u64) -> Result<Header, JournalError> {
-    let ring = bytes.max(RING_MIN) / BLOCK * BLOCK;
-    let zeros = vec![0; STEP];
-    disk.set_len(0)?;
-    let mut written = 0;
-    while written < ring {
-        let step = usize::try_from(ring - written).unwrap_or(STEP).min(STEP);
-        disk.write_at(written, zeros.get(..step).unwrap_or(&zeros))?;
-        written += step as u64;
-    }
-    disk.sync()?;
-    let tail = Mark { offset: DATA, number: 1, previous: 0 };
-    let header = Header { store, generation: 0, ring, tail, checkpoint: 0 };
-    disk.write_at(header.slot(), &header.block())?;
-    disk.sync()?;
-    Ok(header)
-}
-
-fn is_zeros(disk: &dyn Disk, len: u64) -> io::Result<bool> {
-    let mut block = [0; BLOCK_LEN];
-    let mut at = 0;
-    while at < len {
-        let part = usize::try_from(len - at).unwrap_or(BLOCK_LEN).min(BLOCK_LEN);
-        let part = block.get_mut(..part).unwrap_or_default();
-        disk.read_at(at, part)?;
-        if part.iter().any(|byte| *byte != 0) {
-            return Ok(false);
-        }
-        at += part.len() as u64;
-    }
-    Ok(true)
 }
 
 /// Size of a group in the ring.
@@ -479,25 +455,6 @@ pub(super) fn group_length(header: &[u8; GROUP_HEADER]) -> Option<usize> {
 pub(super) fn group_is_whole(header: &[u8; GROUP_HEADER], payload: &[u8]) -> bool {
     let (before, named) = header.split_at(8);
     before.ends_with(&crc32c::crc32c_append(crc32c::crc32c(named), payload).to_le_bytes())
-}
-
-/// Copies `bytes` to `at` and returns where they end; what does not fit is not copied.
-fn copy(block: &mut [u8; BLOCK_LEN], at: usize, bytes: &[u8]) -> usize {
-    if let Some(target) = block.get_mut(at..at + bytes.len()) {
-        target.copy_from_slice(bytes);
-    }
-    at + bytes.len()
-}
-
-/// Takes fields of fixed size off the front of a block.
-struct Fields<'b>(&'b [u8]);
-
-impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> [u8; N] {
-        let (field, rest) = self.0.split_first_chunk().unwrap_or((&[0; N], &[]));
-        self.0 = rest;
-        *field
-    }
 }
 
 #[cfg(test)]

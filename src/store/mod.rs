@@ -14,7 +14,7 @@ use std::sync::{Arc, PoisonError, mpsc};
 use std::task::{Context, Poll};
 
 mod account; //     plans: accounts, aliases, domains, notes
-mod backend; //     redb over a disk
+mod backend; //     redb over a disk, its first block kept twice
 pub mod blob; //    bodies: spool, compressed blocks, packed pieces
 mod change; //      what the journal holds, and how it is done to the tables
 pub mod compact; // the index without its holes
@@ -28,6 +28,7 @@ mod mailbox; //     plans: mailboxes
 mod medium; //      what the kernel tells of the disk
 mod message; //     plans: messages
 mod notify; //      wakes sessions when something changed
+mod opening; //     which of the two files must be there, and what becomes of one that is of no use
 mod queue; //       queued mail: plans, changes, reads
 mod reader; //      reads: mailboxes and messages
 mod record; //      the tables' values
@@ -66,14 +67,15 @@ use crate::mail::secret::ScramVerifier;
 use crate::mail::structure::Structure;
 
 use compact::{Asked, CompactStart, Compaction};
-use disk::{Counted, Counters, Disk};
-use engine::{Engine, Shared};
+use disk::Counters;
+use engine::Shared;
 use message::Incoming;
+use opening::Need;
 use shelf::Pieces;
 use site::{FolderSite, Room, Site};
 use table::Tables;
 use wear::WearFigures;
-use writer::{Command, Keep, Target, Writer, job};
+use writer::{Command, Keep, Target, job};
 
 /// The store. Cheap to clone. [`Store::close`] closes it; when the last clone goes without that,
 /// the writer closes it by itself, and nobody learns how that went.
@@ -256,40 +258,14 @@ impl Store {
 
     /// Opens the store at any site, such as a simulated one.
     pub fn open_on(site: Arc<dyn Site>, config: &StoreConfig) -> Result<Self, OpenError> {
-        let folder = site.path().to_owned();
-        let storage = |error: std::io::Error| OpenError::Storage(format!("{}: {error}", folder.display()));
-        let written: [Arc<Counters>; 2] = Default::default();
-        let file = |name, counters: &Arc<Counters>| -> std::io::Result<Arc<dyn Disk>> {
-            let disk = site.open(name)?.map_or_else(|| site.create(name), Ok)?;
-            Ok(Arc::new(Counted::new(disk, counters.clone())))
-        };
-        let [counted_index, counted_journal] = &written;
-        let index = file(INDEX_FILE, counted_index).map_err(storage)?;
-        if !index.try_lock().map_err(storage)? {
-            return Err(OpenError::InUse(folder.clone()));
-        }
-        let journal = file(JOURNAL_FILE, counted_journal).map_err(storage)?;
-        // A compaction may exchange the index between our opening it and locking it: the journal
-        // stays, so its lock is the one that decides.
-        if !journal.try_lock().map_err(storage)? {
-            return Err(OpenError::InUse(folder.clone()));
-        }
-        // What a compaction left that was cut short.
-        if let Err(error) = site.remove(NEW_FILE) {
-            tracing::warn!(%error, "{NEW_FILE} is left over and can't be removed");
-        }
-        let shared = Arc::new(Shared::new(site, [index, journal], written.clone(), config.clone()));
-        let opened = Engine::open(&shared).and_then(|(engine, sweep_due)| {
-            let (commands, waiting) = mpsc::channel();
-            let writer = Writer::new(shared.clone(), waiting, engine, sweep_due);
-            let thread = std::thread::Builder::new().name("store".to_owned()).stack_size(writer::STACK_BYTES);
-            thread.spawn(move || writer.run()).map_err(storage)?;
-            Ok(Self { shared: shared.clone(), commands })
-        });
-        if opened.is_err() {
-            drop(shared.shut());
-        }
-        opened
+        opening::open(site, config, Need::Journal)
+    }
+
+    /// Opens the store as its index alone has it, with a new journal: what was acknowledged since
+    /// the last checkpoint is given up. For whoever was told [`OpenError::JournalMissing`] and can't
+    /// put the file back. A journal that is there stays as `mail.journal.aside`.
+    pub fn open_without_journal(site: Arc<dyn Site>, config: &StoreConfig) -> Result<Self, OpenError> {
+        opening::open(site, config, Need::IndexAlone)
     }
 
     /// Sends a command that is one plan.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::disk::{Counters, Slot};
+use super::disk::{Counters, Disk, Slot};
 use super::site::{Room, Site};
 
 /// Bytes written between two looks at the disk.
@@ -25,7 +25,7 @@ const SHARE: u64 = 20;
 #[derive(Debug)]
 pub(super) struct Space {
     site: Arc<dyn Site>,
-    index: Arc<Slot>,
+    index: Arc<Slot<dyn Disk>>,
     reserve: u64,
     written: [Arc<Counters>; 2],
     /// Bytes of the index in use, by estimate.
@@ -42,7 +42,12 @@ struct Look {
 
 impl Space {
     /// Watches the room of `site` and inside `index`.
-    pub(super) fn new(site: Arc<dyn Site>, index: Arc<Slot>, reserve: u64, written: [Arc<Counters>; 2]) -> Self {
+    pub(super) fn new(
+        site: Arc<dyn Site>,
+        index: Arc<Slot<dyn Disk>>,
+        reserve: u64,
+        written: [Arc<Counters>; 2],
+    ) -> Self {
         Self { site, index, reserve, written, kept: AtomicU64::new(0), last: Mutex::new(None) }
     }
 

@@ -515,7 +515,7 @@ impl Writer {
     }
 
     fn close(&mut self) -> Result<(), WriteError> {
-        let checkpoint = self.engine.as_mut().map_or(Ok(()), |engine| engine.checkpoint(&self.shared));
+        let checkpoint = self.engine.as_mut().map_or(Ok(()), |engine| engine.finish(&self.shared));
         self.engine = None;
         self.compactor.give_up(&self.shared, "the store was closed");
         for keep in self.staging.drain(..) {

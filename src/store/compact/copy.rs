@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use redb::{Database, Durability, Key, ReadableTableMetadata, TableDefinition, TableError, Value};
 
+use crate::store::backend::Guard;
 use crate::store::disk::{Counted, Disk};
-use crate::store::engine::{Engine, Opened, Shared, View, follow, open_index};
+use crate::store::engine::{Engine, IndexFile, Opened, Shared, View, follow, open_index};
 use crate::store::error::Trouble;
 use crate::store::table::{EachTable, Tables};
 
@@ -31,7 +32,7 @@ const SYNC_BYTES: usize = 1 << 20;
 /// A copy on its way.
 pub(super) struct Copy {
     view: View,
-    disk: Arc<dyn Disk>,
+    file: IndexFile,
     index: Database,
     place: Place,
     unsynced: usize,
@@ -84,9 +85,13 @@ impl Copy {
         if !disk.try_lock()? {
             return Err(Halt::Failed("another process has the new file".to_owned()));
         }
-        let index = open_index(disk.clone(), CACHE_BYTES).map_err(Trouble::from)?;
+        let guard = Arc::new(Guard::open(disk.clone())?);
+        // What it lacks will be in the journal.
+        guard.set_complete(false);
+        let index = open_index(guard.clone(), CACHE_BYTES).map_err(Trouble::from)?;
+        let file = IndexFile { disk, guard };
         let checkpoints = super::checkpoints(shared);
-        Ok(Self { view, disk, index, place: Place::default(), unsynced: 0, checkpoints, void: false, before, reckoned })
+        Ok(Self { view, file, index, place: Place::default(), unsynced: 0, checkpoints, void: false, before, reckoned })
     }
 
     /// Tells whether the journal still holds all that the copy lacks.
@@ -118,7 +123,7 @@ impl Copy {
 
     /// Does to the copy what was written meanwhile, makes it durable and opens it as the index will
     /// be. Gives the index that it is for.
-    pub(super) fn finish(self, shared: &Shared, engine: &Engine) -> Result<(Opened, Arc<dyn Disk>), Halt> {
+    pub(super) fn finish(self, shared: &Shared, engine: &Engine) -> Result<(Opened, IndexFile), Halt> {
         let mut transaction = self.index.begin_write().map_err(Trouble::from)?;
         let mut tables = Tables::open(&transaction, shared.site.now())?;
         follow(&mut tables, |take| engine.journal.each(take))?;
@@ -131,8 +136,10 @@ impl Copy {
         transaction.commit().map_err(Trouble::from)?;
         // Closing cuts off what is free at the file's end.
         self.index.close().map_err(Trouble::from)?;
-        let index = open_index(self.disk.clone(), shared.config.cache_bytes).map_err(Trouble::from)?;
-        Ok((Opened::new(index), self.disk))
+        let disk = self.file.disk;
+        let file = IndexFile { guard: Arc::new(Guard::open(disk.clone())?), disk };
+        let index = open_index(file.guard.clone(), shared.config.cache_bytes).map_err(Trouble::from)?;
+        Ok((Opened::new(index), file))
     }
 }
 

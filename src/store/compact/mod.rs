@@ -9,16 +9,15 @@
 //! past the journal (large bodies, a full ring) makes a copy void, and it is tried again later.
 
 use std::io;
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvError, RecvTimeoutError};
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::disk::Disk;
-use super::engine::{Engine, Opened, Shared};
+use super::engine::{Engine, IndexFile, Opened, Shared};
 use super::error::{Trouble, WriteError};
 use super::site::Site;
 use super::wear::Compacted;
@@ -138,7 +137,7 @@ pub(super) struct Compactor {
     /// The index that was replaced, while it is still read.
     retired: Option<Opened>,
     /// The old and the new index, when nobody knows which of them has the name.
-    unsettled: Option<[Arc<dyn Disk>; 2]>,
+    unsettled: Option<[IndexFile; 2]>,
 }
 
 /// Bytes that the index would take without holes, by estimate.
@@ -328,8 +327,8 @@ impl Compactor {
         }
         let Some(copy) = self.copy.take() else { return Ok(false) };
         let (before, reckoned) = (copy.before, copy.reckoned);
-        let (index, disk) = copy.finish(shared, engine)?;
-        self.exchange(shared, index, disk)?;
+        let (index, file) = copy.finish(shared, engine)?;
+        self.exchange(shared, index, file)?;
         // What the journal holds is durable in the index: that was a checkpoint.
         engine.checkpointed(shared);
         let after = shared.space.allocated();
@@ -343,8 +342,8 @@ impl Compactor {
     }
 
     /// Puts the new index in the old one's place.
-    fn exchange(&mut self, shared: &Shared, index: Opened, disk: Arc<dyn Disk>) -> Result<(), Halt> {
-        let old = shared.index.get();
+    fn exchange(&mut self, shared: &Shared, index: Opened, file: IndexFile) -> Result<(), Halt> {
+        let old = shared.index_file();
         let mut unsettled = None;
         let exchanged = shared.exchange(index, || match shared.site.rename(NEW_FILE, INDEX_FILE) {
             Ok(()) => Ok(()),
@@ -352,7 +351,7 @@ impl Compactor {
                 Ok(true) => Ok(()),
                 Ok(false) => Err(Halt::from(error)),
                 Err(_) => {
-                    unsettled = Some([old.clone(), disk.clone()]);
+                    unsettled = Some([old.clone(), file.clone()]);
                     Err(Halt::Broken(error.into()))
                 }
             },
@@ -360,7 +359,7 @@ impl Compactor {
         self.unsettled = unsettled;
         // Its readers keep it open; with them the file goes.
         self.retired = exchanged?.filter(Opened::is_read);
-        shared.index.put(disk);
+        shared.settle_on(file);
         Ok(())
     }
 
@@ -369,7 +368,7 @@ impl Compactor {
     pub(super) fn settle(&mut self, shared: &Shared) -> Result<(), Trouble> {
         let Some([old, new]) = &self.unsettled else { return Ok(()) };
         let renamed = was_renamed(&*shared.site)?;
-        shared.index.put(if renamed { new.clone() } else { old.clone() });
+        shared.settle_on(if renamed { new.clone() } else { old.clone() });
         self.unsettled = None;
         Ok(())
     }

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use proptest::prelude::*;
 
 use super::*;
-use crate::store::disk::{MemoryDisk, SECTOR};
+use crate::store::disk::{Fate, MemoryDisk, SECTOR};
 
 const STORE: [u8; 16] = *b"0123456789abcdef";
 const RING: u64 = 20 * BLOCK;
@@ -220,6 +220,111 @@ fn after_a_failed_sync_nothing_is_taken_until_the_ring_is_read_again() {
     assert_eq!(found, [(1, 1, b"lost?".to_vec())]);
     journal.append(2, 2, b"kept").unwrap();
     assert_eq!(open(&disk.0, 0).1.len(), 2);
+}
+
+/// A ring whose syncs fail now and then, so that the cache shows what the disk has not.
+fn reopen(disk: &MemoryDisk, applied: u64, known: &Known) -> (Journal, u64) {
+    let mut journal = Journal::reopen(Arc::new(disk.clone()), STORE, RING, known).unwrap();
+    let mut last = applied;
+    journal
+        .replay(applied, &mut |_, seq, _| {
+            last = seq;
+            Ok(())
+        })
+        .unwrap();
+    // What an index does that has made it durable.
+    journal.checkpointed(last);
+    (journal, last)
+}
+
+#[test]
+fn a_header_block_that_the_cache_alone_has_is_written_anew_before_the_other_one_is() {
+    let mut random = 1_u64;
+    let mut next = |sides: u64| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) % sides
+    };
+    for round in 0..400 {
+        let (disk, mut known) = (MemoryDisk::default(), Known::default());
+        let (mut journal, _) = reopen(&disk, 0, &known);
+        let (mut seq, mut acknowledged, mut applied) = (0, 0, 0);
+        for _ in 0..40 {
+            seq += 1;
+            if next(3) == 0 {
+                applied = acknowledged;
+                journal.checkpointed(applied);
+            }
+            let body = payload(round << 20 | seq, next(12_000) as usize);
+            let fails = next(5) == 0;
+            journal.disk =
+                if fails { Arc::new(Forgetful(disk.clone(), next(1 << 30))) } else { Arc::new(disk.clone()) };
+            match journal.append(seq, seq, &body) {
+                Ok(()) => acknowledged = seq,
+                Err(JournalError::Full) => {}
+                Err(JournalError::Disk(_)) => {
+                    // The way back may be that of this process, or of one that knows nothing.
+                    if next(3) == 0 {
+                        known = Known::default();
+                    }
+                    (journal, applied) = reopen(&disk, applied, &known);
+                    acknowledged = acknowledged.max(applied);
+                    assert!(applied >= acknowledged);
+                    seq = seq.max(applied);
+                }
+                Err(error) => panic!("{error}"),
+            }
+            // A cut now: it is a ring still, and leads to all that was acknowledged and isn't applied.
+            let mut fates = Forgetful::fates(next(1 << 30));
+            let found = disk.crash(&mut fates);
+            let mut last = applied;
+            let mut cut = Journal::open(Arc::new(found), STORE, RING).unwrap();
+            cut.replay(applied, &mut |_, seq, _| {
+                last = seq;
+                Ok(())
+            })
+            .unwrap();
+            assert!(last >= acknowledged, "{last} of {acknowledged}, applied {applied}, round {round}");
+        }
+    }
+}
+
+/// Fails every sync, and the disk forgets in part what was written.
+#[derive(Debug)]
+struct Forgetful(MemoryDisk, u64);
+
+impl Forgetful {
+    fn fates(seed: u64) -> impl FnMut() -> Fate {
+        let mut random = seed;
+        move || {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            [Fate::Kept, Fate::Lost, Fate::Garbage][(random >> 40) as usize % 3]
+        }
+    }
+}
+
+impl Disk for Forgetful {
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
+        self.0.read_at(offset, buffer)
+    }
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.0.write_at(offset, bytes)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.0.forget_unsynced(&mut Self::fates(self.1));
+        Err(io::ErrorKind::Other.into())
+    }
+    fn try_lock(&self) -> io::Result<bool> {
+        Ok(true)
+    }
+    fn unlock(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[derive(Clone, Debug)]

@@ -387,21 +387,18 @@ fn real_files_are_private_and_belong_to_one_process_at_a_time() {
 fn a_store_of_a_newer_schema_is_left_alone() {
     let rig = Rig::new();
     rig.store.close().unwrap();
-    {
-        let backend = crate::store::backend::IndexBackend(Arc::new(rig.site.disk(INDEX_FILE)));
-        let index = redb::Database::builder().create_with_backend(backend).unwrap();
-        let transaction = index.begin_write().unwrap();
+    meddle(&rig, |transaction| {
         let newer = (SCHEMA + 1).to_le_bytes();
         transaction.open_table(super::super::table::STATE).unwrap().insert("schema", newer.as_slice()).unwrap();
-        transaction.commit().unwrap();
-    }
+    });
     let refused = Store::open_on(Arc::new(rig.site.clone()), &config()).err();
     assert_eq!(refused, Some(OpenError::NewerSchema { found: SCHEMA + 1, known: SCHEMA }));
 }
 
 /// Changes tables behind the store's back.
 fn meddle(rig: &Rig, change: impl FnOnce(&redb::WriteTransaction)) {
-    let backend = crate::store::backend::IndexBackend(Arc::new(rig.site.disk(INDEX_FILE)));
+    let guard = crate::store::backend::Guard::open(Arc::new(rig.site.disk(INDEX_FILE))).unwrap();
+    let backend = crate::store::backend::IndexBackend(Arc::new(guard));
     let index = redb::Database::builder().create_with_backend(backend).unwrap();
     let transaction = index.begin_write().unwrap();
     change(&transaction);

@@ -1,6 +1,7 @@
 //! The spam filter's learned state.
 
 use super::*;
+use crate::store::disk::Disk;
 use crate::store::table::LEARNED;
 
 fn piece(seed: u64) -> Vec<u8> {

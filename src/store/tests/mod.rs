@@ -6,6 +6,7 @@ mod delivery; //  messages: deliver, append, flag, copy, move, expunge, quotas
 mod failure; //   kills, power cuts, failing and full disks
 mod learned; //   the spam filter's learned state
 mod mailboxes; // create, rename, delete, subscribe
+mod medium; //    the two files: cut while they are made, failed syncs, flipped bits, a missing journal
 mod model; //     random commands against a plain model
 mod queue; //     queued mail
 mod wear; //      the wear meter
@@ -114,6 +115,12 @@ impl Rig {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
+}
+
+/// The index of a closed store, below everything.
+fn open_index(disk: &MemoryDisk) -> redb::Database {
+    let guard = super::backend::Guard::open(Arc::new(disk.clone())).unwrap();
+    super::engine::open_index(Arc::new(guard), 1 << 20).unwrap()
 }
 
 fn letter(folder: &Path, body: &[u8]) -> NewMessage {

@@ -100,7 +100,7 @@ fn figures_that_are_damaged_begin_anew() {
     let rig = Rig::new();
     rig.account("ann");
     rig.store.close().unwrap();
-    let index = crate::store::engine::open_index(Arc::new(rig.site.disk(INDEX_FILE)), 1 << 20).unwrap();
+    let index = open_index(&rig.site.disk(INDEX_FILE));
     let transaction = index.begin_write().unwrap();
     transaction.open_table(crate::store::table::STATE).unwrap().insert("wear", b"\x01nonsense".as_slice()).unwrap();
     transaction.commit().unwrap();
