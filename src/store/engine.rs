@@ -290,7 +290,7 @@ impl Engine {
             DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(shared.site.path().to_owned()),
             other => Trouble::from(other).into(),
         })?;
-        let (engine, sweep_due, woken) = Self::begin(shared, &index).inspect_err(|_| {
+        let (engine, sweep_due, woken) = Self::begin(shared, &index, !complete).inspect_err(|_| {
             // Nothing was acknowledged since: redb writes this when it is closed.
             guard.set_complete(complete);
         })?;
@@ -303,15 +303,15 @@ impl Engine {
         Ok((engine, sweep_due))
     }
 
-    /// What comes before readers are let in. Gives also whether there is something to sweep, and the
-    /// accounts that the replay changed.
-    fn begin(shared: &Shared, index: &Database) -> Result<(Self, bool, Vec<u32>), OpenError> {
+    /// What comes before readers are let in; `journal_needed` where something may be in the journal
+    /// alone. Gives also whether there is something to sweep, and the accounts that the replay changed.
+    fn begin(shared: &Shared, index: &Database, journal_needed: bool) -> Result<(Self, bool, Vec<u32>), OpenError> {
         let identity = upgrade::prepare(index)?;
         let ring = shared.config.journal_bytes.into();
         let mut journal =
             Journal::reopen(shared.journal.clone(), identity, ring, &shared.ring).map_err(|error| match error {
                 JournalError::Foreign => OpenError::ForeignJournal(shared.site.path().to_owned()),
-                other => Trouble::from(other).into(),
+                other => damaged(shared, other),
             })?;
         // Only where the ring has just been made: it is durable, and from now on it is needed.
         let guard = shared.guard.get();
@@ -322,7 +322,10 @@ impl Engine {
         let transaction = index.begin_write().map_err(Trouble::from)?;
         let mut tables = Tables::open(&transaction, shared.site.now())?;
         let replayed = tables.progress.applied;
-        follow(&mut tables, |take| journal.replay(replayed, take))?;
+        let followed = follow(&mut tables, |take| journal.replay(replayed, take))?;
+        followed
+            .and_then(|()| if journal_needed { journal.verify() } else { Ok(()) })
+            .map_err(|error| damaged(shared, error))?;
         shared.wear.load(&mut tables)?;
         let sweep_due = sweep::begin(&mut tables)? || tables.sweep_due;
         let (applied, kept, touched) = (tables.progress.applied, tables.progress.kept, tables.touched);
@@ -390,11 +393,20 @@ pub(super) fn open_index(guard: Arc<Guard>, cache_bytes: u32) -> Result<Database
     Database::builder().set_cache_size(cache).create_with_backend(IndexBackend(guard))
 }
 
-/// Applies every change that the index does not hold, of the groups that `groups` hands out.
+/// Tells a damaged journal from a failed disk.
+fn damaged(shared: &Shared, error: JournalError) -> OpenError {
+    match error {
+        JournalError::Damaged(what) => OpenError::JournalDamaged(shared.site.path().to_owned(), what),
+        other => Trouble::from(other).into(),
+    }
+}
+
+/// Applies every change that the index does not hold, of the groups that `groups` hands out, and
+/// gives what that came to.
 pub(super) fn follow(
     tables: &mut Tables<'_>,
     groups: impl FnOnce(&mut TakeGroup<'_>) -> Result<(), JournalError>,
-) -> Result<(), Trouble> {
+) -> Result<Result<(), JournalError>, Trouble> {
     let mut trouble = None;
     let followed = groups(&mut |_, _, payload| {
         let done = Change::each(payload, &mut |change| {
@@ -410,6 +422,6 @@ pub(super) fn follow(
     });
     match trouble {
         Some(trouble) => Err(trouble),
-        None => Ok(followed?),
+        None => Ok(followed),
     }
 }

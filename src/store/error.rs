@@ -93,6 +93,8 @@ pub enum OpenError {
     /// The journal is missing, empty or unreadable, and the store was not closed cleanly, so that
     /// acknowledged mail may be in the journal alone.
     JournalMissing(PathBuf),
+    /// The journal is damaged, and acknowledged mail in it can't be read; the text says what is wrong.
+    JournalDamaged(PathBuf, &'static str),
     /// The disk failed or the file is damaged.
     Storage(String),
 }
@@ -118,6 +120,12 @@ impl fmt::Display for OpenError {
                 out,
                 "mail.journal in {} is missing or can't be read, and mail of the last minutes may be in it alone; \
                  put the file back, or run `pillarbox check-store --repair` to go on without that mail",
+                path.display()
+            ),
+            Self::JournalDamaged(path, what) => write!(
+                out,
+                "mail.journal in {} is damaged ({what}), and mail of the last minutes can't be read; put back a copy \
+                 of the file, or run `pillarbox check-store --repair` to go on without that mail",
                 path.display()
             ),
             Self::Storage(what) => write!(out, "the store can't be read ({what}); check the disk or restore a backup"),

@@ -14,7 +14,9 @@
 //!
 //! After a failed sync the system's cache may show blocks that are not on the disk. So whoever
 //! opens the ring makes what the replay finds durable elsewhere before the first append, and a
-//! header block that may be in the cache only is written anew before the other one is.
+//! header block that may be in the cache only is written anew before the other one is. Against bits
+//! that flip, a header block that is durable is written into the other place too, with the next
+//! group, and groups that a replay should have reached are looked for ([`Journal::verify`]).
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -35,6 +37,8 @@ const BLOCK_LEN: usize = 4096;
 /// Where the groups begin: after the two header blocks.
 const DATA: u64 = 2 * BLOCK;
 const GROUP_MAGIC: [u8; 4] = *b"pbxG";
+/// How much is read at a time when the ring is looked through.
+const WINDOW: usize = 16 * BLOCK_LEN;
 /// Bytes of a group's header.
 pub(super) const GROUP_HEADER: usize = 56;
 
@@ -74,7 +78,7 @@ impl From<io::Error> for JournalError {
 }
 
 /// Which header block is known to be durable, over all openings of a ring within one process: its
-/// generation and one, or zero. Clones share it.
+/// place, generation and a bit that is set, or zero. Clones share it.
 #[derive(Clone, Debug, Default)]
 pub struct Known(Arc<AtomicU64>);
 
@@ -110,6 +114,10 @@ pub struct Journal {
     /// Which of the two places the next header block goes to.
     spare: u64,
     doubt: Doubt,
+    /// Nothing was appended yet.
+    fresh: bool,
+    /// There is a header there that leads elsewhere, or none.
+    unmirrored: bool,
     known: Known,
     /// The group to be written next.
     head: Mark,
@@ -163,24 +171,30 @@ impl Journal {
             // A power cut while the ring was made leaves zeros and nothing else.
             None if is_zeros(&*disk, len)? => {
                 let header = create(&*disk, store, bytes)?;
-                known.is(&header);
+                known.is(&header, 0);
                 header
             }
             None => return Err(JournalError::Damaged("both its header blocks are unreadable")),
         };
-        let place = |generation| found.iter().position(|header| header.is_some_and(|it| it.generation == generation));
-        let newest = place(header.generation).unwrap_or(0);
-        let (durable, doubt) = match known.generation().and_then(place) {
-            Some(durable) if durable != newest => (durable, Doubt::Failed),
-            Some(durable) => (durable, Doubt::No),
-            None if found.iter().all(Option::is_some) => (newest, Doubt::Unknown),
-            None => (newest, Doubt::No),
+        let at = |place: u64, generation| {
+            let found = if place == 0 { &found[0] } else { &found[1] };
+            found.is_some_and(|found| found.generation == generation)
+        };
+        let newest = u64::from(at(1, header.generation));
+        let (durable, doubt) = match known.block() {
+            Some((place, generation)) if at(place, generation) => {
+                (place, if generation == header.generation { Doubt::No } else { Doubt::Failed })
+            }
+            _ if found.iter().all(Option::is_some) => (newest, Doubt::Unknown),
+            _ => (newest, Doubt::No),
         };
         Ok(Self {
             disk,
             header,
-            spare: 1 - durable as u64,
+            spare: 1 - durable,
             doubt,
+            fresh: true,
+            unmirrored: found[0].map(|header| header.tail) != found[1].map(|header| header.tail),
             known: known.clone(),
             head: header.tail,
             last_seq: header.checkpoint,
@@ -223,7 +237,7 @@ impl Journal {
             self.disk.write_at(self.spare * BLOCK, &next.block())?;
             self.disk.sync()?;
             self.settle(next);
-        } else if !self.waiting.is_empty() {
+        } else {
             // What was read may still be on its way to the disk, if only our process was killed.
             self.disk.sync()?;
         }
@@ -238,6 +252,35 @@ impl Journal {
             let found = self.read_group(group.mark, 0, &mut payload)?;
             let (group, first_seq, _) = found.ok_or(JournalError::Damaged("a group can't be read back"))?;
             take(first_seq, group.last_seq, &payload)?;
+        }
+        Ok(())
+    }
+
+    /// Looks through the whole ring for a group that the replay should have reached and has not,
+    /// because one before it, or the header block that leads to it, is damaged. There is none after
+    /// a power cut, at whatever write it came: at most one group is on its way at any time, and
+    /// where a new header block must lead to it, that is durable before.
+    pub fn verify(&self) -> Result<(), JournalError> {
+        let mut payload = Vec::new();
+        let mut window = vec![0; WINDOW];
+        let mut at = DATA;
+        while at < self.header.ring {
+            let part = usize::try_from(self.header.ring - at).map_or(WINDOW, |rest| rest.min(WINDOW));
+            let part = window.get_mut(..part).unwrap_or_default();
+            self.disk.read_at(at, part)?;
+            for (offset, block) in (at..).step_by(BLOCK_LEN).zip(part.chunks(BLOCK_LEN)) {
+                let mut fields = Fields(block);
+                let ours = fields.take() == GROUP_MAGIC;
+                let _crc: [u8; 4] = fields.take();
+                if ours && fields.take() == self.header.store {
+                    let number = u64::from_le_bytes(fields.take());
+                    let mark = Mark { offset, number, previous: u32::from_le_bytes(fields.take()) };
+                    if self.read_group(mark, self.last_seq, &mut payload)?.is_some() {
+                        return Err(JournalError::Damaged("changes in it can't be read though later ones can"));
+                    }
+                }
+            }
+            at += part.len() as u64;
         }
         Ok(())
     }
@@ -315,15 +358,17 @@ impl Journal {
         let renew = self.doubt == Doubt::Unknown && self.waiting.is_empty();
         if renew {
             self.spare = 1 - self.spare;
+        } else {
+            self.doubt = Doubt::No;
         }
-        self.doubt = Doubt::No;
-        let mut unsettled = old != tail || renew;
+        let fresh = std::mem::take(&mut self.fresh);
+        let mut unsettled = old != tail || renew || self.unmirrored;
         if unsettled {
             self.disk.write_at(self.spare * BLOCK, &next.block())?;
             // Normally the group's sync takes the header along: until then the other header block is
-            // the newest, and what it points at is untouched. If it would not be, the new header
-            // must be durable first.
-            if self.place(old, group.bytes) != Some(group.mark.offset) {
+            // the newest, and what it points at is untouched and leads to this group. If it would
+            // not, or is not known to, the new header must be durable first.
+            if fresh || self.place(old, group.bytes) != Some(group.mark.offset) {
                 self.disk.sync()?;
                 self.settle(next);
                 unsettled = false;
@@ -353,10 +398,12 @@ impl Journal {
 
     /// A header block is durable.
     fn settle(&mut self, header: Header) {
-        self.known.is(&header);
+        self.known.is(&header, self.spare);
+        // In doubt it was not the header before this one that stayed in the other place.
+        self.unmirrored = self.doubt != Doubt::No || self.header.tail != header.tail;
+        self.doubt = Doubt::No;
         self.header = header;
         self.spare = 1 - self.spare;
-        self.doubt = Doubt::No;
     }
 
     /// Reads the group at the head, if there is a whole one that follows the last; gives the group,
@@ -416,12 +463,14 @@ impl Journal {
 }
 
 impl Known {
-    fn is(&self, header: &Header) {
-        self.0.store(header.generation + 1, Ordering::Relaxed);
+    fn is(&self, header: &Header, place: u64) {
+        self.0.store(header.generation << 2 | place << 1 | 1, Ordering::Relaxed);
     }
 
-    fn generation(&self) -> Option<u64> {
-        self.0.load(Ordering::Relaxed).checked_sub(1)
+    /// Place and generation.
+    fn block(&self) -> Option<(u64, u64)> {
+        let known = self.0.load(Ordering::Relaxed);
+        (known != 0).then_some((known >> 1 & 1, known >> 2))
     }
 }
 

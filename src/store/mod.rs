@@ -261,9 +261,10 @@ impl Store {
         opening::open(site, config, Need::Journal)
     }
 
-    /// Opens the store as its index alone has it, with a new journal: what was acknowledged since
-    /// the last checkpoint is given up. For whoever was told [`OpenError::JournalMissing`] and can't
-    /// put the file back. A journal that is there stays as `mail.journal.aside`.
+    /// Opens the store with as much of its journal as can be read, if anything: what else was
+    /// acknowledged since the last checkpoint is given up. For whoever was told
+    /// [`OpenError::JournalMissing`], [`OpenError::JournalDamaged`] or [`OpenError::ForeignJournal`]
+    /// and can't put the file back. A journal that is of no use stays as `mail.journal.aside`.
     pub fn open_without_journal(site: Arc<dyn Site>, config: &StoreConfig) -> Result<Self, OpenError> {
         opening::open(site, config, Need::IndexAlone)
     }

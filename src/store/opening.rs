@@ -24,7 +24,7 @@ pub(super) const JOURNAL_ASIDE: &str = "mail.journal.aside";
 pub(super) enum Need {
     /// The journal, unless the index is complete.
     Journal,
-    /// Nothing but the index: what only the journal has is given up.
+    /// Nothing but the index: what can't be read of the journal is given up.
     IndexAlone,
 }
 
@@ -35,68 +35,60 @@ pub(super) fn open(site: Arc<dyn Site>, config: &StoreConfig, need: Need) -> Res
     if !index.try_lock().map_err(|error| failed(&*site, &error))? {
         return Err(OpenError::InUse(site.path().to_owned()));
     }
-    let opened = open_guarded(&site, config, index.clone(), written, need);
+    let mut opened = open_locked(&site, config, &index, &written, need);
+    if need == Need::IndexAlone && opened.as_ref().is_err_and(is_of_journal) {
+        opened = put_aside(&*site)
+            .map_err(|error| failed(&*site, &error))
+            .and_then(|()| open_locked(&site, config, &index, &written, need));
+    }
     if opened.is_err() {
         drop(index.unlock());
     }
     opened
 }
 
-/// Goes on with the index locked.
-fn open_guarded(
-    site: &Arc<dyn Site>,
-    config: &StoreConfig,
-    index: Arc<dyn Disk>,
-    written: [Arc<Counters>; 2],
-    need: Need,
-) -> Result<Store, OpenError> {
-    let guard = Guard::open(index.clone()).map_err(|error| failed(&**site, &error))?;
-    if need == Need::IndexAlone {
-        guard.set_complete(true);
+/// Tells whether the store would open with another journal.
+fn is_of_journal(error: &OpenError) -> bool {
+    match error {
+        OpenError::ForeignJournal(_) | OpenError::JournalDamaged(..) | OpenError::JournalMissing(_) => true,
+        OpenError::InUse(_) | OpenError::NewerSchema { .. } | OpenError::Storage(_) => false,
     }
-    let journal = locked_journal(&**site, &written)?;
-    let opened = open_locked(site, config, [index, journal.clone()], guard, written, need);
-    if opened.is_err() {
-        drop(journal.unlock());
-    }
-    opened
 }
 
-/// Opens or makes the journal and locks it. A compaction may exchange the index between our opening
-/// that and locking it; the journal keeps its name, so its lock is the one that decides.
-fn locked_journal(site: &dyn Site, written: &[Arc<Counters>; 2]) -> Result<Arc<dyn Disk>, OpenError> {
-    let journal = file(site, JOURNAL_FILE, &written[1]).map_err(|error| failed(site, &error))?;
-    if !journal.try_lock().map_err(|error| failed(site, &error))? {
-        return Err(OpenError::InUse(site.path().to_owned()));
-    }
-    Ok(journal)
+fn put_aside(site: &dyn Site) -> io::Result<()> {
+    tracing::warn!("the journal can't be used and is put aside as {JOURNAL_ASIDE}");
+    site.rename(JOURNAL_FILE, JOURNAL_ASIDE)
 }
 
-/// Goes on with both files locked.
 fn open_locked(
     site: &Arc<dyn Site>,
     config: &StoreConfig,
-    [index, mut journal]: [Arc<dyn Disk>; 2],
-    guard: Guard,
-    written: [Arc<Counters>; 2],
+    index: &Arc<dyn Disk>,
+    written: &[Arc<Counters>; 2],
     need: Need,
 ) -> Result<Store, OpenError> {
     let storage = |error: io::Error| failed(&**site, &error);
+    let guard = Guard::open(index.clone()).map_err(storage)?;
+    if need == Need::IndexAlone {
+        guard.set_complete(true);
+    }
+    let mut journal = file(&**site, JOURNAL_FILE, &written[1]).map_err(storage)?;
+    let found = journal::contents(&*journal).map_err(storage)?;
+    if found == Contents::Unreadable && guard.is_complete() && !guard.is_blank() {
+        put_aside(&**site).map_err(storage)?;
+        journal = file(&**site, JOURNAL_FILE, &written[1]).map_err(storage)?;
+    }
+    // A compaction may exchange the index between our opening it and locking it. The journal keeps
+    // its name, so its lock is the one that decides.
+    if !journal.try_lock().map_err(storage)? {
+        return Err(OpenError::InUse(site.path().to_owned()));
+    }
     // What a compaction left that was cut short.
     if let Err(error) = site.remove(NEW_FILE) {
         tracing::warn!(%error, "{NEW_FILE} is left over and can't be removed");
     }
-    let useless = match journal::contents(&*journal).map_err(storage)? {
-        Contents::Nothing => false,
-        Contents::Unreadable => guard.is_complete() && !guard.is_blank(),
-        Contents::Ring => need == Need::IndexAlone,
-    };
-    if useless {
-        tracing::warn!("the journal can't be used and is put aside as {JOURNAL_ASIDE}");
-        site.rename(JOURNAL_FILE, JOURNAL_ASIDE).map_err(storage)?;
-        journal = locked_journal(&**site, &written)?;
-    }
-    let shared = Arc::new(Shared::new(site.clone(), [index, journal], guard, written, config.clone()));
+    let disks = [index.clone(), journal];
+    let shared = Arc::new(Shared::new(site.clone(), disks, guard, written.clone(), config.clone()));
     let opened = Engine::open(&shared).and_then(|(engine, sweep_due)| {
         let (commands, waiting) = mpsc::channel();
         let writer = Writer::new(shared.clone(), waiting, engine, sweep_due);

@@ -126,7 +126,7 @@ impl Copy {
     pub(super) fn finish(self, shared: &Shared, engine: &Engine) -> Result<(Opened, IndexFile), Halt> {
         let mut transaction = self.index.begin_write().map_err(Trouble::from)?;
         let mut tables = Tables::open(&transaction, shared.site.now())?;
-        follow(&mut tables, |take| engine.journal.each(take))?;
+        follow(&mut tables, |take| engine.journal.each(take))?.map_err(Trouble::from)?;
         if tables.progress.applied != engine.applied {
             return Err(Halt::Outrun);
         }

@@ -281,9 +281,11 @@ fn an_index_is_complete_from_a_clean_close_to_the_next_opening() {
     rig.account("ann");
     rig.store.close().unwrap();
     assert!(complete(&rig.site));
-    // Before anything can be acknowledged, and without a sync for it.
+    // Before anything can be acknowledged, with the sync redb makes when it opens: the others are
+    // of each file before it is believed.
     let rig = Rig::start(rig.site.clone(), tempfile::tempdir().unwrap(), small());
     assert!(!complete(&rig.site));
+    assert_eq!(rig.store.figures().syncs, 3);
     // A store nobody closes closes itself.
     let site = rig.site.clone();
     drop(rig);
@@ -336,6 +338,35 @@ fn a_journal_that_is_needed_and_not_there_is_missed() {
         store.close().unwrap();
         open().unwrap().close().unwrap();
     }
+}
+
+#[test]
+fn damage_in_the_journal_is_noticed_and_can_be_gone_on_from() {
+    let rig = Rig::with(small());
+    let (ann, inbox) = rig.account("ann");
+    (0..5).for_each(|number| drop(rig.deliver(&noise(1000, number), &[ann])));
+    let killed = rig.site.each(&mut MemoryDisk::fork);
+    assert_eq!(
+        Rig::start(killed.each(&mut MemoryDisk::fork), tempfile::tempdir().unwrap(), small()).facts(inbox).messages,
+        5
+    );
+    let journal = killed.disk(JOURNAL_FILE);
+    // Each delivery is a block; the one in the middle rots.
+    let groups = journal.bytes().chunks(4096).filter(|block| block.starts_with(b"pbxG")).count() as u64;
+    journal.write_at((2 + groups - 3) * 4096 + 100, b"rot").unwrap();
+    let site = Arc::new(killed);
+    let refused = Store::open_on(site.clone(), &small()).err().unwrap();
+    assert!(matches!(refused, OpenError::JournalDamaged(..)), "{refused}");
+    assert!(refused.to_string().contains("check-store --repair"));
+    // What is before the damage is kept.
+    let store = Store::open_without_journal(site.clone(), &small()).unwrap();
+    assert_eq!(store.reader().unwrap().mailbox(inbox).unwrap().unwrap().messages, 2);
+    let deliver = || store.deliver(letter(rig.folder.path(), b"new"), vec![(ann, Folder::Inbox)]).wait().unwrap();
+    deliver();
+    check(&store);
+    let killed = site.each(&mut MemoryDisk::fork);
+    let found = Rig::start(killed, tempfile::tempdir().unwrap(), small());
+    assert_eq!(found.facts(inbox).messages, 3);
 }
 
 #[test]
