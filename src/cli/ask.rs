@@ -36,6 +36,20 @@ pub(super) fn new_password(whose: &str) -> Result<Option<Password>, Failure> {
     checked(first.as_str().to_owned()).map(Some)
 }
 
+/// Asks for a passphrase; for a new one, of at least so many bytes, twice.
+pub(super) fn passphrase(prompt: &str, new_min: Option<usize>) -> Result<Zeroizing<String>, Failure> {
+    let first = hidden(prompt)?;
+    let Some(least) = new_min else { return Ok(first) };
+    if first.len() < least {
+        return Err(Failure(format!("a passphrase has {least} bytes at least; a few words are easy to keep")));
+    }
+    if first.len() > PASSWORD_MAX {
+        return Err(Failure(format!("a passphrase has {PASSWORD_MAX} bytes at most")));
+    }
+    let second = hidden("The same again: ")?;
+    if *first == *second { Ok(first) } else { Err(Failure("the two passphrases are not the same".into())) }
+}
+
 /// Asks a question whose answer must be `yes`.
 pub(super) fn are_you_sure(question: &str) -> Result<bool, Failure> {
     eprint!("{question} [yes/no] ");

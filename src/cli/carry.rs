@@ -66,7 +66,7 @@ pub(super) fn report(office: &OfficeArgs, verb: &str, summary: &Summary) -> Resu
     Ok(())
 }
 
-fn count(number: u64, what: &str) -> String {
+pub(super) fn count(number: u64, what: &str) -> String {
     match (number, what) {
         (1, _) => format!("1 {what}"),
         (_, "mailbox") => format!("{number} mailboxes"),

@@ -10,6 +10,7 @@ use clap::{Parser, Subcommand};
 pub mod account; // who may log in
 pub mod alias; //   addresses whose mail goes to accounts
 mod ask; //         questions to the person at the terminal
+mod backup; //      the whole box into one encrypted file
 mod carry; //       what import and export share
 mod check; //       is this config file good?
 pub mod compact; // the index without its holes
@@ -18,6 +19,7 @@ mod export; //      mail to mbox files and Maildirs
 mod import; //      mail from mbox files and Maildirs
 mod metrics; //     the status for Prometheus
 pub mod office; //  where orders go: the running server or the store
+mod restore; //     a data folder out of backups
 mod salvage; //     mail out of a ruined store
 mod serve; //       the server
 mod show; //        tables, amounts, JSON
@@ -51,6 +53,8 @@ enum Command {
     Import(import::ImportArgs),
     Export(export::ExportArgs),
     Compact(compact::CompactArgs),
+    Backup(backup::BackupArgs),
+    Restore(restore::RestoreArgs),
     Salvage(salvage::SalvageArgs),
     /// Print the version
     Version,
@@ -81,6 +85,8 @@ pub fn main() -> ExitCode {
         Command::Domain(args) => domain::run(args).map_err(Failure::from),
         Command::Import(args) => import::run(&args).map_err(Failure::from),
         Command::Export(args) => export::run(&args).map_err(Failure::from),
+        Command::Backup(args) => backup::run(&args).map_err(Failure::from),
+        Command::Restore(args) => restore::run(&args).map_err(Failure::from),
         Command::Salvage(args) => salvage::run(&args).map_err(Failure::from),
         Command::Compact(args) => compact::run(&args).map_err(Failure::from),
         Command::Version => version(),

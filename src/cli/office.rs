@@ -164,6 +164,11 @@ impl Remote {
     pub(super) fn into_stream(self) -> UnixStream {
         self.stream.into_inner()
     }
+
+    /// The connection, where the server goes on by itself after its answer.
+    pub(super) fn into_reader(self) -> BufReader<UnixStream> {
+        self.stream
+    }
 }
 
 /// Gives a list order again and again until all rows are told.

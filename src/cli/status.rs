@@ -86,6 +86,7 @@ fn write(out: &mut impl Write, status: &Status) -> io::Result<()> {
         ("In all", in_all(&store.wear.in_all)),
         ("Device", device(&store.wear)),
         ("Card life", life(&store.wear)),
+        ("Last backup", last_backup(status)),
     ] {
         writeln!(out, "{name:<12}{value}")?;
     }
@@ -143,6 +144,13 @@ fn life(wear: &WearFigures) -> String {
     format!("{years}: {rate} a day by {who}, a card of {card}")
 }
 
+fn last_backup(status: &Status) -> String {
+    let Some(made) = &status.last_backup else { return "none".to_owned() };
+    let kind = if made.base.is_none() { "full" } else { "incremental" };
+    let at = ZonedTime::utc(Timestamp(made.at)).to_rfc5322();
+    format!("{at} ({kind}, {}, {})", show::bytes(made.bytes), made.id)
+}
+
 /// A stretch of time in its two largest units.
 fn duration(secs: u64) -> String {
     let (days, hours, minutes) = (secs / 86_400, secs / 3600 % 24, secs / 60 % 60);
@@ -158,6 +166,7 @@ fn duration(secs: u64) -> String {
 mod tests {
     use super::*;
     use crate::daemon::control::ListenerStatus;
+    use crate::flow::backup::Made;
     use crate::store::Figures;
     use crate::store::wear::{CardLife, WearDay};
 
@@ -180,6 +189,7 @@ mod tests {
                 last_checkpoint: Some(0),
                 ..Figures::default()
             },
+            last_backup: Some(Made { id: "3f2a91c0d417".into(), bytes: 2048, ..Made::default() }),
         };
         let mut out = Vec::new();
         write(&mut out, &status).unwrap();
@@ -188,6 +198,8 @@ mod tests {
         assert!(text.contains("imaps    0.0.0.0:993  3\n"), "{text}");
         assert!(text.contains("10 KiB since start, 5 KiB for each of 2 messages"), "{text}");
         assert!(text.contains("Thu, 1 Jan 1970 00:00:00 +0000 (1 since start)"), "{text}");
+        let backup = "Last backup Thu, 1 Jan 1970 00:00:00 +0000 (full, 2 KiB, 3f2a91c0d417)\n";
+        assert!(text.contains(backup), "{text}");
     }
 
     #[test]

@@ -20,6 +20,7 @@ use tokio::task::LocalSet;
 use tokio::time::timeout;
 
 use crate::flow::access::lockout::LoginConfig;
+use crate::flow::backup;
 use crate::net::budget::{Budget, NetConfig};
 use crate::net::drive::{Answers, Driver, Stop};
 use crate::net::listener;
@@ -342,6 +343,8 @@ fn status_source(context: &Context) -> StatusSource {
             memory_bytes: memory.pss,
             memory_peak_bytes: memory.peak_rss,
             store: store.figures(),
+            // What can't be read now is told by others.
+            last_backup: backup::made(&store).ok().and_then(|mut made| made.pop()),
         }
     })
 }

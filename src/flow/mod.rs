@@ -4,6 +4,7 @@
 
 pub mod access; //  logging in, reading and changing mailboxes (IMAP, POP3)
 pub mod arrive; //  mail from anywhere for our users
+pub mod backup; //  one encrypted file of the whole box, and back
 pub mod carry; //   import and export: mbox and Maildir
 pub mod heading; // a message's header as it streams by
 pub mod letter; //  a message on its way in

@@ -90,6 +90,8 @@ pub enum OpenError {
     },
     /// The journal belongs to another store.
     ForeignJournal(PathBuf),
+    /// A restore into the folder is under way or was cut off.
+    HalfRestored(PathBuf),
     /// The journal is missing, empty or unreadable, and the store was not closed cleanly, so that
     /// acknowledged mail may be in the journal alone.
     JournalMissing(PathBuf),
@@ -115,6 +117,13 @@ impl fmt::Display for OpenError {
                 "the journal in {} belongs to another store; put back the mail.journal that goes with mail.redb, \
                  or move this one away if there is none",
                 path.display()
+            ),
+            Self::HalfRestored(path) => write!(
+                out,
+                "a restore into {} is under way or was cut off; give the same `pillarbox restore` again, or remove \
+                 {} to begin with an empty store",
+                path.display(),
+                path.join(super::load::RESTORING).display()
             ),
             Self::JournalMissing(path) => write!(
                 out,

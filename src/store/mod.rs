@@ -20,15 +20,18 @@ mod change; //      what the journal holds, and how it is done to the tables
 pub mod compact; // the index without its holes
 mod directory; //   reads: who is who, and where an address leads
 pub mod disk; //    a file as the store sees it, so that tests can fail it
+pub mod dump; //    all rows as they are, for backups
 mod engine; //      index and journal together: opening, replaying, making durable
 mod error; //       what goes wrong
 pub mod journal; // the ring file that makes a 250 durable
 mod learned; //     the spam filter's learned state
+pub mod load; //    a store made of a dump's rows
 mod mailbox; //     plans: mailboxes
 mod medium; //      what the kernel tells of the disk
 mod message; //     plans: messages
 mod notify; //      wakes sessions when something changed
 mod opening; //     which of the two files must be there, and what becomes of one that is of no use
+pub mod proof; //   is a dump complete?
 mod queue; //       queued mail: plans, changes, reads
 mod reader; //      reads: mailboxes and messages
 mod record; //      the tables' values
@@ -70,7 +73,7 @@ use compact::{Asked, CompactStart, Compaction};
 use disk::Counters;
 use engine::Shared;
 use message::Incoming;
-use opening::Need;
+use opening::{Need, Opening};
 use shelf::Pieces;
 use site::{FolderSite, Room, Site};
 use table::Tables;
@@ -253,12 +256,15 @@ impl Store {
     pub fn open(folder: &Path, config: &StoreConfig) -> Result<Self, OpenError> {
         let storage = |error: std::io::Error| OpenError::Storage(format!("{}: {error}", folder.display()));
         DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(storage)?;
+        if load::is_half_restored(folder) {
+            return Err(OpenError::HalfRestored(folder.to_owned()));
+        }
         Self::open_on(Arc::new(FolderSite::new(folder)), config)
     }
 
     /// Opens the store at any site, such as a simulated one.
     pub fn open_on(site: Arc<dyn Site>, config: &StoreConfig) -> Result<Self, OpenError> {
-        opening::open(site, config, Need::Journal)
+        Opening::new(site, config, Need::Journal).store()
     }
 
     /// Opens the store with as much of its journal as can be read, if anything: what else was
@@ -266,7 +272,7 @@ impl Store {
     /// [`OpenError::JournalMissing`], [`OpenError::JournalDamaged`] or [`OpenError::ForeignJournal`]
     /// and can't put the file back. A journal that is of no use stays as `mail.journal.aside`.
     pub fn open_without_journal(site: Arc<dyn Site>, config: &StoreConfig) -> Result<Self, OpenError> {
-        opening::open(site, config, Need::IndexAlone)
+        Opening::new(site, config, Need::IndexAlone).store()
     }
 
     /// Sends a command that is one plan.

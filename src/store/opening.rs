@@ -28,86 +28,103 @@ pub(super) enum Need {
     IndexAlone,
 }
 
-/// Opens the store at a site, makes it if there is none.
-pub(super) fn open(site: Arc<dyn Site>, config: &StoreConfig, need: Need) -> Result<Store, OpenError> {
-    let written: [Arc<Counters>; 2] = Default::default();
-    let index = file(&*site, INDEX_FILE, &written[0]).map_err(|error| failed(&*site, &error))?;
-    if !index.try_lock().map_err(|error| failed(&*site, &error))? {
-        return Err(OpenError::InUse(site.path().to_owned()));
+/// A store that is being opened.
+#[derive(Debug)]
+pub(super) struct Opening {
+    site: Arc<dyn Site>,
+    config: StoreConfig,
+    need: Need,
+    /// What goes to the index and to the journal.
+    written: [Arc<Counters>; 2],
+}
+
+impl Opening {
+    /// Where, how, and without what not.
+    pub(super) fn new(site: Arc<dyn Site>, config: &StoreConfig, need: Need) -> Self {
+        Self { site, config: config.clone(), need, written: Default::default() }
     }
-    let mut opened = open_locked(&site, config, &index, &written, need);
-    if need == Need::IndexAlone && opened.as_ref().is_err_and(is_of_journal) {
-        opened = put_aside(&*site)
-            .map_err(|error| failed(&*site, &error))
-            .and_then(|()| open_locked(&site, config, &index, &written, need));
+
+    /// Opens the store, makes it if there is none.
+    pub(super) fn store(&self) -> Result<Store, OpenError> {
+        let opened = self.locked(false);
+        let again = self.need == Need::IndexAlone && opened.as_ref().is_err_and(is_of_journal);
+        if again { self.locked(true) } else { opened }
     }
-    if opened.is_err() {
-        drop(index.unlock());
+
+    /// Locks the index and opens the store, with another journal than is there if so `anew`.
+    fn locked(&self, anew: bool) -> Result<Store, OpenError> {
+        let index = self.file(INDEX_FILE, &self.written[0])?;
+        if !index.try_lock().map_err(|error| self.failed(&error))? {
+            return Err(OpenError::InUse(self.site.path().to_owned()));
+        }
+        let aside = if anew { self.put_aside() } else { Ok(()) };
+        let opened = aside.and_then(|()| self.store_of(&index));
+        if opened.is_err() {
+            drop(index.unlock());
+        }
+        opened
     }
-    opened
+
+    /// Opens the store of an index that is locked.
+    fn store_of(&self, index: &Arc<dyn Disk>) -> Result<Store, OpenError> {
+        let guard = Guard::open(index.clone()).map_err(|error| self.failed(&error))?;
+        if self.need == Need::IndexAlone {
+            guard.set_complete(true);
+        }
+        let mut journal = self.file(JOURNAL_FILE, &self.written[1])?;
+        let found = journal::contents(&*journal).map_err(|error| self.failed(&error))?;
+        if found == Contents::Unreadable && guard.is_complete() && !guard.is_blank() {
+            self.put_aside()?;
+            journal = self.file(JOURNAL_FILE, &self.written[1])?;
+        }
+        // A compaction may exchange the index between our opening it and locking it. The journal keeps
+        // its name, so its lock is the one that decides.
+        if !journal.try_lock().map_err(|error| self.failed(&error))? {
+            return Err(OpenError::InUse(self.site.path().to_owned()));
+        }
+        // What a compaction left that was cut short.
+        if let Err(error) = self.site.remove(NEW_FILE) {
+            tracing::warn!(%error, "{NEW_FILE} is left over and can't be removed");
+        }
+        let disks = [index.clone(), journal];
+        let shared = Arc::new(Shared::new(self.site.clone(), disks, guard, self.written.clone(), self.config.clone()));
+        let opened = Engine::open(&shared).and_then(|(engine, sweep_due)| {
+            let (commands, waiting) = mpsc::channel();
+            let writer = Writer::new(shared.clone(), waiting, engine, sweep_due);
+            let thread = std::thread::Builder::new().name("store".to_owned()).stack_size(writer::STACK_BYTES);
+            thread.spawn(move || writer.run()).map_err(|error| self.failed(&error))?;
+            Ok(Store { shared: shared.clone(), commands })
+        });
+        if opened.is_err() {
+            drop(shared.shut());
+        }
+        opened
+    }
+
+    /// Opens or makes a file of the store; what goes through it is counted.
+    fn file(&self, name: &str, counters: &Arc<Counters>) -> Result<Arc<dyn Disk>, OpenError> {
+        let disk = self.site.open(name).and_then(|disk| disk.map_or_else(|| self.site.create(name), Ok));
+        let disk = disk.map_err(|error| self.failed(&error))?;
+        Ok(Arc::new(Counted::new(disk, counters.clone())))
+    }
+
+    fn put_aside(&self) -> Result<(), OpenError> {
+        tracing::warn!("the journal can't be used and is put aside as {JOURNAL_ASIDE}");
+        self.site.rename(JOURNAL_FILE, JOURNAL_ASIDE).map_err(|error| self.failed(&error))
+    }
+
+    fn failed(&self, error: &io::Error) -> OpenError {
+        OpenError::Storage(format!("{}: {error}", self.site.path().display()))
+    }
 }
 
 /// Tells whether the store would open with another journal.
 fn is_of_journal(error: &OpenError) -> bool {
     match error {
         OpenError::ForeignJournal(_) | OpenError::JournalDamaged(..) | OpenError::JournalMissing(_) => true,
-        OpenError::InUse(_) | OpenError::NewerSchema { .. } | OpenError::Storage(_) => false,
+        OpenError::InUse(_)
+        | OpenError::NewerSchema { .. }
+        | OpenError::HalfRestored(_)
+        | OpenError::Storage(_) => false,
     }
-}
-
-fn put_aside(site: &dyn Site) -> io::Result<()> {
-    tracing::warn!("the journal can't be used and is put aside as {JOURNAL_ASIDE}");
-    site.rename(JOURNAL_FILE, JOURNAL_ASIDE)
-}
-
-fn open_locked(
-    site: &Arc<dyn Site>,
-    config: &StoreConfig,
-    index: &Arc<dyn Disk>,
-    written: &[Arc<Counters>; 2],
-    need: Need,
-) -> Result<Store, OpenError> {
-    let storage = |error: io::Error| failed(&**site, &error);
-    let guard = Guard::open(index.clone()).map_err(storage)?;
-    if need == Need::IndexAlone {
-        guard.set_complete(true);
-    }
-    let mut journal = file(&**site, JOURNAL_FILE, &written[1]).map_err(storage)?;
-    let found = journal::contents(&*journal).map_err(storage)?;
-    if found == Contents::Unreadable && guard.is_complete() && !guard.is_blank() {
-        put_aside(&**site).map_err(storage)?;
-        journal = file(&**site, JOURNAL_FILE, &written[1]).map_err(storage)?;
-    }
-    // A compaction may exchange the index between our opening it and locking it. The journal keeps
-    // its name, so its lock is the one that decides.
-    if !journal.try_lock().map_err(storage)? {
-        return Err(OpenError::InUse(site.path().to_owned()));
-    }
-    // What a compaction left that was cut short.
-    if let Err(error) = site.remove(NEW_FILE) {
-        tracing::warn!(%error, "{NEW_FILE} is left over and can't be removed");
-    }
-    let disks = [index.clone(), journal];
-    let shared = Arc::new(Shared::new(site.clone(), disks, guard, written.clone(), config.clone()));
-    let opened = Engine::open(&shared).and_then(|(engine, sweep_due)| {
-        let (commands, waiting) = mpsc::channel();
-        let writer = Writer::new(shared.clone(), waiting, engine, sweep_due);
-        let thread = std::thread::Builder::new().name("store".to_owned()).stack_size(writer::STACK_BYTES);
-        thread.spawn(move || writer.run()).map_err(storage)?;
-        Ok(Store { shared: shared.clone(), commands })
-    });
-    if opened.is_err() {
-        drop(shared.shut());
-    }
-    opened
-}
-
-/// Opens or makes a file of the store; what goes through it is counted.
-fn file(site: &dyn Site, name: &str, counters: &Arc<Counters>) -> io::Result<Arc<dyn Disk>> {
-    let disk = site.open(name)?.map_or_else(|| site.create(name), Ok)?;
-    Ok(Arc::new(Counted::new(disk, counters.clone())))
-}
-
-fn failed(site: &dyn Site, error: &io::Error) -> OpenError {
-    OpenError::Storage(format!("{}: {error}", site.path().display()))
 }

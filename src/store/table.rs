@@ -13,22 +13,34 @@ use super::error::Trouble;
 use super::record::{AccountRecord, MailboxRecord, MessageRecord, Progress, Record};
 use super::seal::RowKey;
 
-/// Does something with every table, whatever is in it: see [`Tables::each`].
-pub(super) trait EachTable {
-    /// Called for each table, in the order of this file.
-    fn table<K: Key + 'static, V: Value + 'static>(
-        &mut self,
-        definition: TableDefinition<'static, K, V>,
-    ) -> Result<(), Trouble>;
-}
-
 /// The row of STATE that holds the [`Progress`].
 pub(super) const PROGRESS: &str = "progress";
+
+/// Something that treats all tables alike, such as a dump.
+pub(super) trait Visitor {
+    /// Deals with one table.
+    fn visit<K: Key + 'static, V: Value + 'static>(
+        &mut self,
+        table: TableDefinition<'static, K, V>,
+    ) -> Result<(), Trouble>;
+}
 
 macro_rules! tables {
     ($($(#[$doc:meta])* $field:ident $table:ident: $key:ty => $value:ty;)*) => {
         $($(#[$doc])* pub(super) const $table: TableDefinition<'static, $key, $value> =
             TableDefinition::new(stringify!($field));)*
+
+        /// The names of all tables.
+        pub(super) const NAMES: &[&str] = &[$(stringify!($field)),*];
+
+        /// Shows the table of this name to `visitor`; false when there is no such table.
+        pub(super) fn visit(name: &str, visitor: &mut impl Visitor) -> Result<bool, Trouble> {
+            match name {
+                $(stringify!($field) => visitor.visit($table)?,)*
+                _ => return Ok(false),
+            }
+            Ok(true)
+        }
 
         /// The tables within a write transaction, each opened when first asked for.
         pub(super) struct Tables<'t> {
@@ -69,12 +81,6 @@ macro_rules! tables {
                 };
                 tables.progress = load(tables.state()?, PROGRESS)?.unwrap_or_default();
                 Ok(tables)
-            }
-
-            /// Hands every table to `visitor`.
-            pub(super) fn each(visitor: &mut impl EachTable) -> Result<(), Trouble> {
-                $(visitor.table($table)?;)*
-                Ok(())
             }
 
             /// Makes every table, so that readers find them.

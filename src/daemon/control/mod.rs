@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+mod backup;
 mod obey;
 mod order;
 
@@ -29,6 +30,7 @@ pub use order::{
     AccountRow, AliasRow, ListenerStatus, ORDER_LINE_MAX, OUTCOME_LINE_MAX, Order, Outcome, ROWS_MAX, Status,
 };
 
+use crate::flow::backup::Job;
 use crate::flow::carry::Exchange;
 use crate::store::Store;
 
@@ -71,6 +73,8 @@ struct Desk {
     status: StatusSource,
     /// One import or export at a time: each holds a batch of messages in memory.
     carrying: Arc<Semaphore>,
+    /// One backup at a time: each keeps the pages of its moment.
+    saving: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for Control {
@@ -96,7 +100,11 @@ impl Control {
         }
         let listener = UnixListener::bind(address.as_path())?;
         fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-        Ok(Self { listener, path, desk: Desk { store, status, carrying: Arc::new(Semaphore::new(1)) } })
+        Ok(Self {
+            listener,
+            path,
+            desk: Desk { store, status, carrying: Arc::new(Semaphore::new(1)), saving: Arc::new(Semaphore::new(1)) },
+        })
     }
 
     /// Serves until dropped; connections end with it.
@@ -164,6 +172,15 @@ impl Desk {
                 },
                 // It may wait long for its turn, and must not keep a thread that many share.
                 Ok(Order::Compact { force }) => compacting(self.store.compact(force).await),
+                Ok(Order::Backup { since }) if whole => match self.begin_backup(since).await {
+                    Ok((job, permit)) => {
+                        tell(&mut stream, &Outcome::Done).await?;
+                        let sent = backup::send(stream.into_inner(), job).await;
+                        drop(permit);
+                        return sent;
+                    }
+                    Err(reason) => Outcome::Refused { reason },
+                },
                 Ok(Order::Status) => Outcome::Status { status: Box::new((self.status)()) },
                 Ok(order) => {
                     let store = self.store.clone();
@@ -177,6 +194,12 @@ impl Desk {
                 return Ok(());
             }
         }
+    }
+
+    /// A backup that is about to be sent, or why there is none.
+    async fn begin_backup(&self, since: Option<String>) -> Result<(Job, OwnedSemaphorePermit), String> {
+        let permit = self.saving.clone().try_acquire_owned().map_err(|_| "another backup is being made")?;
+        Ok((backup::begin(self.store.clone(), since).await?, permit))
     }
 
     /// Leave for an import or export, or why there is none.

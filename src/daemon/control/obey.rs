@@ -4,6 +4,7 @@
 use std::fmt;
 
 use super::order::{AccountRow, AliasRow, Order, Outcome, ROWS_MAX};
+use crate::flow::backup::note_made;
 use crate::flow::carry::Exchange;
 use crate::mail::address::{Address, Domain};
 use crate::store::compact::CompactStart;
@@ -20,6 +21,8 @@ enum Refusal {
     Write(String, WriteError),
     /// The store could not be read.
     Read(ReadError),
+    /// A backup could not be remembered; the text says why.
+    Note(String),
     /// The order is for a running server.
     NoServer,
 }
@@ -40,6 +43,7 @@ impl fmt::Display for Refusal {
                 WriteError::DiskFull | WriteError::Storage(_) | WriteError::Closed => error.fmt(out),
             },
             Self::Read(error) => error.fmt(out),
+            Self::Note(why) => out.write_str(why),
             Self::NoServer => out.write_str("no server runs on this data folder"),
         }
     }
@@ -51,7 +55,8 @@ impl From<ReadError> for Refusal {
     }
 }
 
-/// Carries out an order. May block; [`Order::Status`] and [`Order::Carry`] are the server's to answer.
+/// Carries out an order. May block; [`Order::Status`], [`Order::Carry`] and [`Order::Backup`] are the
+/// server's to answer.
 #[must_use]
 pub fn obey(store: &Store, order: Order) -> Outcome {
     carry_out(store, order).unwrap_or_else(|refusal| Outcome::Refused { reason: refusal.to_string() })
@@ -146,7 +151,8 @@ fn carry_out(store: &Store, order: Order) -> Result<Outcome, Refusal> {
         }
         Order::Compact { force } => return Ok(compacting(store.compact(force).wait())),
         Order::Compaction => return Ok(Outcome::Compaction { compaction: store.compaction() }),
-        Order::Carry { .. } | Order::Status => Err(Refusal::NoServer),
+        Order::NoteBackup { made } => note_made(store, made).map_err(|error| Refusal::Note(error.to_string())),
+        Order::Carry { .. } | Order::Backup { .. } | Order::Status => Err(Refusal::NoServer),
     };
     done.map(|()| Outcome::Done)
 }

@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::flow::backup::Made;
 use crate::mail::secret::ScramVerifier;
 use crate::store::compact::{CompactStart, Compaction};
 use crate::store::{Figures, Quota, Usage};
@@ -97,6 +98,17 @@ pub enum Order {
     Carry {
         /// The account's address.
         address: String,
+    },
+    /// Make a backup: after [`Outcome::Done`] the connection carries frames
+    /// ([`crate::flow::backup::receive`]).
+    Backup {
+        /// The backup it builds on: `last`, `full` or a name; none for a full one.
+        since: Option<String>,
+    },
+    /// Remember a backup that was made. [`Outcome::Done`]
+    NoteBackup {
+        /// Which.
+        made: Made,
     },
     /// Tell how the server is. [`Outcome::Status`]
     Status,
@@ -192,6 +204,8 @@ pub struct Status {
     pub memory_peak_bytes: u64,
     /// Figures of the store.
     pub store: Figures,
+    /// The last backup.
+    pub last_backup: Option<Made>,
 }
 
 /// One listener.

@@ -104,12 +104,13 @@ pub fn read(store: &Store, account: AccountId, request: Request, now: Timestamp)
             Request::Changes { mailbox, since, uid_next } => match reader.mailbox(mailbox)? {
                 Some(found) => Answer::Changes(Box::new(Changes {
                     new: if found.uid_next > uid_next { uids_from(&reader, mailbox, uid_next)? } else { UidSet::new() },
-                    vanished: reader.vanished(mailbox, since)?,
+                    vanished: reader.vanished(mailbox, reader.known_since(since)?)?,
                     mailbox: found,
                 })),
                 None => Answer::Mailbox(None),
             },
             Request::Rows { mailbox, uids, changed_since } => {
+                let changed_since = reader.known_since(changed_since)?;
                 Answer::Rows(rows(&reader, mailbox, &uids, changed_since).collect::<Result<_, _>>()?)
             }
             Request::Structures { mailbox, uids } => Answer::Structures(structures(&reader, mailbox, &uids)?),

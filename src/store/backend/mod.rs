@@ -120,7 +120,7 @@ impl Guard {
         if kept.state != State::Settled {
             let durable = kept.durable;
             kept.state = State::Settled;
-            self.put(&mut kept, durable)?;
+            self.put(&mut kept, &durable)?;
             self.settle(&mut kept)?;
         }
         kept.latest = kept.durable;
@@ -147,7 +147,7 @@ impl Guard {
         let mut kept = self.kept();
         kept.complete = complete;
         let latest = kept.latest;
-        self.put(&mut kept, latest)?;
+        self.put(&mut kept, &latest)?;
         self.settle(&mut kept)
     }
 
@@ -166,13 +166,13 @@ impl Guard {
     }
 
     /// Writes a copy.
-    fn put(&self, kept: &mut Kept, header: Header) -> io::Result<()> {
+    fn put(&self, kept: &mut Kept, header: &Header) -> io::Result<()> {
         if kept.state == State::Failed {
             return Err(io::Error::other("the index failed before"));
         }
         kept.state = State::Failed;
         kept.generation += 1;
-        let next = Header { generation: kept.generation, complete: kept.complete, ..header };
+        let next = Header { generation: kept.generation, complete: kept.complete, ..*header };
         self.disk.write_at(kept.spare(), &next.block())?;
         kept.latest = next;
         kept.state = State::Written;
@@ -290,7 +290,7 @@ impl StorageBackend for IndexBackend {
                 let start = within(BLOCK_LEN, offset);
                 let room = next.redb.get_mut(start..start + part.len());
                 room.ok_or_else(|| damaged("redb needs more of its first block than it has"))?.copy_from_slice(part);
-                self.0.put(&mut kept, next)?;
+                self.0.put(&mut kept, &next)?;
             } else {
                 self.0.disk.write_at(place, part)?;
             }

@@ -28,16 +28,15 @@ pub(super) fn adopt(disk: &dyn Disk, plain: &Block) -> io::Result<Header> {
     // for free pages.
     let len = disk.len()? / BLOCK * BLOCK;
     let redb = plain.first_chunk().ok_or_else(|| damaged("the index is no database"))?;
-    let moved = match noted(disk, len, plain)? {
-        Some(moved) => moved,
-        None => {
-            let mut second = [0; BLOCK_LEN];
-            disk.read_at(BLOCK, &mut second)?;
-            disk.write_at(len, &second)?;
-            disk.write_at(len + BLOCK, &note(len, plain, &second))?;
-            disk.sync()?;
-            len
-        }
+    let moved = if let Some(moved) = noted(disk, len, plain)? {
+        moved
+    } else {
+        let mut second = [0; BLOCK_LEN];
+        disk.read_at(BLOCK, &mut second)?;
+        disk.write_at(len, &second)?;
+        disk.write_at(len + BLOCK, &note(len, plain, &second))?;
+        disk.sync()?;
+        len
     };
     // Whether the journal is needed can't be told from a plain file: so it is.
     let header = Header { redb: *redb, generation: 1, moved, complete: false };

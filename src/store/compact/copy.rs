@@ -8,13 +8,13 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use redb::{Database, Durability, Key, ReadableTableMetadata, TableDefinition, TableError, Value};
+use redb::{Database, Durability, Key, ReadableTableMetadata, TableDefinition, TableError, TableHandle, Value};
 
 use crate::store::backend::Guard;
 use crate::store::disk::{Counted, Disk};
 use crate::store::engine::{Engine, IndexFile, Opened, Shared, View, follow, open_index};
 use crate::store::error::Trouble;
-use crate::store::table::{EachTable, Tables};
+use crate::store::table::{NAMES, Tables, Visitor, visit};
 
 use super::{Halt, NEW_FILE};
 
@@ -71,12 +71,9 @@ impl Copy {
             return Err(Halt::NoRoom(missing));
         }
         let view = shared.begin_read().map_err(|error| Halt::Failed(error.to_string()))?;
-        let mut known = 0;
-        Tables::each(&mut Count(&mut known))?;
-        if view.list_tables().map_err(Trouble::from)?.count() > known
-            || view.list_multimap_tables().map_err(Trouble::from)?.next().is_some()
-        {
-            return Err(Halt::Failed("the index has tables of another Pillarbox".to_owned()));
+        let strange = view.list_tables().map_err(Trouble::from)?.find(|table| !NAMES.contains(&table.name()));
+        if let Some(table) = strange {
+            return Err(Halt::Failed(format!("the index has a table `{}` of another Pillarbox", table.name())));
         }
         shared.site.remove(NEW_FILE)?;
         let [counters, _] = &shared.written;
@@ -108,9 +105,13 @@ impl Copy {
     pub(super) fn step(&mut self) -> Result<bool, Trouble> {
         let mut transaction = self.index.begin_write()?;
         let before = self.place.bytes;
-        let mut step = Step { from: &self.view, into: &transaction, place: &mut self.place, left: STEP_BYTES, seen: 0 };
-        Tables::each(&mut step)?;
-        let done = step.seen == step.place.tables;
+        let mut step = Step { from: &self.view, into: &transaction, place: &mut self.place, left: STEP_BYTES };
+        while step.left > 0
+            && let Some(name) = NAMES.get(step.place.tables)
+        {
+            visit(name, &mut step)?;
+        }
+        let done = step.left > 0;
         self.unsynced += usize::try_from(self.place.bytes - before).unwrap_or(STEP_BYTES);
         if self.unsynced < SYNC_BYTES {
             transaction.set_durability(Durability::None)?;
@@ -143,40 +144,21 @@ impl Copy {
     }
 }
 
-/// Counts tables.
-struct Count<'c>(&'c mut usize);
-
-impl EachTable for Count<'_> {
-    fn table<K: Key + 'static, V: Value + 'static>(
-        &mut self,
-        _: TableDefinition<'static, K, V>,
-    ) -> Result<(), Trouble> {
-        *self.0 += 1;
-        Ok(())
-    }
-}
-
 /// One step.
 struct Step<'s> {
     from: &'s View,
     into: &'s redb::WriteTransaction,
     place: &'s mut Place,
     left: usize,
-    /// Tables that were looked at.
-    seen: usize,
 }
 
-impl EachTable for Step<'_> {
-    fn table<K: Key + 'static, V: Value + 'static>(
+impl Visitor for Step<'_> {
+    fn visit<K: Key + 'static, V: Value + 'static>(
         &mut self,
-        definition: TableDefinition<'static, K, V>,
+        table: TableDefinition<'static, K, V>,
     ) -> Result<(), Trouble> {
-        self.seen += 1;
-        if self.seen != self.place.tables + 1 || self.left == 0 {
-            return Ok(());
-        }
-        let mut into = self.into.open_table(definition)?;
-        let from = match self.from.open_table(definition) {
+        let mut into = self.into.open_table(table)?;
+        let from = match self.from.open_table(table) {
             Ok(table) => Some(table),
             // A table that came with a later version and was never used.
             Err(TableError::TableDoesNotExist(_)) => None,
