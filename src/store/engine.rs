@@ -37,7 +37,10 @@ const SEQ_GAP: u64 = 4096;
 
 /// Bytes of journal that call for a checkpoint, at least; less where redb's cache can't hold what
 /// they change, because it would write pages before the checkpoint and again at it.
-const CHECKPOINT_MIN: u64 = 1 << 20;
+const CHECKPOINT_MIN: u64 = 2 << 20;
+
+/// What a checkpoint costs beside the allocator's state: about 24 pages, and its second sync.
+const CHECKPOINT_BYTES: u64 = 160 << 10;
 
 /// Bytes a checkpoint writes for the allocator's state, for each GiB of the index (STORAGE section 1).
 const ALLOCATOR_PER_GIB: u64 = 150 << 10;
@@ -365,6 +368,7 @@ impl Engine {
 
     /// A checkpoint with nothing new in it.
     pub(super) fn checkpoint(&mut self, shared: &Shared) -> Result<(), Trouble> {
+        shed(shared)?;
         let transaction = shared.begin_write()?;
         self.make_durable(shared, transaction)
     }
@@ -376,12 +380,17 @@ impl Engine {
         Ok(())
     }
 
+    /// What a checkpoint costs, in bytes written: the tables' uppermost pages, redb's own tables and
+    /// the allocator's state, and the second sync, which on a card takes as long as some 64 KiB.
+    pub(super) fn checkpoint_bytes(&self, shared: &Shared) -> u64 {
+        CHECKPOINT_BYTES + allocator_bytes(shared)
+    }
+
     /// Tells whether the journal calls for a checkpoint: so rarely that the allocator's state adds
     /// an eighth at most to what is written, and before the ring is half full.
     pub(super) fn wants_checkpoint(&self, shared: &Shared) -> bool {
-        let index = shared.index.get().len().unwrap_or(0);
-        let allocator = index.saturating_mul(ALLOCATOR_PER_GIB) >> 30;
-        let least = CHECKPOINT_MIN.min(u64::from(shared.config.cache_bytes / 2));
+        let allocator = allocator_bytes(shared);
+        let least = CHECKPOINT_MIN.min(u64::from(shared.config.cache_bytes));
         let most = self.journal.payload_max();
         self.journal.volume() > allocator.saturating_mul(8).max(least).min(most)
     }
@@ -399,6 +408,19 @@ fn damaged(shared: &Shared, error: JournalError) -> OpenError {
         JournalError::Damaged(what) => OpenError::JournalDamaged(shared.site.path().to_owned(), what),
         other => Trouble::from(other).into(),
     }
+}
+
+/// Bytes that a checkpoint writes for the allocator's state.
+fn allocator_bytes(shared: &Shared) -> u64 {
+    shared.index.get().len().unwrap_or(0).saturating_mul(ALLOCATOR_PER_GIB) >> 30
+}
+
+/// Commits nothing. redb takes back the pages that a commit without durability replaced at the next
+/// commit of that kind; a durable one would write them first, some 20 pages that nobody reads.
+pub(super) fn shed(shared: &Shared) -> Result<(), Trouble> {
+    let mut transaction = shared.begin_write()?;
+    transaction.set_durability(Durability::None)?;
+    Ok(transaction.commit()?)
 }
 
 /// Applies every change that the index does not hold, of the groups that `groups` hands out, and

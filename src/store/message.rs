@@ -8,7 +8,6 @@ use crate::mail::date::ZonedTime;
 use crate::mail::mailbox::{AccountId, MailboxId, ModSeq, Uid, UidValidity};
 use crate::mail::message::{FlagMode, FlagNames, Flags, KEYWORDS_MAX, Keyword, Keywords, SystemFlags, UidSet};
 
-use super::blob::SPOOL_MEMORY_MAX;
 use super::blob::{BlobRecord, Spooled};
 use super::change::{Op, changed};
 use super::error::{Fault, Trouble, WriteError};
@@ -17,8 +16,9 @@ use super::record::{AccountRecord, Bytes, MailboxRecord};
 use super::table::{Tables, each_message};
 use super::{Flagged, Folder, NewMessage, Placed, Quota, Usage};
 
-/// Largest compressed body that goes through the journal, in bytes: all that is held in memory.
-pub(super) const INLINE_MAX: usize = SPOOL_MEMORY_MAX;
+/// Most bytes of compressed bodies that one command takes through the journal; the writer holds
+/// them twice meanwhile. Below that it takes the cheaper way (`writer/hold.rs`).
+pub(super) const INLINE_MAX: u64 = 512 << 10;
 
 /// What a plan came to: the caller's answer and what is to be done.
 pub(super) type Plan<T> = Result<(T, Vec<Op>), Fault>;
@@ -26,9 +26,9 @@ pub(super) type Plan<T> = Result<(T, Vec<Op>), Fault>;
 /// Where a message's pieces are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Pieces {
-    /// Small: they go along with the change.
+    /// They go along with the change.
     Inline,
-    /// Large, and not in the store yet.
+    /// They will not go along with the change, and are not in the store yet.
     Outside,
     /// Being staged as this body; the next piece's index.
     Partly(u64, u32),
@@ -54,17 +54,16 @@ impl Incoming {
         let NewMessage { body, structure, internal_date, flags } = message;
         let size = u32::try_from(body.size()).map_err(|_| WriteError::Limit("size of a message"))?;
         let structure = postcard::to_allocvec(&structure).map_err(|_| WriteError::Limit("structure of a message"))?;
-        let inline = body.in_memory().is_some_and(|stored| stored.len() <= INLINE_MAX);
-        let pieces = if inline { Pieces::Inline } else { Pieces::Outside };
+        let pieces = if body.stored() <= INLINE_MAX { Pieces::Inline } else { Pieces::Outside };
         Ok(Self { record: body.record(), size, structure: Bytes(structure), internal_date, flags, body, pieces })
     }
 
     /// The op that brings the body, as body `id` with `refs` references.
-    fn bring(&self, id: u64, refs: u32) -> Op {
+    fn bring(&self, id: u64, refs: u32) -> Result<Op, WriteError> {
         let record = BlobRecord { refs, ..self.record.clone() };
         let inline = self.pieces == Pieces::Inline;
-        let stored = self.body.in_memory().filter(|_| inline).map(|stored| Bytes(stored.to_vec()));
-        Op::Body { id, record, structure: self.structure.clone(), stored }
+        let stored = if inline { Some(Bytes(self.body.whole()?)) } else { None };
+        Ok(Op::Body { id, record, structure: self.structure.clone(), stored })
     }
 
     /// The body's number: that under which it is staged, else the next.
@@ -189,7 +188,7 @@ pub(super) fn place(
     if refs == 0 {
         return Ok(((blob, Vec::new()), Vec::new()));
     }
-    placing.ops.push(message.bring(blob, refs));
+    placing.ops.push(message.bring(blob, refs)?);
     let mut placed = Vec::with_capacity(to.len());
     for (account, folder) in to {
         let id = mailbox::folder(tables, account.0, folder)?;
@@ -206,7 +205,7 @@ pub(super) fn append(tables: &mut Tables<'_>, mailbox: MailboxId, messages: &[In
     let mut to = UidSet::new();
     for message in messages {
         let blob = message.number(&mut next);
-        placing.ops.push(message.bring(blob, 1));
+        placing.ops.push(message.bring(blob, 1)?);
         to.insert(placing.place(tables, mailbox.0, blob, message)?);
     }
     Ok((Placed { uid_validity, from: UidSet::new(), to }, placing.ops))

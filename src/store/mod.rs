@@ -78,7 +78,7 @@ use shelf::Pieces;
 use site::{FolderSite, Room, Site};
 use table::Tables;
 use wear::WearFigures;
-use writer::{Command, Keep, Target, job};
+use writer::{Command, Hold, Keep, Target, job};
 
 /// The store. Cheap to clone. [`Store::close`] closes it; when the last clone goes without that,
 /// the writer closes it by itself, and nobody learns how that went.
@@ -298,9 +298,19 @@ impl Store {
     /// Sends new messages.
     fn keep(&self, messages: Vec<NewMessage>, target: Target) {
         match messages.into_iter().map(Incoming::new).collect() {
-            Ok(messages) => drop(self.commands.send(Command::Keep(Box::new(Keep { messages, target })))),
+            Ok(messages) => {
+                drop(self.commands.send(Command::Keep(Box::new(Keep { messages, target, hold: Hold::New }))))
+            }
             Err(error) => target.refuse(error),
         }
+    }
+
+    /// Resolves when the writer has nothing left to stage or to sweep. Commands that come meanwhile
+    /// are done first.
+    pub fn settled(&self) -> Pending<()> {
+        let (sender, receiver) = oneshot::channel();
+        drop(self.commands.send(Command::Settle(sender)));
+        Pending(receiver)
     }
 
     /// Writes a checkpoint and closes. Later calls on other clones answer `Closed`.

@@ -120,11 +120,5 @@ impl Opening {
 
 /// Tells whether the store would open with another journal.
 fn is_of_journal(error: &OpenError) -> bool {
-    match error {
-        OpenError::ForeignJournal(_) | OpenError::JournalDamaged(..) | OpenError::JournalMissing(_) => true,
-        OpenError::InUse(_)
-        | OpenError::NewerSchema { .. }
-        | OpenError::HalfRestored(_)
-        | OpenError::Storage(_) => false,
-    }
+    matches!(error, OpenError::ForeignJournal(_) | OpenError::JournalDamaged(..) | OpenError::JournalMissing(_))
 }

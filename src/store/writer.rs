@@ -5,12 +5,12 @@
 //! journal, a commit without durability, and only then the answers. There is no timer: while one
 //! sync runs, the next group gathers.
 //!
-//! A large body is first put into the index in steps of [`STEP_BYTES`], other commands in between,
-//! as a body nobody refers to; the change that refers to it is made durable by a checkpoint and
-//! not by the journal. When the disk fails, everything in the group is refused, and index and
-//! journal are opened anew: what was acknowledged is in them.
+//! A body that is larger than what a checkpoint costs does not go through the journal: it is put
+//! into the index in steps of [`STEP_BYTES`], other commands in between, as a body nobody refers to.
+//! It waits there for a checkpoint, with others of its kind ([`hold`]); the change that refers to it
+//! goes through the journal as any other. When the disk fails, everything in the group is refused,
+//! and index and journal are opened anew: what was acknowledged is in them.
 
-use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::sync::{Arc, PoisonError};
@@ -33,6 +33,11 @@ use super::queue::{self, Submission, Submitted};
 use super::shelf::put_piece;
 use super::table::{SWEEP_STAGED, Tables};
 use super::{Folder, Pending, Placed, sweep};
+
+mod hold; // which messages wait for a checkpoint, and for how long
+
+use hold::Held;
+pub(super) use hold::Hold;
 
 /// Most commands of a group.
 const GROUP_MAX: usize = 64;
@@ -74,6 +79,8 @@ pub(super) enum Command {
     Look,
     /// Compact the index.
     Compact(Asked),
+    /// Say so when nothing is left to stage or to sweep.
+    Settle(oneshot::Sender<Result<(), WriteError>>),
     /// Close, and say so.
     Close(SyncSender<Result<(), WriteError>>),
 }
@@ -82,6 +89,8 @@ pub(super) enum Command {
 pub(super) struct Keep {
     pub(super) messages: Vec<Incoming>,
     pub(super) target: Target,
+    /// How far it is on the way around the journal.
+    pub(super) hold: Hold,
 }
 
 /// Where new messages go, and who waits.
@@ -132,11 +141,6 @@ fn conclude<T: Send + 'static>(
 }
 
 impl Keep {
-    /// Tells whether a body has still to be staged.
-    fn waits(&self) -> bool {
-        self.messages.iter().any(|message| matches!(message.pieces, Pieces::Outside | Pieces::Partly(..)))
-    }
-
     /// The bodies that are staged or begun.
     fn staged(&self) -> Vec<u64> {
         let number = |message: &Incoming| match message.pieces {
@@ -193,6 +197,7 @@ impl Command {
             Self::Keep(keep) => keep.refuse(error),
             Self::Look => {}
             Self::Compact(asked) => asked.answer(Err(error)),
+            Self::Settle(sender) => tell(sender, Err(error)),
             Self::Close(reply) => drop(reply.send(Err(error))),
         }
     }
@@ -205,11 +210,13 @@ pub(super) struct Writer {
     /// `None` while the disk fails.
     engine: Option<Engine>,
     reopen_at: Instant,
-    /// Large messages on their way in; the first is being staged.
-    staging: VecDeque<Box<Keep>>,
+    /// Large messages on their way in.
+    held: Held,
     sweep_due: bool,
     swept: u32,
     compactor: Compactor,
+    /// Who waits until nothing is left to stage or to sweep.
+    settling: Vec<oneshot::Sender<Result<(), WriteError>>>,
 }
 
 /// A group while it gathers.
@@ -218,8 +225,6 @@ struct Group {
     payload: Vec<u8>,
     first: u64,
     last: u64,
-    /// It refers to staged bodies, which are in no journal.
-    durable: bool,
     /// Something was changed that the journal does not hold.
     beside: bool,
     messages: u64,
@@ -253,23 +258,28 @@ impl Group {
 impl Writer {
     /// A writer for an open store.
     pub(super) fn new(shared: Arc<Shared>, commands: Receiver<Command>, engine: Engine, sweep_due: bool) -> Self {
-        let staging = VecDeque::new();
-        let (engine, compactor) = (Some(engine), Compactor::new(&shared));
-        Self { shared, commands, engine, reopen_at: Instant::now(), staging, sweep_due, swept: 0, compactor }
+        let compactor = Compactor::new(&shared);
+        let (engine, held) = (Some(engine), Held::default());
+        let reopen_at = Instant::now();
+        Self { shared, commands, engine, reopen_at, held, sweep_due, swept: 0, compactor, settling: Vec::new() }
     }
 
     /// Works until the store is closed or nobody can send commands any more.
     pub(super) fn run(mut self) {
         loop {
-            let busy =
-                self.engine.is_some() && (self.sweep_due || !self.staging.is_empty() || self.compactor.is_busy());
-            let command = if let Some(keep) = self.ready() {
+            let working = self.engine.is_some() && (self.sweep_due || !self.held.is_empty());
+            if !working {
+                self.settling.drain(..).for_each(|sender| tell(sender, Ok(())));
+            }
+            let busy = working || self.engine.is_some() && self.compactor.is_busy();
+            let command = if let Some(keep) = self.held.next() {
                 Some(Command::Keep(keep))
             } else if busy {
                 match self.commands.try_recv() {
                     Ok(command) => Some(command),
                     Err(TryRecvError::Empty) => None,
-                    Err(TryRecvError::Disconnected) => break,
+                    Err(TryRecvError::Disconnected) if self.held.is_empty() => break,
+                    Err(TryRecvError::Disconnected) => None,
                 }
             } else if self.engine.is_some() {
                 match self.compactor.wait(&self.commands) {
@@ -288,9 +298,7 @@ impl Writer {
                 drop(reply.send(closed));
                 return;
             }
-            // Staging goes on between any two groups; sweeping can wait for a quiet moment.
-            let done = if self.staging.is_empty() { if idle { self.rest() } else { Ok(()) } } else { self.stage() };
-            if let Err(trouble) = done {
+            if let Err(trouble) = self.between(idle) {
                 self.restart(&trouble);
             }
             self.compactor.heed(&self.shared, idle);
@@ -358,14 +366,8 @@ impl Writer {
                 return Err(trouble);
             }
         };
-        let mut group = Group {
-            payload: vec![PAYLOAD_VERSION],
-            first: 0,
-            last: engine.seq,
-            durable: false,
-            beside: false,
-            messages: 0,
-        };
+        let mut group =
+            Group { payload: vec![PAYLOAD_VERSION], first: 0, last: engine.seq, beside: false, messages: 0 };
         let mut next = Some(first);
         let mut taken = 0;
         while let Some(command) = next.take() {
@@ -377,12 +379,15 @@ impl Writer {
                     }
                 }
                 Command::Keep(keep) => {
-                    if let Some(keep) = keep_now(&self.shared, keep, &mut tables, &mut group, answers)? {
-                        self.staging.push_back(keep);
+                    let checkpoint = engine.checkpoint_bytes(&self.shared);
+                    let wait = self.held.takes(&keep, taken, checkpoint);
+                    if let Some(keep) = keep_now(&self.shared, keep, wait, &mut tables, &mut group, answers)? {
+                        self.held.push(keep, checkpoint);
                     }
                 }
                 Command::Look => {}
                 Command::Compact(asked) => self.compactor.ask(asked),
+                Command::Settle(sender) => self.settling.push(sender),
                 Command::Close(reply) => {
                     *close = Some(reply);
                     break;
@@ -390,7 +395,7 @@ impl Writer {
             }
             taken += 1;
             if taken < GROUP_MAX && group.payload.len() < GROUP_BYTES {
-                next = self.commands.try_recv().ok();
+                next = self.held.next().map(Command::Keep).or_else(|| self.commands.try_recv().ok());
             }
         }
         self.sweep_due |= tables.sweep_due;
@@ -411,28 +416,45 @@ impl Writer {
         Ok(woken)
     }
 
-    /// The first of the large messages, when all of it is staged.
-    fn ready(&mut self) -> Option<Box<Keep>> {
-        self.staging.pop_front_if(|keep| !keep.waits())
+    /// What is done between two groups. Staging goes on between any two, sweeping can wait for a
+    /// moment when there is nothing else to do.
+    fn between(&mut self, idle: bool) -> Result<(), Trouble> {
+        if self.held.to_stage(false).is_some() {
+            self.stage(false)?;
+        } else if idle && self.held.is_empty() {
+            self.rest()?;
+        }
+        let Some(engine) = self.engine.as_ref() else { return Ok(()) };
+        if self.held.due(idle, engine.checkpoint_bytes(&self.shared)) {
+            while self.held.to_stage(true).is_some() {
+                self.stage(true)?;
+            }
+            if let Some(engine) = self.engine.as_mut() {
+                engine.checkpoint(&self.shared)?;
+            }
+        }
+        Ok(())
     }
 
-    /// Puts the next pieces of the first large message into the index.
-    fn stage(&mut self) -> Result<(), Trouble> {
-        let Some(keep) = self.staging.front_mut() else { return Ok(()) };
+    /// Puts the next pieces of large messages into the index, of those that are `going` or of any.
+    fn stage(&mut self, going: bool) -> Result<(), Trouble> {
         let full = self.shared.space.is_full();
-        let waiting = |message: &&mut Incoming| matches!(message.pieces, Pieces::Outside | Pieces::Partly(..));
-        let Some(message) = keep.messages.iter_mut().find(waiting) else { return Ok(()) };
         let transaction = self.shared.begin_write()?;
         let mut tables = Tables::open(&transaction, self.shared.site.now())?;
-        let staged = if full { Err(Fault::Refused(WriteError::DiskFull)) } else { stage_step(&mut tables, message) };
-        match staged {
-            Ok(pieces) => message.pieces = pieces,
-            Err(Fault::Broken(trouble)) => return Err(trouble),
-            Err(Fault::Refused(error)) => {
-                for id in keep.staged() {
-                    sweep::abandon(&mut tables, id)?;
-                }
-                if let Some(keep) = self.staging.pop_front() {
+        let mut room = STEP_BYTES;
+        while room > 0
+            && let Some((place, message)) = self.held.to_stage(going)
+        {
+            let staged =
+                if full { Err(WriteError::DiskFull.into()) } else { stage_step(&mut tables, message, &mut room) };
+            match staged {
+                Ok(pieces) => message.pieces = pieces,
+                Err(Fault::Broken(trouble)) => return Err(trouble),
+                Err(Fault::Refused(error)) => {
+                    let Some(keep) = self.held.remove(place) else { break };
+                    for id in keep.staged() {
+                        sweep::abandon(&mut tables, id)?;
+                    }
                     keep.refuse(error);
                 }
             }
@@ -508,7 +530,7 @@ impl Writer {
         self.engine = None;
         self.compactor.give_up(&self.shared, &trouble.to_string());
         self.shared.take_down(trouble);
-        for keep in self.staging.drain(..) {
+        for keep in self.held.drain() {
             keep.refuse(trouble.clone().into());
         }
         self.reopen();
@@ -518,7 +540,7 @@ impl Writer {
         let checkpoint = self.engine.as_mut().map_or(Ok(()), |engine| engine.finish(&self.shared));
         self.engine = None;
         self.compactor.give_up(&self.shared, "the store was closed");
-        for keep in self.staging.drain(..) {
+        for keep in self.held.drain() {
             keep.refuse(WriteError::Closed);
         }
         let shut = self.shared.shut();
@@ -526,10 +548,11 @@ impl Writer {
     }
 }
 
-/// Keeps messages now, or gives them back when a body has to be staged first.
+/// Keeps messages now, or gives them back when they have to `wait`.
 fn keep_now(
     shared: &Shared,
-    keep: Box<Keep>,
+    mut keep: Box<Keep>,
+    wait: bool,
     tables: &mut Tables<'_>,
     group: &mut Group,
     answers: &mut Vec<Answer>,
@@ -537,7 +560,8 @@ fn keep_now(
     let staged = keep.staged();
     let refusal = if shared.space.is_full() {
         Some(WriteError::DiskFull)
-    } else if keep.waits() {
+    } else if wait {
+        keep.take_journal(false);
         match keep.check(tables) {
             Ok(()) => return Ok(Some(keep)),
             Err(Fault::Refused(error)) => Some(error),
@@ -558,7 +582,6 @@ fn keep_now(
     if planned.ops.is_empty() {
         give_up(tables, &staged)?;
     } else {
-        group.durable |= !staged.is_empty();
         group.messages += messages;
     }
     group.add(tables, planned, answers).map(|()| None)
@@ -568,8 +591,8 @@ fn give_up(tables: &mut Tables<'_>, staged: &[u64]) -> Result<(), Trouble> {
     staged.iter().try_for_each(|id| sweep::abandon(tables, *id))
 }
 
-/// Stages up to [`STEP_BYTES`] of a body; tells how far it is.
-fn stage_step(tables: &mut Tables<'_>, message: &Incoming) -> Result<Pieces, Fault> {
+/// Stages as much of a body as there is room for in this step; tells how far it is.
+fn stage_step(tables: &mut Tables<'_>, message: &Incoming, room: &mut usize) -> Result<Pieces, Fault> {
     let (id, first) = match message.pieces {
         Pieces::Partly(id, next) => (id, next),
         Pieces::Outside => {
@@ -581,12 +604,12 @@ fn stage_step(tables: &mut Tables<'_>, message: &Incoming) -> Result<Pieces, Fau
         done @ (Pieces::Inline | Pieces::Staged(_)) => return Ok(done),
     };
     let total = piece_count(message.body.stored());
-    let (mut bytes, mut next, mut trouble) = (0, first, None);
+    let (mut next, mut trouble) = (first, None);
     let cut = message.body.pieces(BlobId(id), first, &mut |index, piece| {
         trouble = put_piece(tables, id, index, piece).err();
-        bytes += piece.len();
+        *room = room.saturating_sub(piece.len());
         next = index.saturating_add(1);
-        Ok(trouble.is_none() && bytes < STEP_BYTES)
+        Ok(trouble.is_none() && *room > 0)
     });
     if let Some(trouble) = trouble {
         return Err(trouble.into());
@@ -598,18 +621,16 @@ fn stage_step(tables: &mut Tables<'_>, message: &Incoming) -> Result<Pieces, Fau
     Ok(if next < total { Pieces::Partly(id, next) } else { Pieces::Staged(id) })
 }
 
-/// Makes a group durable: by the journal, or by a checkpoint when it refers to staged bodies or the
-/// journal has no room for it.
+/// Makes a group durable: by the journal, or by a checkpoint when the journal has no room for it.
 fn commit(shared: &Shared, engine: &mut Engine, transaction: WriteTransaction, group: &Group) -> Result<(), Trouble> {
     if group.is_empty() {
         return commit_soft(transaction);
     }
-    let journaled = !group.durable
-        && match engine.journal.append(group.first, group.last, &group.payload) {
-            Ok(()) => true,
-            Err(JournalError::Full | JournalError::TooLarge) => false,
-            Err(error) => return Err(error.into()),
-        };
+    let journaled = match engine.journal.append(group.first, group.last, &group.payload) {
+        Ok(()) => true,
+        Err(JournalError::Full | JournalError::TooLarge) => false,
+        Err(error) => return Err(error.into()),
+    };
     engine.seq = group.last;
     engine.applied = group.last;
     if journaled {

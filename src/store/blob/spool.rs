@@ -13,10 +13,8 @@ use super::{BlobRecord, Hasher};
 use crate::mail::message::BlobId;
 use crate::store::{ReadError, WriteError};
 
-/// Most bytes of a compressed stream that are held in memory, and so can go through the journal.
-/// That costs the bytes a second time; the other way costs a checkpoint: a second sync and 90 KB,
-/// with 150 KB more for each GiB of mail (STORAGE sections 1 and 6). They meet between 90 KB for an
-/// empty store and 240 KB for one of a GiB.
+/// Most bytes of a compressed stream that are held in memory; what is larger goes to a temporary
+/// file. A message from the network is in memory for its sender's time, so this is for each session.
 pub const SPOOL_MEMORY_MAX: usize = 192 << 10;
 
 /// A body on its way in: compressed in 64 KiB blocks as it comes, in memory up to
@@ -181,6 +179,17 @@ impl Spooled {
             Place::Memory(stream) => Some(stream),
             Place::File(_) => None,
         }
+    }
+
+    /// The whole compressed stream, wherever it is.
+    ///
+    /// # Errors
+    /// [`WriteError::Storage`] when the temporary file cannot be read.
+    pub fn whole(&self) -> Result<Vec<u8>, WriteError> {
+        let mut bytes = Vec::new();
+        let length = usize::try_from(self.record.stored).map_err(|_| WriteError::Limit("size of a message"))?;
+        self.stream(0, length, &mut bytes).map_err(|error| write_error(&error))?;
+        Ok(bytes)
     }
 
     /// Hands every piece, with its header for `blob`, to `take`, in order, starting at piece

@@ -267,6 +267,41 @@ fn small_messages_overtake_a_large_one() {
 }
 
 #[test]
+fn large_bodies_that_come_together_share_a_checkpoint() {
+    let rig = Rig::new();
+    let (ann, inbox) = rig.account("ann");
+    let letters = (0..8).map(|number| rig.letter(&noise(300_000, number))).collect::<Vec<_>>();
+    let checkpoints = rig.store.figures().checkpoints;
+    let waiting = letters.into_iter().map(|letter| rig.store.deliver(letter, vec![(ann, Folder::Inbox)]));
+    let waiting = waiting.collect::<Vec<_>>();
+    for pending in waiting {
+        pending.wait().unwrap();
+    }
+    assert!(rig.store.figures().checkpoints - checkpoints <= 4);
+    let rig = rig.killed();
+    assert_eq!(rig.reader().uids(inbox).unwrap(), span(1, 8));
+    check(&rig.store);
+}
+
+#[test]
+fn bodies_that_are_smaller_than_a_checkpoint_take_the_journal() {
+    let rig = Rig::new();
+    let (ann, inbox) = rig.account("ann");
+    let before = rig.store.figures();
+    rig.deliver(&noise(100_000, 1), &[ann]);
+    let letters = (0..5).map(|number| rig.letter(&noise(10_000, number))).collect::<Vec<_>>();
+    let waiting = letters.into_iter().map(|letter| rig.store.deliver(letter, vec![(ann, Folder::Inbox)]));
+    let waiting = waiting.collect::<Vec<_>>();
+    for pending in waiting {
+        pending.wait().unwrap();
+    }
+    assert_eq!(rig.store.figures().checkpoints, before.checkpoints);
+    let rig = rig.killed();
+    assert_eq!(rig.reader().uids(inbox).unwrap(), span(1, 6));
+    check(&rig.store);
+}
+
+#[test]
 fn a_large_message_nobody_can_take_is_refused_before_it_is_staged() {
     let rig = Rig::new();
     let (ann, inbox) = rig.account("ann");
@@ -304,7 +339,7 @@ fn a_change_wakes_those_who_wait_for_that_account() {
 
 #[test]
 fn a_small_delivery_writes_at_most_12_kib_checkpoints_included() {
-    const DELIVERIES: u64 = 1000;
+    const DELIVERIES: u64 = 2000;
     let rig = Rig::with(StoreConfig { cache_bytes: 2 << 20, journal_bytes: 16 << 20, ..config() });
     let (ann, _) = rig.account("ann");
     let before = rig.store.figures();
