@@ -10,6 +10,7 @@ use clap::Parser;
 #[path = "../tests/support/power/mod.rs"]
 mod power;
 
+use power::cut::Card;
 use power::lab::{self, Options};
 
 /// Cuts the power under a store and looks at what is left.
@@ -33,6 +34,9 @@ struct Args {
     /// Never turn the first block of mail.redb to noise
     #[arg(long)]
     spare_first_block: bool,
+    /// A card that forgets syncs it said were done: shows that losses are found
+    #[arg(long)]
+    forgetful: bool,
 }
 
 fn main() -> ExitCode {
@@ -43,7 +47,7 @@ fn main() -> ExitCode {
         journey: args.journey,
         only: args.only,
         jobs: args.jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)),
-        first_block: !args.spare_first_block,
+        card: Card { first_block: !args.spare_first_block, forgetful: args.forgetful },
     };
     match lab::run(&options, &|done, of| eprintln!("{done} of {of} cuts")) {
         Ok(summary) => {

@@ -362,12 +362,14 @@ fn files_come_along_and_what_is_there_is_never_written_over() {
     fs::write(&key, "key").unwrap();
     let config = format!("[tls]\ncertificate = {certificate:?}\nkey = {key:?}\n");
     fs::write(desk.path("box.toml"), &config).unwrap();
+    fs::write(desk.path("data/pillarbox.toml"), "# another\n").unwrap();
     desk.backup("data", "box.age", &["--config", "box.toml"]);
 
     let said = desk.restore(&["box.age"], "new");
     assert!(said.contains("new/pillarbox.toml"), "{said}");
     assert_eq!(fs::read_to_string(desk.path("new/pillarbox.toml")).unwrap(), config);
     assert_eq!(fs::read_to_string(desk.path("new/tls/ca.key")).unwrap(), "a secret key");
+    assert_eq!(fs::read_to_string(desk.path("new/pillarbox.toml.restored")).unwrap(), "# another\n");
     let outside = desk.path("new/restored").join(key.strip_prefix("/").unwrap());
     assert_eq!(fs::read_to_string(outside).unwrap(), "key");
     assert_eq!(fs::read_to_string(&key).unwrap(), "key");
@@ -380,6 +382,7 @@ fn files_come_along_and_what_is_there_is_never_written_over() {
     assert!(said.contains(".before-restore-") && said.contains("pillarbox.toml.restored"), "{said}");
     assert_eq!(fs::read_to_string(desk.path("new/pillarbox.toml")).unwrap(), "# mine\n");
     assert_eq!(fs::read_to_string(desk.path("new/pillarbox.toml.restored")).unwrap(), config);
+    assert_eq!(fs::read_to_string(desk.path("new/pillarbox.toml.restored.restored")).unwrap(), "# another\n");
     let aside = fs::read_dir(desk.path("new")).unwrap().map(|entry| entry.unwrap().path());
     let aside = aside.into_iter().find(|path| path.to_string_lossy().contains(".before-restore-")).unwrap();
     assert!(aside.join("mail.redb").exists() && aside.join("tls/ca.key").exists());
@@ -428,6 +431,20 @@ fn a_restore_that_is_killed_leaves_no_store_and_the_next_one_works() {
         fs::remove_dir_all(&data).unwrap();
     }
     assert!(cut > 0, "{cut} cut, {whole} whole");
+
+    // Killed while things are moved into place: the index, which comes last, is not there yet.
+    fs::write(desk.path("data/some-file"), "some").unwrap();
+    desk.backup("data", "more.age", &[]);
+    desk.restore(&["more.age"], "new");
+    let half = desk.path("new/.restoring");
+    fs::create_dir(&half).unwrap();
+    fs::rename(desk.path("new/mail.redb"), half.join("mail.redb")).unwrap();
+    fs::rename(desk.path("new/mail.journal"), half.join("mail.journal")).unwrap();
+    fs::write(half.join(".moving"), "mail.journal\nsome-file\n").unwrap();
+    assert!(desk.fail(&["account", "list", "--data", "new"]).contains("was cut off"));
+    desk.restore(&["box.age"], "new");
+    assert_eq!(desk.mail("new"), mail);
+    assert!(!desk.path("new/some-file").exists() && !half.exists());
 }
 
 #[test]

@@ -28,7 +28,10 @@ fn config(folder: &Path, text: &str) -> String {
 fn quiet(folder: &Path, more: &str) -> String {
     let off = ["smtp", "submission", "submissions", "imaps", "pop3", "pop3s"].map(|name| format!("{name} = []\n"));
     let data = folder.join("data").display().to_string();
-    config(folder, &format!("data = \"{data}\"\nallow-root = true\n[listen]\n{}{more}", off.concat()))
+    config(
+        folder,
+        &format!("data = \"{data}\"\nallow-root = true\n[store]\nallow-ram = true\n[listen]\n{}{more}", off.concat()),
+    )
 }
 
 fn is_root() -> bool {
@@ -129,4 +132,41 @@ fn a_low_port_says_what_it_needs() {
     let (code, text) = complaint(&["check", "--config", &quiet(folder.path(), "imap = [\"127.0.0.1:143\"]\n")]);
     assert_eq!(code, Some(1));
     assert!(text.contains("port 143") && text.contains("CAP_NET_BIND_SERVICE"), "{text}");
+}
+
+#[test]
+fn a_data_folder_in_memory_is_refused_before_anything_is_made() {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    if !mounts.lines().any(|line| line.contains(" /dev/shm ") && line.contains(" - tmpfs ")) {
+        println!("skipped: /dev/shm is no tmpfs");
+        return;
+    }
+    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+    let data = folder.path().join("data");
+    let text = format!("data = \"{}\"\nallow-root = true\n[listen]\nsmtp = []\n", data.display());
+    let file = config(folder.path(), &text);
+    for command in ["check", "serve"] {
+        let (code, text) = complaint(&[command, "--config", &file]);
+        assert_eq!(code, Some(1));
+        let start = format!("pillarbox: the data folder {} is in memory (tmpfs on /dev/shm)", data.display());
+        assert!(text.starts_with(&start) && text.contains("allow-ram") && text.lines().count() == 1, "{text}");
+    }
+    assert!(!data.exists());
+}
+
+#[test]
+fn a_required_mount_that_is_missing_is_refused_before_anything_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let mount = folder.path().join("usb");
+    let file = quiet(folder.path(), "imap = []\n");
+    let text = fs::read_to_string(&file).unwrap();
+    let store = format!("[store]\nrequire-mount = \"{}\"\n", mount.display());
+    fs::write(&file, text.replacen("[store]\n", &store, 1)).unwrap();
+    for command in ["check", "serve"] {
+        let (code, text) = complaint(&[command, "--config", &file]);
+        assert_eq!(code, Some(1));
+        let start = format!("pillarbox: `require-mount` in [store] names {}", mount.display());
+        assert!(text.starts_with(&start) && text.lines().count() == 1, "{text}");
+    }
+    assert!(!folder.path().join("data").exists());
 }

@@ -59,7 +59,10 @@ impl Server {
         let off: Vec<String> = off.map(|(name, _)| format!("{name} = []\n")).collect();
         let off = off.concat();
         let data = folder.join("data");
-        let text = format!("data = \"{}\"\nallow-root = true\n[listen]\n{off}{config}", data.display());
+        let text = format!(
+            "data = \"{}\"\nallow-root = true\n[store]\nallow-ram = true\n[listen]\n{off}{config}",
+            data.display()
+        );
         fs::write(&file, text).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_pillarbox"))
             .args(["serve", "--log-level", "warn", "--config", file.to_str().unwrap()])
@@ -469,4 +472,26 @@ fn curl_sends_and_reads_with_the_lines_that_try_prints() {
         let text = curl(&["--user", &user, &url], "");
         assert!(text.contains("Subject: by smtp\r\n") && text.contains("\r\n\r\nHello Bob.\r\n"), "{url}: {text}");
     }
+}
+
+#[test]
+fn a_second_server_on_a_folder_says_so_and_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = free_base();
+    let imap = |port: u16| format!("imap = [\"127.0.0.1:{port}\"]\n");
+    let mut first = Server::serve(folder.path(), base, &imap(base + 143));
+    let file = folder.path().join("second.toml");
+    let text = fs::read_to_string(folder.path().join("pillarbox.toml")).unwrap();
+    fs::write(&file, text.replace(&imap(base + 143), &imap(base + 144))).unwrap();
+    let second = Command::new(env!("CARGO_BIN_EXE_pillarbox"))
+        .args(["serve", "--log-level", "off", "--config", file.to_str().unwrap()])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(second.stderr).unwrap();
+    assert_eq!(second.status.code(), Some(1), "{said}");
+    assert!(said.contains("another process has the store in") && said.lines().count() == 1, "{said}");
+    assert!(said.contains(folder.path().join("data").to_str().unwrap()), "{said}");
+    // The first one has not noticed.
+    assert!(line(&mut first.connect("imap")).starts_with("* OK "));
+    first.stop();
 }

@@ -13,8 +13,8 @@ use crate::config::Settings;
 use crate::daemon::control::{Order, Outcome};
 use crate::flow::backup::{self, BackupError, Job, Lock, Make, PASSPHRASE_MIN, Plan, Report, Since};
 
-/// Where the config is when nothing else is said.
-const CONFIG_DEFAULT: &str = "/etc/pillarbox/pillarbox.toml";
+/// Where the config is when nothing else is said: the first of these that is there.
+const CONFIG_DEFAULTS: [&str; 2] = ["/etc/pillarbox/pillarbox.toml", "/etc/pillarbox.toml"];
 
 /// Longest file of a passphrase, recipients or identities, in bytes.
 const KEY_FILE_MAX: u64 = 64 << 10;
@@ -39,7 +39,7 @@ pub(super) struct BackupArgs {
     /// Encrypt with the passphrase in this file's first line, instead of asking for one
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
-    /// The config file to take along [default: /etc/pillarbox/pillarbox.toml where it is]
+    /// The config file to take along [default: pillarbox.toml in /etc/pillarbox or /etc]
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Replace the file if it is there
@@ -182,10 +182,8 @@ pub(super) fn key_file(path: &Path) -> Result<Zeroizing<String>, Failure> {
 
 /// The config to take along, and the certificate files it names.
 fn config_and_its_files(given: Option<&Path>) -> Result<(Option<PathBuf>, Vec<PathBuf>), Failure> {
-    let path = given.unwrap_or(Path::new(CONFIG_DEFAULT));
-    if given.is_none() && !path.exists() {
-        return Ok((None, Vec::new()));
-    }
+    let found = given.or_else(|| CONFIG_DEFAULTS.iter().map(Path::new).find(|path| path.exists()));
+    let Some(path) = found else { return Ok((None, Vec::new())) };
     match Settings::load(path) {
         Ok(settings) => {
             Ok((Some(path.to_owned()), [settings.tls.certificate, settings.tls.key].into_iter().flatten().collect()))

@@ -105,6 +105,16 @@ fn bar() -> indicatif::ProgressBar {
     bar
 }
 
+impl Watch {
+    /// Does something with the terminal while the bar is out of the way.
+    pub(super) fn beside<T>(&self, tell: impl FnOnce() -> T) -> T {
+        #[cfg(feature = "progress")]
+        return self.bar.suspend(tell);
+        #[cfg(not(feature = "progress"))]
+        tell()
+    }
+}
+
 impl Observer for Watch {
     fn progress(&mut self, progress: &Progress) {
         #[cfg(feature = "progress")]

@@ -1,7 +1,8 @@
 //! One file per subcommand.
 //!
 //! What a command tells goes to standard output, the log and errors to standard error; an error is
-//! one sentence. Exit code 1 says that it failed, 2 that the command line was not understood.
+//! one sentence. Exit code 1 says that it failed, 2 that the command line was not understood
+//! (for `check-store` 1 says that something is damaged, and 2 also that the store could not be checked).
 
 use std::process::ExitCode;
 
@@ -13,6 +14,7 @@ mod ask; //         questions to the person at the terminal
 mod backup; //      the whole box into one encrypted file
 mod carry; //       what import and export share
 mod check; //       is this config file good?
+mod check_store; // is everything in the store whole?
 pub mod compact; // the index without its holes
 pub mod domain; //  whose mail stays here
 mod export; //      mail to mbox files and Maildirs
@@ -53,6 +55,7 @@ enum Command {
     Import(import::ImportArgs),
     Export(export::ExportArgs),
     Compact(compact::CompactArgs),
+    CheckStore(check_store::CheckStoreArgs),
     Backup(backup::BackupArgs),
     Restore(restore::RestoreArgs),
     Salvage(salvage::SalvageArgs),
@@ -74,6 +77,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
         }
     };
+    name_damage();
     let log_level = cli.log_level.as_deref();
     let done = match cli.command {
         Command::Try(args) => try_::run(&args, log_level),
@@ -89,6 +93,15 @@ pub fn main() -> ExitCode {
         Command::Restore(args) => restore::run(&args).map_err(Failure::from),
         Command::Salvage(args) => salvage::run(&args).map_err(Failure::from),
         Command::Compact(args) => compact::run(&args).map_err(Failure::from),
+        Command::CheckStore(args) => match check_store::run(&args) {
+            Ok(true) => Ok(()),
+            // What is damaged was told.
+            Ok(false) => return ExitCode::FAILURE,
+            Err(failure) => {
+                eprintln!("pillarbox: {failure}");
+                return ExitCode::from(2);
+            }
+        },
         Command::Version => version(),
     };
     match done {
@@ -100,6 +113,18 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Has a panic over a damaged mail file end with a sentence that names the file, after the panic's own
+/// words, which whoever looks into it needs.
+fn name_damage() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        before(panic);
+        if let Some(sentence) = crate::store::damage::sentence(panic) {
+            eprintln!("pillarbox: {sentence}");
+        }
+    }));
 }
 
 fn is_broken_pipe(failure: &(dyn std::error::Error + 'static)) -> bool {

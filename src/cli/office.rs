@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use crate::daemon::control::{OUTCOME_LINE_MAX, Order, Outcome, ROWS_MAX, SocketPath, obey};
-use crate::store::{Store, StoreConfig};
+use crate::store::{OpenError, Store, StoreConfig};
 
 /// Why a command failed; `Display` is one sentence without its full stop.
 #[derive(Debug)]
@@ -64,6 +64,17 @@ impl DataOffice {
     /// # Errors
     /// When the folder does not exist or is not ours.
     pub fn open(folder: &Path) -> Result<Self, Failure> {
+        Self::open_by(folder, |folder| Store::open(folder, &StoreConfig::default()))
+    }
+
+    /// As [`DataOffice::open`], for whoever opens the store otherwise.
+    ///
+    /// # Errors
+    /// As [`DataOffice::open`].
+    pub(super) fn open_by(
+        folder: &Path,
+        open: impl FnOnce(&Path) -> Result<Store, OpenError>,
+    ) -> Result<Self, Failure> {
         if let Some(server) = Remote::connect(folder)? {
             return Ok(Self::Server(server));
         }
@@ -74,8 +85,7 @@ impl DataOffice {
             )));
         }
         refuse_foreign(folder)?;
-        let opened = Store::open(folder, &StoreConfig::default());
-        opened.map(Self::Store).map_err(|error| Failure(error.to_string()))
+        open(folder).map(Self::Store).map_err(|error| Failure(error.to_string()))
     }
 }
 

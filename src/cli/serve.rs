@@ -21,7 +21,9 @@ pub(super) fn run(args: &Args, log_level: Option<&str>) -> Result<(), Failure> {
         level.clone_into(&mut settings.log.level);
     }
     let handle = log::start(&settings.log)?;
-    let prepared = daemon::prepare(settings.setup())?;
+    let setup = settings.setup();
+    daemon::check_ground(&setup)?;
+    let prepared = daemon::prepare(setup)?;
     let (config, level) = (args.config.clone(), log_level.map(str::to_owned));
     let read = move || {
         let mut new = Settings::load(&config).map_err(|error| error.to_string())?.changeable();

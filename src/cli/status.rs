@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use super::office::{Remote, unexpected};
 use super::{Failure, metrics, show};
 use crate::daemon::control::{Order, Outcome, Status};
+use crate::daemon::scrub::ScrubState;
 use crate::mail::date::{Timestamp, ZonedTime};
 use crate::store::wear::{LIFE_DAYS_MAX, MediumFigures, WearFigures, Written};
 
@@ -86,9 +87,15 @@ fn write(out: &mut impl Write, status: &Status) -> io::Result<()> {
         ("In all", in_all(&store.wear.in_all)),
         ("Device", device(&store.wear)),
         ("Card life", life(&store.wear)),
+        ("Scrub", scrubbed(status.scrub.as_ref())),
         ("Last backup", last_backup(status)),
     ] {
         writeln!(out, "{name:<12}{value}")?;
+    }
+    for finding in
+        status.scrub.iter().flat_map(|scrub| scrub.last.iter().flat_map(|last| &last.named).chain(&scrub.named))
+    {
+        writeln!(out, "damaged: {finding}")?;
     }
     Ok(())
 }
@@ -144,6 +151,25 @@ fn life(wear: &WearFigures) -> String {
     format!("{years}: {rate} a day by {who}, a card of {card}")
 }
 
+/// When the whole store was read last, and what that found.
+fn scrubbed(scrub: Option<&ScrubState>) -> String {
+    use std::fmt::Write as _;
+
+    let Some(scrub) = scrub else { return "off".to_owned() };
+    let mut text = scrub.last.as_ref().map_or_else(
+        || "not finished for the first time".to_owned(),
+        |last| {
+            let at = ZonedTime::utc(Timestamp(last.finished)).to_rfc5322();
+            format!("finished {at}, {} damaged", last.damaged)
+        },
+    );
+    if scrub.damaged > 0 {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "; {} damaged so far in the one under way", scrub.damaged);
+    }
+    text
+}
+
 fn last_backup(status: &Status) -> String {
     let Some(made) = &status.last_backup else { return "none".to_owned() };
     let kind = if made.base.is_none() { "full" } else { "incremental" };
@@ -166,6 +192,7 @@ fn duration(secs: u64) -> String {
 mod tests {
     use super::*;
     use crate::daemon::control::ListenerStatus;
+    use crate::daemon::scrub::ScrubRound;
     use crate::flow::backup::Made;
     use crate::store::Figures;
     use crate::store::wear::{CardLife, WearDay};
@@ -189,6 +216,12 @@ mod tests {
                 last_checkpoint: Some(0),
                 ..Figures::default()
             },
+            scrub: Some(ScrubState {
+                next_body: 7,
+                damaged: 1,
+                named: vec!["message 3 in INBOX of ann@x.test: its body is not there".into()],
+                last: Some(ScrubRound { finished: 86_400, ..ScrubRound::default() }),
+            }),
             last_backup: Some(Made { id: "3f2a91c0d417".into(), bytes: 2048, ..Made::default() }),
         };
         let mut out = Vec::new();
@@ -200,6 +233,9 @@ mod tests {
         assert!(text.contains("Thu, 1 Jan 1970 00:00:00 +0000 (1 since start)"), "{text}");
         let backup = "Last backup Thu, 1 Jan 1970 00:00:00 +0000 (full, 2 KiB, 3f2a91c0d417)\n";
         assert!(text.contains(backup), "{text}");
+        let scrub = "finished Fri, 2 Jan 1970 00:00:00 +0000, 0 damaged; 1 damaged so far in the one under way\n";
+        assert!(text.contains(scrub), "{text}");
+        assert!(text.ends_with(&format!("damaged: {}\n", status.scrub.unwrap().named[0])), "{text}");
     }
 
     #[test]

@@ -162,6 +162,9 @@ impl Settings {
                 format!("is {}, and {JOURNAL_BYTES_MIN} is the least", self.store.journal_bytes),
             ));
         }
+        if self.store.require_mount.as_ref().is_some_and(|mount| !mount.is_absolute()) {
+            return wrong("store.require-mount", "is no absolute path; write `/mnt/usb` or the like");
+        }
         log::parse_level(&self.log.level).map_err(|problem| ("log.level", problem))?;
         self.listen.check()
     }

@@ -3,9 +3,11 @@
 //! [`prepare`] does what may need root and what can fail for reasons a person must hear of: folders,
 //! ports, certificates. [`run`] then opens the store and lives on one thread with tokio's reactor, two
 //! blocking threads that come when they are needed and go again, and the store's writer. A small task
-//! accepts on each socket, one task serves each connection, and nothing runs on a timer.
+//! accepts on each socket, one task serves each connection, and nothing runs on a timer but the scrub,
+//! once a day.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -34,22 +36,26 @@ use crate::store::{Store, StoreConfig};
 
 pub mod context; //    what every connection's task shares
 pub mod control; //    the socket on which commands speak to a running server
+pub mod ground; //     what the data folder stands on
 pub mod health; //     memory and threads, for `status`
 pub mod listen; //     the seven services: accepting and turning away
 pub mod log; //        the log
 pub mod login; //      the door as connections use it: delays, password checks
 pub mod receive; //    SMTP connections
 pub mod rights; //     giving up root's rights
+pub mod scrub; //      reads the whole store once a month
 pub mod serve_imap; // IMAP connections
 pub mod serve_pop3; // POP3 connections
 
 use context::{Context, Roll};
 use control::{Control, ListenerStatus, Status, StatusSource};
+use ground::GroundError;
 use listen::{Bound, ListenConfig, OpenError, Service};
 use log::LogHandle;
 use login::Doorway;
 use receive::Office;
 use rights::RightsError;
+use scrub::Scrub;
 
 /// Blocking threads at most: password checks, reads and bodies.
 const BLOCKING_THREADS: usize = 2;
@@ -71,6 +77,8 @@ const OTHER_FILES: u64 = 64;
 pub enum DaemonError {
     /// A folder cannot be made or used.
     Folder(PathBuf, io::Error),
+    /// The data folder is no place for mail.
+    Ground(GroundError),
     /// A service cannot listen.
     Open(OpenError),
     /// Rights cannot be given up.
@@ -87,6 +95,7 @@ impl fmt::Display for DaemonError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Folder(path, error) => write!(formatter, "the folder {} cannot be used: {error}", path.display()),
+            Self::Ground(error) => error.fmt(formatter),
             Self::Open(error) => error.fmt(formatter),
             Self::Rights(error) => error.fmt(formatter),
             Self::Tls(error) => error.fmt(formatter),
@@ -160,6 +169,8 @@ pub struct Prepared {
     setup: Setup,
     bound: Vec<Bound>,
     tls: TlsServer,
+    /// The data folder, which nobody else serves while this is kept.
+    folder: File,
 }
 
 /// What there is to know once the server runs.
@@ -190,18 +201,31 @@ pub fn prepare(setup: Setup) -> Result<Prepared, DaemonError> {
         rights::become_user(name, user).map_err(DaemonError::Rights)?;
     }
     rights::check_folder(&setup.data).map_err(|error| DaemonError::Folder(setup.data.clone(), error))?;
+    let folder = rights::take_folder(&setup.data).map_err(|error| DaemonError::Folder(setup.data.clone(), error))?;
+    let in_use = || DaemonError::Store(crate::store::OpenError::InUse(setup.data.clone()).to_string());
+    let folder = folder.ok_or_else(in_use)?;
     let tls = early.map_or_else(load, Ok)?;
     rights::allow_open_files(u64::from(setup.net.sessions_max) + OTHER_FILES);
-    Ok(Prepared { setup, bound, tls })
+    Ok(Prepared { setup, bound, tls, folder })
 }
 
-/// Looks whether [`prepare`] would succeed now, and leaves everything as it is. Ports of a server that
+/// Looks whether the data folder is on a disk that keeps what is written, and on the one that is
+/// meant. Call it before [`prepare`] where mail is to last.
+///
+/// # Errors
+/// The reason to refuse.
+pub fn check_ground(setup: &Setup) -> Result<(), DaemonError> {
+    ground::check(&setup.data, &setup.store).map_err(DaemonError::Ground)
+}
+
+/// Looks whether [`check_ground`] and [`prepare`] would succeed now, and leaves everything as it is. Ports of a server that
 /// runs on the same data folder count as free.
 ///
 /// # Errors
 /// What `prepare` would stumble over.
 pub fn rehearse(setup: &Setup) -> Result<(), DaemonError> {
     rights::user_to_become(setup.user.as_deref(), setup.allow_root).map_err(DaemonError::Rights)?;
+    check_ground(setup)?;
     if setup.tls.key.is_some() {
         TlsServer::new(&setup.tls, &setup.tls_folder()).map_err(DaemonError::Tls)?;
     }
@@ -225,7 +249,7 @@ pub fn run<T>(
     furnish: impl FnOnce(&Store) -> Result<T, DaemonError>,
     ready: impl FnOnce(&Ready, T) -> Result<(), DaemonError>,
 ) -> Result<(), DaemonError> {
-    let Prepared { setup, bound, tls } = prepared;
+    let Prepared { setup, bound, tls, folder: _folder } = prepared;
     let store = Store::open(&setup.data, &setup.store).map_err(|error| DaemonError::Store(error.to_string()))?;
     let furniture = furnish(&store)?;
     let doorway = Doorway::new(store.clone(), setup.login.clone())
@@ -257,9 +281,11 @@ pub fn run<T>(
         roll: Arc::new(Roll::default()),
     });
     let served = LocalSet::new().block_on(&runtime, async {
-        let control = Control::bind(&setup.data, store.clone(), status_source(&context))
+        let scrub = Scrub::new(&store, &setup.store);
+        let control = Control::bind(&setup.data, store.clone(), status_source(&context, scrub.clone()))
             .map_err(|error| DaemonError::System("the control socket cannot be set up", error))?;
-        serve(Rc::clone(&context), bound, control, on_hangup, log, |now| ready(now, furniture), &stop_all).await
+        serve(Rc::clone(&context), bound, (control, scrub), on_hangup, log, |now| ready(now, furniture), &stop_all)
+            .await
     });
     // Whatever still blocks may finish its read; writes are in the store's hands already.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -270,7 +296,7 @@ pub fn run<T>(
 async fn serve(
     context: Rc<Context>,
     bound: Vec<Bound>,
-    control: Control,
+    (control, scrub): (Control, Scrub),
     on_hangup: &OnHangup,
     log: Option<&LogHandle>,
     ready: impl FnOnce(&Ready) -> Result<(), DaemonError>,
@@ -289,6 +315,7 @@ async fn serve(
         acceptors.push(tokio::task::spawn_local(listen::accept(Rc::clone(&context), service, listener)));
     }
     acceptors.push(tokio::task::spawn_local(control.serve()));
+    acceptors.push(tokio::task::spawn_local(scrub.run()));
     ready(&Ready { listeners: context.listeners.clone(), ca: context.tls.ca() })?;
     tell_systemd(Moment::Ready);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
@@ -324,7 +351,7 @@ async fn serve(
 }
 
 /// Gathers what `status` shows, when somebody asks.
-fn status_source(context: &Context) -> StatusSource {
+fn status_source(context: &Context, scrub: Scrub) -> StatusSource {
     let (store, budget, roll) = (context.store.clone(), context.budget.clone(), Arc::clone(&context.roll));
     let listeners = context.listeners.clone();
     Arc::new(move || {
@@ -343,6 +370,7 @@ fn status_source(context: &Context) -> StatusSource {
             memory_bytes: memory.pss,
             memory_peak_bytes: memory.peak_rss,
             store: store.figures(),
+            scrub: scrub.state(),
             // What can't be read now is told by others.
             last_backup: backup::made(&store).ok().and_then(|mut made| made.pop()),
         }

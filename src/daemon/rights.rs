@@ -4,7 +4,7 @@
 //! made before any other thread starts, because on Linux each thread has its own rights.
 
 use std::fmt;
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::Path;
 
 use rustix::fs::{Gid, Uid};
@@ -133,6 +133,21 @@ pub fn check_folder(folder: &Path) -> std::io::Result<()> {
     Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, text))
 }
 
+/// Takes the data folder for this server alone, for as long as the result is kept, before anything in
+/// it is made: two servers that start at once would mix their certificates. `None` when another one
+/// has it.
+///
+/// # Errors
+/// The disk's.
+pub fn take_folder(folder: &Path) -> std::io::Result<Option<File>> {
+    let folder = File::open(folder)?;
+    match folder.try_lock() {
+        Err(TryLockError::WouldBlock) => Ok(None),
+        // A file system without locks; the store takes its own file later.
+        Ok(()) | Err(TryLockError::Error(_)) => Ok(Some(folder)),
+    }
+}
+
 fn find(name: &str, passwd: &str, group: &str) -> Option<User> {
     let fields = passwd.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
     let mut fields = fields.split(':').skip(1);
@@ -195,6 +210,10 @@ mod tests {
         prepare_folder(&folder, None).unwrap();
         assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
         check_folder(&folder).unwrap();
+        let taken = take_folder(&folder).unwrap();
+        assert!(taken.is_some() && take_folder(&folder).unwrap().is_none());
+        drop(taken);
+        assert!(take_folder(&folder).unwrap().is_some());
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o500)).unwrap();
         // Root may write everywhere.
         assert_eq!(check_folder(&folder).is_ok(), is_root());

@@ -169,6 +169,17 @@ pub(super) fn remove_domain(tables: &mut Tables<'_>, domain: &Domain) -> Plan<()
     Ok(((), vec![Op::DropDomain { name: domain.as_str().to_owned() }]))
 }
 
+/// Keeps a note without the journal, as [`super::message::claim_recent`] moves its mark: it is
+/// written along with the next change.
+pub(super) fn put_note_along(tables: &mut Tables<'_>, name: &str, value: &[u8]) -> Plan<()> {
+    if name.len() > NOTE_NAME_MAX || value.len() > NOTE_MAX {
+        return Err(WriteError::Limit("size of a note").into());
+    }
+    tables.note()?.insert(name, value).map_err(Fault::from)?;
+    tables.touched = true;
+    Ok(((), Vec::new()))
+}
+
 /// Keeps a note.
 pub(super) fn put_note(tables: &mut Tables<'_>, name: &str, value: &[u8]) -> Plan<()> {
     if name.len() > NOTE_NAME_MAX || value.len() > NOTE_MAX {

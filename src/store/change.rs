@@ -16,7 +16,7 @@ use crate::mail::mailbox::{AccountId, MailboxName, SpecialUse};
 use crate::mail::message::{Flags, Keyword, Keywords, SystemFlags, UidSet};
 use crate::mail::queue::{Delivery, Due, QueueOrder};
 
-use super::blob::BlobRecord;
+use super::blob::{BlobRecord, BodyHash};
 use super::error::Trouble;
 use super::queue::QueuedRecord;
 use super::record::{AccountRecord, AddressRecord, Bytes, MailboxRecord, MessageRecord, Record, Tally, VanishRecord};
@@ -24,6 +24,8 @@ use super::shelf::{put_body, release};
 use super::table::{SWEEP_MAILBOX, Tables, load};
 use super::upgrade::UnhashedBlobRecord;
 use super::{learned, queue};
+
+mod mended; // what repair changes
 
 /// The first byte of a group's payload.
 pub(super) const PAYLOAD_VERSION: u8 = 1;
@@ -96,6 +98,31 @@ pub(super) enum Op {
     Dequeue { id: u64 },
     /// What was learnt by this learner goes.
     ForgetLearned { learner: u32 },
+    /// Repair: the numbers given out next are these at least.
+    Numbers { blob: u64, account: u32, mailbox: u32, uid_validity: u32 },
+    /// Repair: a mailbox's record from now on.
+    Mailbox { id: u32, record: MailboxRecord },
+    /// Repair: a mailbox's name leads to it, or to nothing.
+    ListMailbox { account: u32, name: String, id: Option<u32> },
+    /// Repair: a message's record from now on.
+    Message { mailbox: u32, uid: u32, record: MessageRecord },
+    /// Repair: messages without a body, or without a record that can be read, are removed.
+    Forget { mailbox: u32, uids: UidSet },
+    /// Repair: a mailbox's log of removed messages begins anew.
+    ForgetVanished { mailbox: u32 },
+    /// Repair: a body's references are more or fewer by this; a body that is gone is passed over.
+    Refer { id: u64, by: i64 },
+    /// Repair: a body's structure from now on; a body that is gone is passed over.
+    Structure { id: u64, structure: Bytes },
+    /// Repair: the hash of a body that had none; a body that is gone is passed over.
+    Hash { id: u64, hash: BodyHash },
+    /// Repair: something is listed for removal, or no more.
+    List { kind: u8, id: u64, listed: bool },
+    /// Repair: a queued message's counters and schedule are made anew from its recipients; what of
+    /// it can't be read goes.
+    Requeue { id: u64 },
+    /// Repair: a piece of what was learnt goes.
+    ForgetLearnedPiece { learner: u32, piece: u16 },
 }
 
 impl Change {
@@ -247,6 +274,18 @@ fn apply(tables: &mut Tables<'_>, seq: u64, op: &Op) -> Result<(), Trouble> {
         Op::OrderQueued { id, order } => queue::obey(tables, *id, *order),
         Op::Dequeue { id } => queue::dequeue(tables, *id),
         Op::ForgetLearned { learner } => learned::forget(tables, *learner),
+        Op::Numbers { .. }
+        | Op::Mailbox { .. }
+        | Op::ListMailbox { .. }
+        | Op::Message { .. }
+        | Op::Forget { .. }
+        | Op::ForgetVanished { .. }
+        | Op::Refer { .. }
+        | Op::Structure { .. }
+        | Op::Hash { .. }
+        | Op::List { .. }
+        | Op::Requeue { .. }
+        | Op::ForgetLearnedPiece { .. } => mended::apply(tables, seq, op),
     }
 }
 
@@ -414,7 +453,7 @@ fn log_vanished(
 }
 
 /// What a record of removed uids counts in the log's bound: with its key.
-fn vanish_cost(record: &[u8]) -> u32 {
+pub(super) fn vanish_cost(record: &[u8]) -> u32 {
     u32::try_from(record.len()).unwrap_or(u32::MAX).saturating_add(16)
 }
 

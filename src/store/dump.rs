@@ -20,8 +20,9 @@ use crate::mail::date::Timestamp;
 use crate::mail::message::BlobId;
 
 use super::blob::{BlobRecord, piece_count, piece_payload};
-use super::engine::{Shared, View};
+use super::engine::Shared;
 use super::error::{ReadError, Trouble};
+use super::gate::View;
 use super::record::{Progress, Record};
 use super::table::{BLOB, NAMES, PIECE, PROGRESS, STATE, STRUCTURE, SWEEP, SWEEP_STAGED, TAIL, Visitor, load, visit};
 use super::{SCHEMA, Store};

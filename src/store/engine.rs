@@ -10,21 +10,26 @@
 //! acknowledged is in the journal alone. It says so from a clean close to the next opening, and
 //! while a new store has no ring yet. An index that is not is never opened without its journal.
 
-use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::io;
+use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use redb::{Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase, WriteTransaction};
+use redb::{Database, DatabaseError, Durability, WriteTransaction};
 
 use crate::mail::mailbox::ModSeq;
 
 use super::backend::{Guard, IndexBackend};
+use super::ballast::{Ballast, Ballasted};
 use super::change::Change;
+use super::check::Frozen;
 use super::compact::Compaction;
 use super::disk::{Counters, Disk, Slot};
-use super::error::{OpenError, ReadError, Trouble};
+use super::error::{OpenError, ReadError, Trouble, is_of_space};
+use super::gate::{Gate, View};
 use super::journal::{self, Contents, Journal, JournalError, Known, TakeGroup};
 use super::notify::Watchers;
+use super::overlay::Overlay;
 use super::site::Site;
 use super::space::Space;
 use super::table::Tables;
@@ -48,20 +53,22 @@ const ALLOCATOR_PER_GIB: u64 = 150 << 10;
 /// What all clones, readers and the writer have in common.
 #[derive(Debug)]
 pub(super) struct Shared {
-    gate: RwLock<Gate>,
-    /// A reader met a failed disk: the index must be reopened.
-    pub(super) suspect: AtomicBool,
+    pub(super) gate: Gate,
     pub(super) watchers: Watchers,
     pub(super) space: Space,
+    /// What is given up when the disk is full.
+    pub(super) ballast: Arc<Ballast>,
     /// The last change readers can see.
     pub(super) applied: AtomicU64,
+    /// How often the index was opened: an earlier handle's readers keep no pages in a later one.
+    pub(super) openings: AtomicU64,
     pub(super) counts: Mutex<Counts>,
     /// Where the files are.
     pub(super) site: Arc<dyn Site>,
     /// `mail.redb`
     pub(super) index: Arc<Slot<dyn Disk>>,
     /// `mail.redb` with its first block kept twice: what redb is given.
-    guard: Slot<Guard>,
+    pub(super) guard: Slot<Guard>,
     /// `mail.journal`
     pub(super) journal: Arc<dyn Disk>,
     /// What is known of the journal's header blocks.
@@ -81,47 +88,6 @@ pub(super) struct Counts {
     pub(super) last_checkpoint: Option<i64>,
 }
 
-/// An open index. Whoever reads it holds its token, so that an index whose place another has taken
-/// stays open until nobody does.
-#[derive(Debug)]
-pub(super) struct Opened {
-    index: Database,
-    readers: Arc<()>,
-}
-
-impl Opened {
-    pub(super) fn new(index: Database) -> Self {
-        Self { index, readers: Arc::default() }
-    }
-
-    /// Tells whether anybody reads it.
-    pub(super) fn is_read(&self) -> bool {
-        Arc::strong_count(&self.readers) > 1
-    }
-}
-
-/// A read of the index as it is now. What outlives it keeps its token.
-#[derive(Debug)]
-pub(super) struct View {
-    transaction: ReadTransaction,
-    token: Arc<()>,
-}
-
-impl View {
-    /// Keeps the index open.
-    pub(super) fn token(&self) -> Arc<()> {
-        self.token.clone()
-    }
-}
-
-impl Deref for View {
-    type Target = ReadTransaction;
-
-    fn deref(&self) -> &ReadTransaction {
-        &self.transaction
-    }
-}
-
 /// A file of the index: as it is, and as redb is given it.
 #[derive(Clone, Debug)]
 pub(super) struct IndexFile {
@@ -129,31 +95,34 @@ pub(super) struct IndexFile {
     pub(super) guard: Arc<Guard>,
 }
 
-#[derive(Debug)]
-enum Gate {
-    Open(Opened),
-    /// The disk failed; the writer reopens.
-    Down(String),
-    Closed,
+/// The two files as the store is opened on them.
+struct Files {
+    guard: Arc<Guard>,
+    journal: Arc<dyn Disk>,
+    ring: Known,
 }
 
 impl Shared {
     /// What is shared, before the index is open. The disks, of the index and of the journal, count
-    /// into `written`; `guard` is the index's.
+    /// into `written`; `guard` is the index's, and `ballast` is to lie in the journal.
     pub(super) fn new(
         site: Arc<dyn Site>,
         [index, journal]: [Arc<dyn Disk>; 2],
         guard: Guard,
+        ballast: Arc<Ballast>,
         written: [Arc<Counters>; 2],
         config: StoreConfig,
     ) -> Self {
+        ballast.lies_in(journal.clone());
+        let journal = Arc::new(Ballasted::new(journal, ballast.clone()));
         let index = Arc::new(Slot::new(index));
         Self {
-            gate: RwLock::new(Gate::Closed),
-            suspect: AtomicBool::new(false),
+            gate: Gate::new(),
             watchers: Watchers::default(),
             space: Space::new(site.clone(), index.clone(), config.reserve_bytes, written.clone()),
+            ballast,
             applied: AtomicU64::new(0),
+            openings: AtomicU64::new(0),
             counts: Mutex::default(),
             wear: Wear::new(&*site, &written),
             compaction: Mutex::default(),
@@ -172,47 +141,71 @@ impl Shared {
         [self.index.get(), self.journal.clone()]
     }
 
-    /// Begins a read.
+    /// The file of the index that is used now.
+    pub(super) fn index_file(&self) -> IndexFile {
+        IndexFile { disk: self.index.get(), guard: self.guard.get() }
+    }
+
+    /// The file of the index that is used from now on.
+    pub(super) fn settle_on(&self, file: IndexFile) {
+        self.index.put(file.disk);
+        self.guard.put(file.guard);
+    }
+
+    /// The index file as redb sees it.
+    pub(super) fn backend(&self) -> IndexBackend {
+        IndexBackend(self.guard.get())
+    }
+
+    /// Begins a read; waits a little while the index is opened anew.
     pub(super) fn begin_read(&self) -> Result<View, ReadError> {
-        match &*self.gate.read().unwrap_or_else(PoisonError::into_inner) {
-            Gate::Open(Opened { index, readers }) => match index.begin_read() {
-                Ok(transaction) => Ok(View { transaction, token: readers.clone() }),
-                Err(error) => Err(self.failed(error.into())),
-            },
-            Gate::Down(what) => Err(ReadError::Storage(what.clone())),
-            Gate::Closed => Err(ReadError::Closed),
-        }
+        self.gate.begin_read()
     }
 
     /// Begins a write. The writer alone calls it.
     pub(super) fn begin_write(&self) -> Result<WriteTransaction, Trouble> {
-        match &*self.gate.read().unwrap_or_else(PoisonError::into_inner) {
-            Gate::Open(Opened { index, .. }) => Ok(index.begin_write()?),
-            Gate::Down(_) | Gate::Closed => Err(Trouble::damaged("the index is not open")),
-        }
+        self.gate.begin_write()
     }
 
     /// Tells whether the index is open or may come back.
     pub(super) fn is_closed(&self) -> bool {
-        matches!(&*self.gate.read().unwrap_or_else(PoisonError::into_inner), Gate::Closed)
+        self.gate.is_closed()
     }
 
-    /// A read met trouble: if the disk failed, the next command reopens the index.
+    /// A read met trouble: if the disk failed, the writer opens the index anew.
     pub(super) fn failed(&self, trouble: Trouble) -> ReadError {
         if trouble.is_of_disk() {
-            self.suspect.store(true, Ordering::Relaxed);
+            self.gate.suspect();
         }
         trouble.into()
     }
 
+    /// Tells whether mail must be refused: the reserve is touched, or part of the ballast is gone and
+    /// there is not enough room inside the index.
+    pub(super) fn lacks_room(&self) -> bool {
+        self.space.is_full() || self.is_tight() && self.space.is_full_inside()
+    }
+
+    /// Tells whether part of the ballast is gone, so that nothing may wait for a checkpoint.
+    pub(super) fn is_tight(&self) -> bool {
+        self.ballast.missing() > 0
+    }
+
+    /// Writes the ballast back if there is room for it.
+    pub(super) fn refill(&self) {
+        let missing = self.ballast.missing();
+        if missing > 0 && self.space.holds(missing) {
+            self.ballast.restore();
+        }
+    }
+
     /// Looks whether the journal is there where it is needed.
-    fn find_journal(&self) -> Result<(), OpenError> {
-        let found = journal::contents(&*self.journal).map_err(Trouble::from)?;
-        let guard = self.guard.get();
-        let (complete, blank) = (guard.is_complete(), guard.is_blank());
+    fn find_journal(&self, files: &Files) -> Result<(), OpenError> {
+        let found = journal::contents(&*files.journal).map_err(Trouble::from)?;
+        let (complete, blank) = (files.guard.is_complete(), files.guard.is_blank());
         if found == Contents::Ring {
             // The copy that redb has written and synced when it is open says so.
-            guard.set_complete(false);
+            files.guard.set_complete(false);
         } else if !complete {
             return Err(OpenError::JournalMissing(self.site.path().to_owned()));
         } else if !blank {
@@ -226,43 +219,9 @@ impl Shared {
         Ok(())
     }
 
-    fn pass(&self, gate: Gate) -> Gate {
-        std::mem::replace(&mut *self.gate.write().unwrap_or_else(PoisonError::into_inner), gate)
-    }
-
-    /// Puts another index in the place of this one, once `step` is done: whoever wants to read
-    /// waits that long. Gives the old one back.
-    pub(super) fn exchange<E>(&self, index: Opened, step: impl FnOnce() -> Result<(), E>) -> Result<Option<Opened>, E> {
-        let mut gate = self.gate.write().unwrap_or_else(PoisonError::into_inner);
-        step()?;
-        match std::mem::replace(&mut *gate, Gate::Open(index)) {
-            Gate::Open(old) => Ok(Some(old)),
-            Gate::Down(_) | Gate::Closed => Ok(None),
-        }
-    }
-
-    /// The file of the index that is used from now on.
-    pub(super) fn settle_on(&self, file: IndexFile) {
-        self.index.put(file.disk);
-        self.guard.put(file.guard);
-    }
-
-    /// The file of the index that is used now.
-    pub(super) fn index_file(&self) -> IndexFile {
-        IndexFile { disk: self.index.get(), guard: self.guard.get() }
-    }
-
-    /// Lets go of a failed index. Readers meet an error until it is open again.
-    pub(super) fn take_down(&self, what: &Trouble) {
-        drop(self.pass(Gate::Down(what.to_string())));
-    }
-
     /// Closes for good.
     pub(super) fn shut(&self) -> Result<(), Trouble> {
-        let closed = match self.pass(Gate::Closed) {
-            Gate::Open(Opened { index, .. }) => index.close().map_err(Trouble::from),
-            Gate::Down(_) | Gate::Closed => Ok(()),
-        };
+        let closed = self.gate.shut().map_or(Ok(()), |index| index.close().map_err(Trouble::from));
         self.watchers.close();
         let [index, journal] = self.disks();
         closed.and(index.unlock().and(journal.unlock()).map_err(Trouble::from))
@@ -283,52 +242,82 @@ impl Engine {
     /// Opens the index and the journal, replays, and lets readers in. Tells also whether there is
     /// something to sweep. After a failure the index goes back to what its last successful sync made
     /// durable, and the journal's groups above that are still there: they are given up only after a
-    /// checkpoint that succeeded.
-    pub(super) fn open(shared: &Shared) -> Result<(Self, bool), OpenError> {
-        let guard = shared.guard.get();
-        guard.go_back().map_err(Trouble::from)?;
-        let complete = guard.is_complete();
-        shared.find_journal()?;
-        let index = open_index(guard.clone(), shared.config.cache_bytes).map_err(|error| match error {
+    /// checkpoint that succeeded. A group whose numbers are `refused` is left out, for good.
+    pub(super) fn open(shared: &Shared, refused: Option<&RangeInclusive<u64>>) -> Result<(Self, bool), OpenError> {
+        let (guard, journal) = (shared.guard.get(), shared.journal.clone());
+        let opened = Self::open_files(shared, &Files { guard, journal, ring: shared.ring.clone() }, refused)?;
+        shared.refill();
+        Ok(opened)
+    }
+
+    /// As [`Engine::open`] where nothing can be written: readers are let in, changes stay in memory.
+    pub(super) fn open_for_reading(shared: &Shared, refused: Option<&RangeInclusive<u64>>) -> Result<(), OpenError> {
+        let over = |disk: &Arc<dyn Disk>| Ok::<_, io::Error>(Arc::new(Overlay::new(disk.clone())?));
+        let (index, journal) =
+            (over(&shared.index.get()).map_err(Trouble::from)?, over(&shared.journal).map_err(Trouble::from)?);
+        let files = Files { guard: Arc::new(shared.guard.get().above(index)), journal, ring: Known::default() };
+        let counts = *shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::open_files(shared, &files, refused)?;
+        // What was made durable in memory is no checkpoint.
+        *shared.counts.lock().unwrap_or_else(PoisonError::into_inner) = counts;
+        Ok(())
+    }
+
+    fn open_files(
+        shared: &Shared,
+        files: &Files,
+        refused: Option<&RangeInclusive<u64>>,
+    ) -> Result<(Self, bool), OpenError> {
+        files.guard.go_back().map_err(Trouble::from)?;
+        let complete = files.guard.is_complete();
+        shared.find_journal(files)?;
+        let index = open_index(files.guard.clone(), shared.config.cache_bytes).map_err(|error| match error {
             DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(shared.site.path().to_owned()),
             other => Trouble::from(other).into(),
         })?;
-        let (engine, sweep_due, woken) = Self::begin(shared, &index, !complete).inspect_err(|_| {
+        let (engine, sweep_due, woken) = Self::begin(shared, files, &index, !complete, refused).inspect_err(|_| {
             // Nothing was acknowledged since: redb writes this when it is closed.
-            guard.set_complete(complete);
+            files.guard.set_complete(complete);
         })?;
         let applied = engine.applied;
         shared.applied.store(applied, Ordering::Release);
-        shared.suspect.store(false, Ordering::Relaxed);
-        drop(shared.pass(Gate::Open(Opened::new(index))));
-        // A group whose sync failed was refused and may yet have come back: sessions must hear of it.
+        shared.openings.fetch_add(1, Ordering::AcqRel);
+        shared.gate.open(index);
+        // A group whose sync failed may have been found: sessions must hear of it.
         shared.watchers.wake(&woken, ModSeq(applied));
         Ok((engine, sweep_due))
     }
 
     /// What comes before readers are let in; `journal_needed` where something may be in the journal
     /// alone. Gives also whether there is something to sweep, and the accounts that the replay changed.
-    fn begin(shared: &Shared, index: &Database, journal_needed: bool) -> Result<(Self, bool, Vec<u32>), OpenError> {
+    fn begin(
+        shared: &Shared,
+        files: &Files,
+        index: &Database,
+        journal_needed: bool,
+        refused: Option<&RangeInclusive<u64>>,
+    ) -> Result<(Self, bool, Vec<u32>), OpenError> {
         let identity = upgrade::prepare(index)?;
         let ring = shared.config.journal_bytes.into();
+        let is_new = files.journal.is_empty().unwrap_or(false);
         let mut journal =
-            Journal::reopen(shared.journal.clone(), identity, ring, &shared.ring).map_err(|error| match error {
+            Journal::reopen(files.journal.clone(), identity, ring, &files.ring).map_err(|error| match error {
                 JournalError::Foreign => OpenError::ForeignJournal(shared.site.path().to_owned()),
+                JournalError::Disk(error) if is_new && is_of_space(&error) => no_room(shared),
                 other => damaged(shared, other),
             })?;
         // Only where the ring has just been made: it is durable, and from now on it is needed.
-        let guard = shared.guard.get();
-        if guard.is_complete() {
-            guard.make_complete(false).map_err(Trouble::from)?;
+        if files.guard.is_complete() {
+            files.guard.make_complete(false).map_err(Trouble::from)?;
         }
+        shared.ballast.found(journal.ring()).map_err(Trouble::from)?;
 
         let transaction = index.begin_write().map_err(Trouble::from)?;
         let mut tables = Tables::open(&transaction, shared.site.now())?;
-        let replayed = tables.progress.applied;
-        let followed = follow(&mut tables, |take| journal.replay(replayed, take))?;
-        followed
-            .and_then(|()| if journal_needed { journal.verify() } else { Ok(()) })
-            .map_err(|error| damaged(shared, error))?;
+        replay(shared, &mut journal, &mut tables, refused)?;
+        if journal_needed {
+            journal.verify().map_err(|error| damaged(shared, error))?;
+        }
         shared.wear.load(&mut tables)?;
         let sweep_due = sweep::begin(&mut tables)? || tables.sweep_due;
         let (applied, kept, touched) = (tables.progress.applied, tables.progress.kept, tables.touched);
@@ -337,10 +326,10 @@ impl Engine {
         let mut engine = Self { journal, seq: applied.saturating_add(SEQ_GAP), applied };
         // Whatever was replayed must be durable here before the journal is written again.
         if touched || engine.journal.volume() > 0 {
-            engine.make_durable(shared, transaction)?;
+            engine.make_durable(shared, &files.guard, transaction)?;
         } else {
             transaction.abort().map_err(Trouble::from)?;
-            shared.guard.get().mirror();
+            files.guard.mirror();
         }
         shared.space.kept.store(kept, Ordering::Relaxed);
         Ok((engine, sweep_due, woken))
@@ -348,11 +337,21 @@ impl Engine {
 
     /// Commits durably: with this transaction everything before it, so the journal is free.
     /// `self.applied` is what the transaction holds.
-    pub(super) fn make_durable(&mut self, shared: &Shared, mut transaction: WriteTransaction) -> Result<(), Trouble> {
+    pub(super) fn commit(&mut self, shared: &Shared, transaction: WriteTransaction) -> Result<(), Trouble> {
+        self.make_durable(shared, &shared.guard.get(), transaction)
+    }
+
+    fn make_durable(
+        &mut self,
+        shared: &Shared,
+        guard: &Guard,
+        mut transaction: WriteTransaction,
+    ) -> Result<(), Trouble> {
         shared.wear.save(shared, &transaction)?;
         transaction.set_durability(Durability::Immediate)?;
         transaction.set_quick_repair(true);
         transaction.commit()?;
+        guard.mirror();
         self.checkpointed(shared);
         Ok(())
     }
@@ -360,7 +359,6 @@ impl Engine {
     /// The index holds everything, durably.
     pub(super) fn checkpointed(&mut self, shared: &Shared) {
         self.journal.checkpointed(self.applied);
-        shared.guard.get().mirror();
         let mut counts = shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.checkpoints += 1;
         counts.last_checkpoint = Some(shared.site.now().0);
@@ -370,7 +368,16 @@ impl Engine {
     pub(super) fn checkpoint(&mut self, shared: &Shared) -> Result<(), Trouble> {
         shed(shared)?;
         let transaction = shared.begin_write()?;
-        self.make_durable(shared, transaction)
+        self.commit(shared, transaction)
+    }
+
+    /// A checkpoint, and the index as it is right behind it.
+    pub(super) fn freeze(&mut self, shared: &Shared) -> Result<Frozen, Trouble> {
+        // A reader from before the checkpoint keeps what every later commit lets go of, the trees
+        // of redb's own included; one from behind it would miss what the checkpoint's epilogue frees.
+        let pin = shared.gate.pin()?;
+        self.checkpoint(shared)?;
+        Ok(Frozen::new(pin, &shared.backend(), shared.openings.load(Ordering::Acquire))?)
     }
 
     /// The checkpoint before a clean close: from here on the index is complete without the journal.
@@ -396,12 +403,6 @@ impl Engine {
     }
 }
 
-/// Opens a file of the index, or makes one of an empty file.
-pub(super) fn open_index(guard: Arc<Guard>, cache_bytes: u32) -> Result<Database, DatabaseError> {
-    let cache = usize::try_from(cache_bytes).unwrap_or(usize::MAX);
-    Database::builder().set_cache_size(cache).create_with_backend(IndexBackend(guard))
-}
-
 /// Tells a damaged journal from a failed disk.
 fn damaged(shared: &Shared, error: JournalError) -> OpenError {
     match error {
@@ -423,14 +424,44 @@ pub(super) fn shed(shared: &Shared) -> Result<(), Trouble> {
     Ok(transaction.commit()?)
 }
 
-/// Applies every change that the index does not hold, of the groups that `groups` hands out, and
-/// gives what that came to.
+/// A new store's journal found no room: gives back what it took, and says how much it needs.
+fn no_room(shared: &Shared) -> OpenError {
+    // Zeros without a header are nobody's; what can't be cut off is written over at the next try.
+    drop(shared.journal.set_len(0));
+    OpenError::NoRoom {
+        folder: shared.site.path().to_owned(),
+        needed: shared.config.journal_bytes.into(),
+        free: shared.site.room().ok().map(|room| room.free),
+    }
+}
+
+/// Applies every change of the journal that the index does not hold, but for those of a group whose
+/// callers were told that it was not done.
+fn replay(
+    shared: &Shared,
+    journal: &mut Journal,
+    tables: &mut Tables<'_>,
+    refused: Option<&RangeInclusive<u64>>,
+) -> Result<(), OpenError> {
+    let applied = tables.progress.applied;
+    let replayed = follow(tables, refused, |take| journal.replay(applied, take))?;
+    replayed.map_err(|error| damaged(shared, error))
+}
+
+/// As [`replay`], of the groups that `groups` hands out; gives what that came to.
 pub(super) fn follow(
     tables: &mut Tables<'_>,
+    refused: Option<&RangeInclusive<u64>>,
     groups: impl FnOnce(&mut TakeGroup<'_>) -> Result<(), JournalError>,
 ) -> Result<Result<(), JournalError>, Trouble> {
     let mut trouble = None;
-    let followed = groups(&mut |_, _, payload| {
+    let followed = groups(&mut |first, last, payload| {
+        if refused.is_some_and(|refused| refused.contains(&first) && refused.contains(&last)) {
+            // The index names the numbers as done, so that no later replay brings them either.
+            tables.progress.applied = tables.progress.applied.max(last);
+            tables.touched = true;
+            return Ok(());
+        }
         let done = Change::each(payload, &mut |change| {
             if change.seq <= tables.progress.applied {
                 return Ok(());
@@ -442,8 +473,11 @@ pub(super) fn follow(
             JournalError::Damaged("a change can't be replayed")
         })
     });
-    match trouble {
-        Some(trouble) => Err(trouble),
-        None => Ok(followed),
-    }
+    trouble.map_or(Ok(followed), Err)
+}
+
+/// Opens a file of the index, or makes one of an empty file.
+pub(super) fn open_index(guard: Arc<Guard>, cache_bytes: u32) -> Result<Database, DatabaseError> {
+    let cache = usize::try_from(cache_bytes).unwrap_or(usize::MAX);
+    Database::builder().set_cache_size(cache).create_with_backend(IndexBackend(guard))
 }

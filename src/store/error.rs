@@ -30,8 +30,9 @@ pub enum WriteError {
     Limit(&'static str),
     /// Too little space on the disk; nothing is lost, deleting makes room.
     DiskFull,
-    /// The disk failed; the store reopens itself, trying again later may work. Where the failure
-    /// came at the very sync, the write may yet be found done after the reopening.
+    /// The disk failed; the store reopens itself, trying again later may work. The write is left out
+    /// for good, unless the power goes or the process is killed before the store is open again: then
+    /// a write that failed at its very sync may yet be found done.
     Storage(String),
     /// The store is closed.
     Closed,
@@ -97,6 +98,17 @@ pub enum OpenError {
     JournalMissing(PathBuf),
     /// The journal is damaged, and acknowledged mail in it can't be read; the text says what is wrong.
     JournalDamaged(PathBuf, &'static str),
+    /// There is no room on the disk for what opening has to write.
+    DiskFull,
+    /// There is no room on the disk for a new store.
+    NoRoom {
+        /// The data folder.
+        folder: PathBuf,
+        /// Bytes that the journal needs.
+        needed: u64,
+        /// Bytes that are free, as far as it is known.
+        free: Option<u64>,
+    },
     /// The disk failed or the file is damaged.
     Storage(String),
 }
@@ -137,6 +149,23 @@ impl fmt::Display for OpenError {
                  of the file, or run `pillarbox check-store --repair` to go on without that mail",
                 path.display()
             ),
+            Self::DiskFull => out.write_str(
+                "the disk is full, and the store needs a little room to open; free a few MiB on the disk of the data \
+                 folder and try again",
+            ),
+            Self::NoRoom { folder, needed, free } => {
+                let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+                write!(
+                    out,
+                    "there is no room for a new store in {}: it begins with {} MiB",
+                    folder.display(),
+                    mib(*needed)
+                )?;
+                if let Some(free) = free {
+                    write!(out, " and {} MiB are free", free >> 20)?;
+                }
+                out.write_str("; free some, choose another disk, or set `journal-bytes` in [store] lower")
+            }
             Self::Storage(what) => write!(out, "the store can't be read ({what}); check the disk or restore a backup"),
         }
     }
@@ -147,22 +176,41 @@ impl std::error::Error for OpenError {}
 /// The disk failed, or a record is not what was written.
 #[derive(Clone, Debug)]
 pub(super) struct Trouble {
-    /// There was no space left.
-    full: bool,
-    /// The disk failed, so redb refuses everything until it is opened again.
-    disk: bool,
+    kind: Kind,
     text: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// A record or an invariant is broken; the rest can be read and written.
+    Damaged,
+    /// The disk failed, so redb refuses everything until it is opened again.
+    Disk,
+    /// The same, because there was no space left.
+    Full,
+    /// The index was closed under a reader, to be opened anew.
+    Closed,
 }
 
 impl Trouble {
     /// A record or an invariant of ours is broken; `what` names it.
     pub(super) fn damaged(what: &str) -> Self {
-        Self { full: false, disk: false, text: format!("damaged record: {what}") }
+        Self { kind: Kind::Damaged, text: format!("damaged record: {what}") }
     }
 
     /// Tells whether the disk failed, so that the store must be reopened.
     pub(super) fn is_of_disk(&self) -> bool {
-        self.disk
+        matches!(self.kind, Kind::Disk | Kind::Full)
+    }
+
+    /// Tells whether there was no space left.
+    pub(super) fn is_full(&self) -> bool {
+        self.kind == Kind::Full
+    }
+
+    /// Tells whether reading again may work, once the index is open anew.
+    pub(super) fn may_pass(&self) -> bool {
+        self.kind != Kind::Damaged
     }
 }
 
@@ -195,7 +243,7 @@ impl From<Trouble> for Fault {
 
 impl From<Trouble> for WriteError {
     fn from(trouble: Trouble) -> Self {
-        if trouble.full { Self::DiskFull } else { Self::Storage(trouble.text) }
+        if trouble.is_full() { Self::DiskFull } else { Self::Storage(trouble.text) }
     }
 }
 
@@ -207,13 +255,18 @@ impl From<Trouble> for ReadError {
 
 impl From<Trouble> for OpenError {
     fn from(trouble: Trouble) -> Self {
-        Self::Storage(trouble.text)
+        if trouble.is_full() { Self::DiskFull } else { Self::Storage(trouble.text) }
     }
+}
+
+/// Tells whether an error says that the disk, or our share of it, is full.
+pub(super) fn is_of_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 impl From<io::Error> for Trouble {
     fn from(error: io::Error) -> Self {
-        Self { full: error.kind() == io::ErrorKind::StorageFull, disk: true, text: error.to_string() }
+        Self { kind: if is_of_space(&error) { Kind::Full } else { Kind::Disk }, text: error.to_string() }
     }
 }
 
@@ -221,7 +274,7 @@ impl From<JournalError> for Trouble {
     fn from(error: JournalError) -> Self {
         match error {
             JournalError::Disk(error) => error.into(),
-            other => Self { full: false, disk: false, text: other.to_string() },
+            other => Self { kind: Kind::Damaged, text: other.to_string() },
         }
     }
 }
@@ -230,10 +283,9 @@ impl From<redb::Error> for Trouble {
     fn from(error: redb::Error) -> Self {
         match error {
             redb::Error::Io(error) => error.into(),
-            other => {
-                let disk = matches!(other, redb::Error::PreviousIo | redb::Error::DatabaseClosed);
-                Self { full: false, disk, text: other.to_string() }
-            }
+            redb::Error::PreviousIo => Self { kind: Kind::Disk, text: "the disk failed a moment ago".to_owned() },
+            redb::Error::DatabaseClosed => Self { kind: Kind::Closed, text: "the index was closed".to_owned() },
+            other => Self { kind: Kind::Damaged, text: other.to_string() },
         }
     }
 }

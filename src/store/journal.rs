@@ -327,6 +327,11 @@ impl Journal {
         self.volume
     }
 
+    /// Length of the ring in bytes; the file may be longer.
+    pub fn ring(&self) -> u64 {
+        self.header.ring
+    }
+
     /// Largest payload [`Journal::append`] takes, in bytes.
     pub fn payload_max(&self) -> u64 {
         (self.header.ring - DATA) / 2 / BLOCK * BLOCK - GROUP_HEADER as u64
@@ -505,6 +510,8 @@ pub(super) fn group_is_whole(header: &[u8; GROUP_HEADER], payload: &[u8]) -> boo
     let (before, named) = header.split_at(8);
     before.ends_with(&crc32c::crc32c_append(crc32c::crc32c(named), payload).to_le_bytes())
 }
+
+mod reread; // is what a crash would need still there?
 
 #[cfg(test)]
 mod tests;

@@ -24,10 +24,10 @@ pub const LEARNED_PIECE_MAX: usize = 16_320;
 pub const LEARNED_PIECES_MAX: u16 = 258;
 
 /// Bytes of the index that a piece takes up: a page.
-const PIECE_SPACE: u64 = 16 << 10;
+pub(super) const PIECE_SPACE: u64 = 16 << 10;
 
 /// The table's name in its seals.
-const NAME: &str = "learned";
+pub(super) const NAME: &str = "learned";
 
 /// A learner's number in the table: 0 is the box, an account's is one above its own, which is never
 /// the highest.

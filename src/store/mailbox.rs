@@ -20,6 +20,10 @@ pub const MAILBOXES_MAX: usize = 4096;
 /// Most names an account can subscribe.
 pub const SUBSCRIPTIONS_MAX: usize = 4096;
 
+/// The latest time that seeds UIDVALIDITY, in the year 2096: a clock that jumps ahead once may not
+/// use the numbers up, and 300 million mailboxes can be made beyond it.
+const UIDVALIDITY_CLOCK_MAX: u32 = 4_000_000_000;
+
 /// What an account begins with, beside INBOX.
 const STANDARD: [(&str, SpecialUse); 5] = [
     ("Archive", SpecialUse::Archive),
@@ -37,8 +41,9 @@ struct Numbers {
 
 impl Numbers {
     fn new(tables: &Tables<'_>) -> Self {
-        let clock = u32::try_from(tables.now.0).unwrap_or(0);
-        Self { mailbox: tables.progress.mailbox, uid_validity: tables.progress.uid_validity.max(clock) }
+        // A clock before 1970 or beyond the bound says nothing: the counter goes on alone.
+        let clock = u32::try_from(tables.now.0).ok().filter(|clock| *clock <= UIDVALIDITY_CLOCK_MAX);
+        Self { mailbox: tables.progress.mailbox, uid_validity: tables.progress.uid_validity.max(clock.unwrap_or(0)) }
     }
 
     fn put(

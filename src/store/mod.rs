@@ -7,7 +7,7 @@
 use std::fs::DirBuilder;
 use std::future::Future;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, mpsc};
@@ -15,14 +15,18 @@ use std::task::{Context, Poll};
 
 mod account; //     plans: accounts, aliases, domains, notes
 mod backend; //     redb over a disk, its first block kept twice
+mod ballast; //     room kept for a disk that others fill
 pub mod blob; //    bodies: spool, compressed blocks, packed pieces
 mod change; //      what the journal holds, and how it is done to the tables
+pub mod check; //   verifies everything, and repairs what can be
 pub mod compact; // the index without its holes
+pub mod damage; //  what is said when redb ends the program
 mod directory; //   reads: who is who, and where an address leads
 pub mod disk; //    a file as the store sees it, so that tests can fail it
 pub mod dump; //    all rows as they are, for backups
 mod engine; //      index and journal together: opening, replaying, making durable
 mod error; //       what goes wrong
+mod gate; //        who may read the index, and who waits while it is opened anew
 pub mod journal; // the ring file that makes a 250 durable
 mod learned; //     the spam filter's learned state
 pub mod load; //    a store made of a dump's rows
@@ -31,6 +35,7 @@ mod medium; //      what the kernel tells of the disk
 mod message; //     plans: messages
 mod notify; //      wakes sessions when something changed
 mod opening; //     which of the two files must be there, and what becomes of one that is of no use
+mod overlay; //     a file to be read while nothing can be written
 pub mod proof; //   is a dump complete?
 mod queue; //       queued mail: plans, changes, reads
 mod reader; //      reads: mailboxes and messages
@@ -87,7 +92,7 @@ pub struct Store {
     shared: Arc<Shared>,
     /// Unbounded, because the reactor must not block here; a session has one write under way at a
     /// time, so there are never more commands than sessions.
-    commands: mpsc::Sender<Command>,
+    commands: Arc<mpsc::Sender<Command>>,
 }
 
 /// How the store uses the board.
@@ -114,6 +119,17 @@ pub struct StoreConfig {
     /// Bytes the card writes to its cells for each byte it is given. Default: 8: a lone block of
     /// 4 KiB costs a flash page of 16 KiB, and as much again is moved when old pages are cleared.
     pub card_amplification: u32,
+    /// Whether the server may keep mail in memory (tmpfs, a root file system whose changes are in
+    /// memory). Default: no, it refuses to start.
+    pub allow_ram: bool,
+    /// A mount point without which the server refuses to start, so that no mail goes into the folder
+    /// below it. Default: none; disks in `/etc/fstab` are looked at anyway.
+    pub require_mount: Option<PathBuf>,
+    /// Days in which the whole store is read once, a slice each day, to find what a card has
+    /// forgotten. 0 turns that off. Default: 30.
+    pub scrub_days: u32,
+    /// How fast such a slice is read, in bytes. Default: 1 MiB.
+    pub scrub_bytes_per_second: u32,
 }
 
 impl Default for StoreConfig {
@@ -126,6 +142,10 @@ impl Default for StoreConfig {
             card_bytes: 0,
             card_cycles: 1000,
             card_amplification: 8,
+            allow_ram: false,
+            require_mount: None,
+            scrub_days: 30,
+            scrub_bytes_per_second: 1 << 20,
         }
     }
 }
@@ -259,6 +279,7 @@ impl Store {
         if load::is_half_restored(folder) {
             return Err(OpenError::HalfRestored(folder.to_owned()));
         }
+        damage::opened(folder);
         Self::open_on(Arc::new(FolderSite::new(folder)), config)
     }
 
@@ -292,7 +313,7 @@ impl Store {
         plan: impl FnOnce(&mut Tables<'_>) -> message::Plan<T> + Send + 'static,
     ) -> Pending<T> {
         let shared = self.shared.clone();
-        self.plan(move |tables| if shared.space.is_full() { Err(WriteError::DiskFull.into()) } else { plan(tables) })
+        self.plan(move |tables| if shared.lacks_room() { Err(WriteError::DiskFull.into()) } else { plan(tables) })
     }
 
     /// Sends new messages.
@@ -320,15 +341,10 @@ impl Store {
         closed.recv().unwrap_or(Err(WriteError::Closed))
     }
 
-    /// Begins a read.
+    /// Begins a read. While the index is opened anew after a failure of the disk it waits, five
+    /// seconds at most.
     pub fn reader(&self) -> Result<Reader, ReadError> {
-        let reader = Reader::new(self.shared.clone());
-        // Whoever finds the disk failed asks the writer to reopen, so that a store nobody writes to
-        // comes back as well.
-        if self.shared.suspect.load(Ordering::Relaxed) || reader.is_err() {
-            drop(self.commands.send(Command::Look));
-        }
-        reader
+        Reader::new(self.shared.clone())
     }
 
     /// The highest modification sequence of anything in this account; wakes when it rises.

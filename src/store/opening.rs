@@ -8,6 +8,7 @@ use std::io;
 use std::sync::{Arc, mpsc};
 
 use super::backend::Guard;
+use super::ballast::{Ballast, Ballasted};
 use super::disk::{Counted, Counters, Disk};
 use super::engine::{Engine, Shared};
 use super::error::OpenError;
@@ -67,6 +68,8 @@ impl Opening {
 
     /// Opens the store of an index that is locked.
     fn store_of(&self, index: &Arc<dyn Disk>) -> Result<Store, OpenError> {
+        let ballast = Arc::new(Ballast::new(self.config.cache_bytes.into()));
+        let index: Arc<dyn Disk> = Arc::new(Ballasted::new(index.clone(), ballast.clone()));
         let guard = Guard::open(index.clone()).map_err(|error| self.failed(&error))?;
         if self.need == Need::IndexAlone {
             guard.set_complete(true);
@@ -86,11 +89,13 @@ impl Opening {
         if let Err(error) = self.site.remove(NEW_FILE) {
             tracing::warn!(%error, "{NEW_FILE} is left over and can't be removed");
         }
-        let disks = [index.clone(), journal];
-        let shared = Arc::new(Shared::new(self.site.clone(), disks, guard, self.written.clone(), self.config.clone()));
-        let opened = Engine::open(&shared).and_then(|(engine, sweep_due)| {
+        let (site, written, config) = (self.site.clone(), self.written.clone(), self.config.clone());
+        let shared = Arc::new(Shared::new(site, [index, journal], guard, ballast, written, config));
+        let opened = open_engine(&shared).and_then(|engine| {
             let (commands, waiting) = mpsc::channel();
-            let writer = Writer::new(shared.clone(), waiting, engine, sweep_due);
+            let commands = Arc::new(commands);
+            shared.gate.watched_by(Arc::downgrade(&commands));
+            let writer = Writer::new(shared.clone(), waiting, engine);
             let thread = std::thread::Builder::new().name("store".to_owned()).stack_size(writer::STACK_BYTES);
             thread.spawn(move || writer.run()).map_err(|error| self.failed(&error))?;
             Ok(Store { shared: shared.clone(), commands })
@@ -121,4 +126,16 @@ impl Opening {
 /// Tells whether the store would open with another journal.
 fn is_of_journal(error: &OpenError) -> bool {
     matches!(error, OpenError::ForeignJournal(_) | OpenError::JournalDamaged(..) | OpenError::JournalMissing(_))
+}
+
+/// Opens index and journal. Where the disk is so full that even this finds no room, what is there
+/// can be read, and the writer tries again: then there is no engine yet.
+fn open_engine(shared: &Shared) -> Result<Option<(Engine, bool)>, OpenError> {
+    match Engine::open(shared, None) {
+        Err(OpenError::DiskFull) if Engine::open_for_reading(shared, None).is_ok() => {
+            tracing::error!("the disk is full: mail can be read, and nothing can be changed until there is room");
+            Ok(None)
+        }
+        opened => opened.map(Some),
+    }
 }

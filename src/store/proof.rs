@@ -220,9 +220,14 @@ mod tests {
     use super::super::blob::cut;
     use super::super::record::Bytes;
     use super::*;
+    use crate::mail::date::{Timestamp, ZonedTime};
+    use crate::mail::message::Flags;
+
+    /// A table's name, a key, a value.
+    type TableRow = (&'static str, Vec<u8>, Vec<u8>);
 
     /// The rows of a body of `stored` bytes: blob, structure, pieces, as a dump hands them over.
-    fn body(id: u64, refs: u32, stored: usize) -> Vec<(&'static str, Vec<u8>, Vec<u8>)> {
+    fn body(id: u64, refs: u32, stored: usize) -> Vec<TableRow> {
         let record = BlobRecord { refs, size: 9, stored: stored as u64, blocks: Vec::new(), hash: None };
         let key = id.to_le_bytes().to_vec();
         let structure = StructureRecord(Bytes(vec![1])).encode(id).unwrap();
@@ -240,19 +245,19 @@ mod tests {
         rows
     }
 
-    fn message(uid: u32, blob: u64) -> (&'static str, Vec<u8>, Vec<u8>) {
+    fn message(uid: u32, blob: u64) -> TableRow {
         let record = MessageRecord {
-            flags: Default::default(),
+            flags: Flags::default(),
             modseq: 1,
-            internal_date: Default::default(),
-            saved: Default::default(),
+            internal_date: ZonedTime::default(),
+            saved: Timestamp::default(),
             size: 9,
             blob,
         };
         ("msg", [1_u32.to_le_bytes(), uid.to_le_bytes()].concat(), record.encode((1_u32, uid)).unwrap())
     }
 
-    fn see(proof: &mut Proof, rows: &[(&str, Vec<u8>, Vec<u8>)], last: bool) {
+    fn see(proof: &mut Proof, rows: &[TableRow], last: bool) {
         for (name, key, value) in rows {
             let row = Row { table: 0, key, value };
             if last && *name == "blob" {
@@ -267,7 +272,7 @@ mod tests {
         proof.end_of_dump();
     }
 
-    fn prove(dumps: &[&[(&str, Vec<u8>, Vec<u8>)]]) -> (u64, u64, u64) {
+    fn prove(dumps: &[&[TableRow]]) -> (u64, u64, u64) {
         let mut proof = Proof::default();
         for (index, rows) in dumps.iter().enumerate() {
             see(&mut proof, rows, index + 1 == dumps.len());

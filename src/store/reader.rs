@@ -13,8 +13,9 @@ use crate::mail::mailbox::{AccountId, Mailbox, MailboxId, MailboxName, ModSeq, U
 use crate::mail::message::{BlobId, Message, UidSet};
 use crate::mail::structure::Structure;
 
-use super::engine::{Shared, View};
+use super::engine::Shared;
 use super::error::{ReadError, Trouble};
+use super::gate::View;
 use super::record::{Bytes, MailboxRecord, MessageRecord, Record, StructureRecord, VanishRecord};
 use super::table::{MBOX, MBOXNAME, MSG, NOTE, STRUCTURE, SUBSCRIPTION, VANISH, load};
 

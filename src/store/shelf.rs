@@ -117,16 +117,26 @@ impl Pieces {
         Self { shared, last: Cell::new(None) }
     }
 
-    fn find(&self, blob: BlobId, index: u32, take: &mut dyn FnMut(&[u8])) -> Result<(), Trouble> {
-        let transaction = self.shared.begin_read().map_err(|_| Trouble::damaged("the index is not open"))?;
-        let tail = if self.last.get() == Some(index) { transaction.open_table(TAIL)?.get(blob.0)? } else { None };
-        let piece = match tail {
-            Some(piece) => Some(piece),
-            None => transaction.open_table(PIECE)?.get((blob.0, index))?,
+    fn find(&self, blob: BlobId, index: u32, take: &mut dyn FnMut(&[u8])) -> Result<(), Attempt> {
+        let transaction = self.shared.begin_read().map_err(Attempt::Refused)?;
+        let find = || {
+            let tail = if self.last.get() == Some(index) { transaction.open_table(TAIL)?.get(blob.0)? } else { None };
+            let piece = match tail {
+                Some(piece) => Some(piece),
+                None => transaction.open_table(PIECE)?.get((blob.0, index))?,
+            };
+            piece.ok_or_else(|| Trouble::damaged("body: the message may have been removed"))
         };
-        take(piece.ok_or_else(|| Trouble::damaged("body: the message may have been removed"))?.value());
+        take(find().map_err(Attempt::Broken)?.value());
         Ok(())
     }
+}
+
+/// Why a piece was not read.
+enum Attempt {
+    /// The index is not open.
+    Refused(ReadError),
+    Broken(Trouble),
 }
 
 impl PieceSource for Pieces {
@@ -139,6 +149,17 @@ impl PieceSource for Pieces {
     }
 
     fn piece(&self, blob: BlobId, index: u32, take: &mut dyn FnMut(&[u8])) -> Result<(), ReadError> {
-        self.find(blob, index, take).map_err(|trouble| self.shared.failed(trouble))
+        // A body is read over many commands: one that the index is opened anew under goes on then.
+        let found = match self.find(blob, index, take) {
+            Err(Attempt::Broken(trouble)) if trouble.may_pass() => {
+                drop(self.shared.failed(trouble));
+                self.find(blob, index, take)
+            }
+            found => found,
+        };
+        found.map_err(|attempt| match attempt {
+            Attempt::Refused(error) => error,
+            Attempt::Broken(trouble) => self.shared.failed(trouble),
+        })
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! ENOSPC in the middle of a commit makes redb's handle unusable until it is reopened, so mail is
 //! refused before (452 4.3.1), while a reserve is left; flags and deletes still work. The index
-//! file does not shrink when mail is deleted, so room inside it counts as well.
+//! file does not shrink when mail is deleted, so room inside it counts as well. What others write
+//! to the last byte all the same is the `ballast`'s matter.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,6 +17,9 @@ const LOOK_EVERY_BYTES: u64 = 1 << 20;
 
 /// Time between two looks at the disk, for what other programs write.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
+
+/// Room inside the index that lets mail in while the disk is full, in bytes, if the reserve is less.
+const INSIDE_MIN: u64 = 1 << 20;
 
 /// Most of a disk that is left free beside the configured reserve, in bytes, and the share of it.
 const SHARE_MAX: u64 = 1 << 30;
@@ -68,14 +72,31 @@ impl Space {
         full
     }
 
-    fn look(&self) -> bool {
-        // A folder whose disk can't be asked is no reason to refuse mail.
-        let Ok(room) = self.site.room() else { return false };
+    /// Tells whether the medium has `bytes` to spare now, beside the configured reserve.
+    pub(super) fn holds(&self, bytes: u64) -> bool {
+        self.site.room().is_ok_and(|room| room.free >= self.reserve.max(bytes).saturating_add(bytes))
+    }
+
+    /// Tells whether there is too little room inside the index, whatever the disk has.
+    pub(super) fn is_full_inside(&self) -> bool {
+        self.inside() < self.reserve.max(INSIDE_MIN)
+    }
+
+    /// Bytes that are free inside the index, by estimate.
+    fn inside(&self) -> u64 {
         let index = self.allocated();
         let inside = index.saturating_sub(self.kept.load(Ordering::Relaxed));
         // Part of what is free inside is in half-filled pages and can't be counted on.
-        let inside = inside.saturating_sub(index / 8);
-        room.free.saturating_add(inside) < self.kept_free(room)
+        inside.saturating_sub(index / 8)
+    }
+
+    fn look(&self) -> bool {
+        // A folder whose disk can't be asked is no reason to refuse mail.
+        let Ok(room) = self.site.room() else { return false };
+        let inside = self.inside();
+        // Room inside is ours alone, so however full the others have made the disk, the reserve is
+        // enough of it.
+        room.free.saturating_add(inside) < self.kept_free(room) && inside < self.reserve
     }
 
     /// What is to be left free on the medium.
@@ -105,9 +126,9 @@ mod tests {
     #[test]
     fn a_reserve_larger_than_the_disk_leaves_no_room() {
         let site = Arc::new(MemorySite::new(&std::env::temp_dir()));
-        let space = |reserve| {
-            Space::new(site.clone(), Arc::new(Slot::new(Arc::new(site.disk("index")))), reserve, Default::default())
-        };
+        let index: Arc<dyn Disk> = Arc::new(site.disk("index"));
+        let index = Arc::new(Slot::new(index));
+        let space = |reserve| Space::new(site.clone(), index.clone(), reserve, Default::default());
         assert!(space(u64::MAX).is_full());
     }
 }

@@ -8,13 +8,15 @@
 //! A body that is larger than what a checkpoint costs does not go through the journal: it is put
 //! into the index in steps of [`STEP_BYTES`], other commands in between, as a body nobody refers to.
 //! It waits there for a checkpoint, with others of its kind ([`hold`]); the change that refers to it
-//! goes through the journal as any other. When the disk fails, everything in the group is refused,
-//! and index and journal are opened anew: what was acknowledged is in them.
+//! goes through the journal as any other. When the disk fails, index and journal are opened anew
+//! ([`recovery`]) before anybody in the group is answered: what was acknowledged is in them, and
+//! maybe the group is.
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError};
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use redb::{Durability, WriteTransaction};
 use tokio::sync::oneshot;
@@ -26,7 +28,7 @@ use super::blob::piece_count;
 use super::change::{Change, PAYLOAD_VERSION};
 use super::compact::{Asked, Compactor};
 use super::engine::{Engine, Shared};
-use super::error::{Fault, OpenError, Trouble, WriteError};
+use super::error::{Fault, Trouble, WriteError};
 use super::journal::JournalError;
 use super::message::{self, Incoming, Pieces, Plan};
 use super::queue::{self, Submission, Submitted};
@@ -34,7 +36,8 @@ use super::shelf::put_piece;
 use super::table::{SWEEP_STAGED, Tables};
 use super::{Folder, Pending, Placed, sweep};
 
-mod hold; // which messages wait for a checkpoint, and for how long
+mod hold; //     which messages wait for a checkpoint, and for how long
+mod recovery; // what the writer does when the disk fails
 
 use hold::Held;
 pub(super) use hold::Hold;
@@ -50,9 +53,6 @@ const STEP_BYTES: usize = 512 << 10;
 
 /// Sweeping this many steps calls for a checkpoint, so that the room can be used again.
 const SWEEP_STEPS: u32 = 4;
-
-/// Wait between two attempts to reopen a store whose disk fails.
-const REOPEN_EVERY: Duration = Duration::from_secs(1);
 
 /// The writer's stack: redb's trees are shallow.
 pub(super) const STACK_BYTES: usize = 512 << 10;
@@ -81,8 +81,33 @@ pub(super) enum Command {
     Compact(Asked),
     /// Say so when nothing is left to stage or to sweep.
     Settle(oneshot::Sender<Result<(), WriteError>>),
+    /// Something to be done between two groups.
+    Errand(Errand),
     /// Close, and say so.
     Close(SyncSender<Result<(), WriteError>>),
+}
+
+/// Does something with index and journal, or learns why they are not there.
+pub(super) type Errand = Box<dyn FnOnce(Result<(&mut Engine, &Shared), WriteError>) -> Result<(), Trouble> + Send>;
+
+/// Makes a command of something to be done between two groups.
+pub(super) fn errand<T: Send + 'static>(
+    work: impl FnOnce(&mut Engine, &Shared) -> Result<T, Trouble> + Send + 'static,
+) -> (Command, Pending<T>) {
+    let (sender, receiver) = oneshot::channel();
+    let errand: Errand = Box::new(move |there| {
+        let done = match there {
+            Ok((engine, shared)) => work(engine, shared),
+            Err(error) => {
+                tell(sender, Err(error));
+                return Ok(());
+            }
+        };
+        let trouble = done.as_ref().err().cloned();
+        tell(sender, done.map_err(WriteError::from));
+        trouble.map_or(Ok(()), Err)
+    });
+    (Command::Errand(errand), Pending(receiver))
 }
 
 /// New messages and where they go.
@@ -198,6 +223,8 @@ impl Command {
             Self::Look => {}
             Self::Compact(asked) => asked.answer(Err(error)),
             Self::Settle(sender) => tell(sender, Err(error)),
+            // It has told whom it concerns.
+            Self::Errand(errand) => drop(errand(Err(error))),
             Self::Close(reply) => drop(reply.send(Err(error))),
         }
     }
@@ -210,6 +237,11 @@ pub(super) struct Writer {
     /// `None` while the disk fails.
     engine: Option<Engine>,
     reopen_at: Instant,
+    /// Why there is no engine.
+    failing: WriteError,
+    /// The numbers of a group whose callers were told that it was not done, while nobody could know
+    /// whether the journal holds it.
+    refused: Option<RangeInclusive<u64>>,
     /// Large messages on their way in.
     held: Held,
     sweep_due: bool,
@@ -217,6 +249,31 @@ pub(super) struct Writer {
     compactor: Compactor,
     /// Who waits until nothing is left to stage or to sweep.
     settling: Vec<oneshot::Sender<Result<(), WriteError>>>,
+    /// What the present group was interrupted for.
+    errands: Vec<Errand>,
+}
+
+/// What a group did.
+struct Written {
+    /// The accounts that it changed.
+    woken: Vec<u32>,
+    /// Anything was changed.
+    touched: bool,
+}
+
+/// A group that came to nothing, or to nobody knows what.
+struct Failed {
+    trouble: Trouble,
+    /// Its numbers, when it had begun to be made durable.
+    logged: Option<RangeInclusive<u64>>,
+    /// The first command, when nothing of it was done.
+    first: Option<Command>,
+}
+
+impl From<Trouble> for Failed {
+    fn from(trouble: Trouble) -> Self {
+        Self { trouble, logged: None, first: None }
+    }
 }
 
 /// A group while it gathers.
@@ -256,12 +313,24 @@ impl Group {
 }
 
 impl Writer {
-    /// A writer for an open store.
-    pub(super) fn new(shared: Arc<Shared>, commands: Receiver<Command>, engine: Engine, sweep_due: bool) -> Self {
+    /// A writer for a store; without an engine while the disk is full.
+    pub(super) fn new(shared: Arc<Shared>, commands: Receiver<Command>, engine: Option<(Engine, bool)>) -> Self {
+        let (engine, sweep_due) = engine.map_or((None, false), |(engine, sweep_due)| (Some(engine), sweep_due));
         let compactor = Compactor::new(&shared);
-        let (engine, held) = (Some(engine), Held::default());
-        let reopen_at = Instant::now();
-        Self { shared, commands, engine, reopen_at, held, sweep_due, swept: 0, compactor, settling: Vec::new() }
+        Self {
+            shared,
+            commands,
+            engine,
+            reopen_at: Instant::now(),
+            failing: WriteError::DiskFull,
+            refused: None,
+            held: Held::default(),
+            sweep_due,
+            swept: 0,
+            compactor,
+            settling: Vec::new(),
+            errands: Vec::new(),
+        }
     }
 
     /// Works until the store is closed or nobody can send commands any more.
@@ -293,78 +362,89 @@ impl Writer {
                 }
             };
             let idle = command.is_none();
-            if let Some(reply) = command.and_then(|command| self.group(command)) {
+            if let Some(reply) = command.and_then(|command| self.group(command, true)) {
                 let closed = self.close();
                 drop(reply.send(closed));
                 return;
             }
             if let Err(trouble) = self.between(idle) {
-                self.restart(&trouble);
+                self.restart(&trouble, None);
+                // What can't be removed would be met again at once; the next removal tries it again.
+                self.sweep_due = false;
             }
             self.compactor.heed(&self.shared, idle);
         }
         drop(self.close());
     }
 
-    /// Does `first` and what waits behind it as one group. Gives back who asked to close.
-    fn group(&mut self, first: Command) -> Option<SyncSender<Result<(), WriteError>>> {
-        let mut answers = Vec::new();
-        let mut close = None;
-        let begun = self.reopened().and_then(|()| {
-            self.shared.begin_write().map_err(|trouble| {
-                self.restart(&trouble);
-                trouble.into()
-            })
+    /// Does `first` and what waits behind it as one group; once more when the disk failed before
+    /// anything was done. Gives back who asked to close.
+    fn group(&mut self, first: Command, again: bool) -> Option<SyncSender<Result<(), WriteError>>> {
+        let (mut answers, mut close) = (Vec::new(), None);
+        let begun = self.ready_engine();
+        if let (Command::Look, Ok(())) = (&first, &begun) {
+            return None;
+        }
+        let begun = begun.and_then(|()| {
+            self.shared.refill();
+            self.shared.begin_write().map_err(Failed::from)
         });
-        let transaction = match begun {
-            Ok(transaction) => transaction,
-            // A broken store can be closed all the same.
-            Err(error) => match first {
-                Command::Close(reply) => return Some(reply),
-                other => {
-                    other.refuse(error);
-                    return None;
-                }
-            },
+        let written = match begun {
+            Ok(transaction) => self.write(transaction, first, &mut answers, &mut close),
+            Err(failed) => Err(Failed { first: Some(first), ..failed }),
         };
-        let written = self.write(transaction, first, &mut answers, &mut close);
-        let outcome = written.as_ref().map(|_| ()).map_err(|trouble| WriteError::from(trouble.clone()));
+        let written = match written {
+            Ok(written) => Ok(written),
+            Err(Failed { trouble, logged, first }) => {
+                let outcome = self.settle(&trouble, logged);
+                match (first, &outcome) {
+                    // A broken store can be closed all the same.
+                    (Some(Command::Close(reply)), _) => return Some(reply),
+                    (Some(first), _) if again && self.engine.is_some() => return self.group(first, false),
+                    (Some(first), Err(error)) => first.refuse(error.clone()),
+                    _ => {}
+                }
+                Err(outcome)
+            }
+        };
+        let outcome = written.as_ref().map_or_else(Clone::clone, |_| Ok(()));
         for answer in answers {
             answer(outcome.clone());
         }
-        let checked = written.and_then(|woken| {
+        if let Ok(Written { woken, touched }) = written {
             self.shared.watchers.wake(&woken, ModSeq(self.shared.applied.load(Ordering::Acquire)));
-            match self
-                .engine
-                .as_mut()
-                .filter(|engine| engine.wants_checkpoint(&self.shared) && !self.compactor.holds_checkpoints(engine))
-            {
-                Some(engine) => engine.checkpoint(&self.shared),
-                None => Ok(()),
+            // On a full disk what a change frees has to be of use to the next one.
+            let tight = touched && self.shared.is_tight();
+            let due = self.engine.as_mut().filter(|engine| {
+                tight || engine.wants_checkpoint(&self.shared) && !self.compactor.holds_checkpoints(engine)
+            });
+            if let Some(Err(trouble)) = due.map(|engine| engine.checkpoint(&self.shared)) {
+                self.restart(&trouble, None);
             }
-        });
-        if let Err(trouble) = checked {
-            self.restart(&trouble);
+        }
+        for errand in std::mem::take(&mut self.errands) {
+            self.compactor.outrun();
+            let there = self.engine.as_mut().map(|engine| (engine, &*self.shared));
+            if let Err(trouble) = errand(there.ok_or_else(failing)) {
+                self.restart(&trouble, None);
+            }
         }
         close
     }
 
-    /// Plans, applies and commits a group. Gives the accounts that it changed.
+    /// Plans, applies and commits a group.
     fn write(
         &mut self,
         transaction: WriteTransaction,
         first: Command,
         answers: &mut Vec<Answer>,
         close: &mut Option<SyncSender<Result<(), WriteError>>>,
-    ) -> Result<Vec<u32>, Trouble> {
+    ) -> Result<Written, Failed> {
         let engine = self.engine.as_mut().ok_or_else(|| Trouble::damaged("no journal"))?;
         self.shared.wear.turn(&self.shared);
         let mut tables = match Tables::open(&transaction, self.shared.site.now()) {
             Ok(tables) => tables,
-            Err(trouble) => {
-                first.refuse(trouble.clone().into());
-                return Err(trouble);
-            }
+            Err(trouble) => return Err(Failed { trouble, logged: None, first: Some(first) }),
         };
         let mut group =
             Group { payload: vec![PAYLOAD_VERSION], first: 0, last: engine.seq, beside: false, messages: 0 };
@@ -388,6 +468,10 @@ impl Writer {
                 Command::Look => {}
                 Command::Compact(asked) => self.compactor.ask(asked),
                 Command::Settle(sender) => self.settling.push(sender),
+                Command::Errand(errand) => {
+                    self.errands.push(errand);
+                    break;
+                }
                 Command::Close(reply) => {
                     *close = Some(reply);
                     break;
@@ -404,16 +488,21 @@ impl Writer {
         if group.beside {
             self.compactor.outrun();
         }
-        if group.is_empty() && !group.beside && !tables.marked {
+        let touched = !group.is_empty() || group.beside || tables.marked;
+        if !touched {
             drop(tables);
-            transaction.abort()?;
-            return Ok(woken);
+            transaction.abort().map_err(Trouble::from)?;
+            return Ok(Written { woken, touched });
         }
         tables.finish()?;
-        commit(&self.shared, engine, transaction, &group)?;
+        commit(&self.shared, engine, transaction, &group).map_err(|trouble| Failed {
+            trouble,
+            logged: (!group.is_empty()).then_some(group.first..=group.last),
+            first: None,
+        })?;
         self.shared.space.kept.store(kept, Ordering::Relaxed);
         self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner).messages += group.messages;
-        Ok(woken)
+        Ok(Written { woken, touched })
     }
 
     /// What is done between two groups. Staging goes on between any two, sweeping can wait for a
@@ -438,7 +527,7 @@ impl Writer {
 
     /// Puts the next pieces of large messages into the index, of those that are `going` or of any.
     fn stage(&mut self, going: bool) -> Result<(), Trouble> {
-        let full = self.shared.space.is_full();
+        let full = self.shared.lacks_room();
         let transaction = self.shared.begin_write()?;
         let mut tables = Tables::open(&transaction, self.shared.site.now())?;
         let mut room = STEP_BYTES;
@@ -461,7 +550,15 @@ impl Writer {
         }
         self.sweep_due |= tables.sweep_due;
         tables.finish()?;
-        commit_soft(transaction)
+        self.step_done(transaction)
+    }
+
+    /// Commits a step of staging or sweeping. On a full disk its pages may not wait in memory.
+    fn step_done(&mut self, transaction: WriteTransaction) -> Result<(), Trouble> {
+        match self.engine.as_mut().filter(|_| self.shared.is_tight()) {
+            Some(engine) => engine.commit(&self.shared, transaction),
+            None => commit_soft(transaction),
+        }
     }
 
     /// Does what can wait for a quiet moment.
@@ -484,56 +581,17 @@ impl Writer {
             self.swept += 1;
             self.shared.space.kept.store(tables.progress.kept, Ordering::Relaxed);
             tables.finish()?;
-            return commit_soft(transaction);
+            return self.step_done(transaction);
         }
         drop(tables);
         transaction.abort()?;
-        if std::mem::take(&mut self.swept) > SWEEP_STEPS
+        let least = if self.shared.is_tight() { 0 } else { SWEEP_STEPS };
+        if std::mem::take(&mut self.swept) > least
             && let Some(engine) = self.engine.as_mut().filter(|engine| !self.compactor.holds_checkpoints(engine))
         {
             engine.checkpoint(&self.shared)?;
         }
         Ok(())
-    }
-
-    /// Opens index and journal again where a failed disk closed them.
-    fn reopened(&mut self) -> Result<(), WriteError> {
-        let failing = || WriteError::Storage("the disk failed a moment ago".to_owned());
-        if self.engine.is_some() {
-            return Ok(());
-        }
-        if Instant::now() < self.reopen_at {
-            return Err(failing());
-        }
-        self.reopen();
-        if self.engine.is_some() { Ok(()) } else { Err(failing()) }
-    }
-
-    fn reopen(&mut self) {
-        let settled = self.compactor.settle(&self.shared).map_err(OpenError::from);
-        match settled.and_then(|()| Engine::open(&self.shared)) {
-            Ok((engine, sweep_due)) => {
-                tracing::info!("the store is open again");
-                self.engine = Some(engine);
-                self.sweep_due = sweep_due;
-            }
-            Err(error) => {
-                tracing::error!(%error, "the store can't be reopened");
-                self.reopen_at = Instant::now() + REOPEN_EVERY;
-            }
-        }
-    }
-
-    /// The disk failed: lets go of everything and tries to open it anew.
-    fn restart(&mut self, trouble: &Trouble) {
-        tracing::error!(%trouble, "the store failed and is reopened");
-        self.engine = None;
-        self.compactor.give_up(&self.shared, &trouble.to_string());
-        self.shared.take_down(trouble);
-        for keep in self.held.drain() {
-            keep.refuse(trouble.clone().into());
-        }
-        self.reopen();
     }
 
     fn close(&mut self) -> Result<(), WriteError> {
@@ -544,8 +602,18 @@ impl Writer {
             keep.refuse(WriteError::Closed);
         }
         let shut = self.shared.shut();
-        Ok(checkpoint.and(shut)?)
+        match checkpoint.and(shut) {
+            Err(trouble) if self.is_full(&trouble) => {
+                tracing::warn!("the disk is full: the next start reads the journal once more");
+                Ok(())
+            }
+            closed => Ok(closed?),
+        }
     }
+}
+
+fn failing() -> WriteError {
+    WriteError::Storage("the disk failed a moment ago".to_owned())
 }
 
 /// Keeps messages now, or gives them back when they have to `wait`.
@@ -558,7 +626,7 @@ fn keep_now(
     answers: &mut Vec<Answer>,
 ) -> Result<Option<Box<Keep>>, Trouble> {
     let staged = keep.staged();
-    let refusal = if shared.space.is_full() {
+    let refusal = if shared.lacks_room() {
         Some(WriteError::DiskFull)
     } else if wait {
         keep.take_journal(false);
@@ -621,22 +689,24 @@ fn stage_step(tables: &mut Tables<'_>, message: &Incoming, room: &mut usize) -> 
     Ok(if next < total { Pieces::Partly(id, next) } else { Pieces::Staged(id) })
 }
 
-/// Makes a group durable: by the journal, or by a checkpoint when the journal has no room for it.
+/// Makes a group durable: by the journal, or by a checkpoint when the journal has no room for it, or
+/// the disk has none for a checkpoint later.
 fn commit(shared: &Shared, engine: &mut Engine, transaction: WriteTransaction, group: &Group) -> Result<(), Trouble> {
     if group.is_empty() {
         return commit_soft(transaction);
     }
-    let journaled = match engine.journal.append(group.first, group.last, &group.payload) {
-        Ok(()) => true,
-        Err(JournalError::Full | JournalError::TooLarge) => false,
-        Err(error) => return Err(error.into()),
-    };
+    let journaled = !shared.is_tight()
+        && match engine.journal.append(group.first, group.last, &group.payload) {
+            Ok(()) => true,
+            Err(JournalError::Full | JournalError::TooLarge) => false,
+            Err(error) => return Err(error.into()),
+        };
     engine.seq = group.last;
     engine.applied = group.last;
     if journaled {
         commit_soft(transaction)?;
     } else {
-        engine.make_durable(shared, transaction)?;
+        engine.commit(shared, transaction)?;
     }
     shared.applied.store(group.last, Ordering::Release);
     Ok(())

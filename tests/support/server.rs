@@ -92,7 +92,18 @@ impl Server {
     /// Asks the server to stop and tells whether it ended well.
     pub(crate) fn stop(mut self) -> bool {
         self.signal("-TERM");
-        self.child.wait().unwrap().success()
+        let ended = self.child.wait().unwrap().success();
+        self.check_store();
+        ended
+    }
+
+    /// What was done to the store has left it whole.
+    fn check_store(&self) {
+        if self.data.join("mail.redb").exists() {
+            let mut check = Command::new(env!("CARGO_BIN_EXE_pillarbox"));
+            let said = succeed(check.args(["check-store", "--deep", "--data"]).arg(&self.data), b"");
+            assert!(said.ends_with("all is well\n"), "{said}");
+        }
     }
 
     fn signal(&self, signal: &str) {
@@ -104,7 +115,10 @@ impl Drop for Server {
     fn drop(&mut self) {
         if self.child.try_wait().is_ok_and(|ended| ended.is_none()) {
             self.signal("-TERM");
-            let _ = self.child.wait();
+            let ended = self.child.wait();
+            if !std::thread::panicking() && ended.is_ok() {
+                self.check_store();
+            }
         }
         if std::thread::panicking() {
             eprintln!("server log:\n{}", self.log());

@@ -21,9 +21,12 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 mod backup;
+mod examine;
 mod obey;
 mod order;
 
+pub use examine::{CheckEvent, EVENT_LINE_MAX, Examination, examine};
+pub(super) use examine::{StopOnDrop, quietly};
 use obey::compacting;
 pub use obey::{exchange, obey};
 pub use order::{
@@ -43,8 +46,8 @@ const CONNECTIONS_MAX: usize = 4;
 /// Stack of the thread that serves an import or export.
 const CARRY_STACK_BYTES: usize = 512 << 10;
 
-/// How long an import or export waits for another to end: one that was killed keeps its last batch
-/// before its place is free.
+/// How long an import, export or check waits for another to end: one that was killed keeps its last
+/// batch before its place is free.
 const CARRY_WAIT: Duration = Duration::from_secs(5);
 
 /// Silence between orders that ends a connection.
@@ -73,6 +76,8 @@ struct Desk {
     status: StatusSource,
     /// One import or export at a time: each holds a batch of messages in memory.
     carrying: Arc<Semaphore>,
+    /// One check at a time: each reads the whole store.
+    checking: Arc<Semaphore>,
     /// One backup at a time: each keeps the pages of its moment.
     saving: Arc<Semaphore>,
 }
@@ -100,11 +105,9 @@ impl Control {
         }
         let listener = UnixListener::bind(address.as_path())?;
         fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-        Ok(Self {
-            listener,
-            path,
-            desk: Desk { store, status, carrying: Arc::new(Semaphore::new(1)), saving: Arc::new(Semaphore::new(1)) },
-        })
+        let one = || Arc::new(Semaphore::new(1));
+        let desk = Desk { store, status, carrying: one(), saving: one(), checking: one() };
+        Ok(Self { listener, path, desk })
     }
 
     /// Serves until dropped; connections end with it.
@@ -172,6 +175,15 @@ impl Desk {
                 },
                 // It may wait long for its turn, and must not keep a thread that many share.
                 Ok(Order::Compact { force }) => compacting(self.store.compact(force).await),
+                Ok(Order::CheckStore { examination }) => match leave(&self.checking).await {
+                    Some(permit) => {
+                        tell(&mut stream, &Outcome::Done).await?;
+                        let served = examine::serve(stream.into_inner(), self.store.clone(), examination).await;
+                        drop(permit);
+                        return served;
+                    }
+                    None => Outcome::Refused { reason: "another check is running".into() },
+                },
                 Ok(Order::Backup { since }) if whole => match self.begin_backup(since).await {
                     Ok((job, permit)) => {
                         tell(&mut stream, &Outcome::Done).await?;
@@ -205,12 +217,16 @@ impl Desk {
     /// Leave for an import or export, or why there is none.
     async fn begin_carrying(&self, address: String) -> Result<(Exchange, OwnedSemaphorePermit), String> {
         let busy = "another import or export is running";
-        let permit = timeout(CARRY_WAIT, self.carrying.clone().acquire_owned()).await;
-        let permit = permit.map_err(|_| busy)?.map_err(|_| busy)?;
+        let permit = leave(&self.carrying).await.ok_or(busy)?;
         let store = self.store.clone();
         let found = tokio::task::spawn_blocking(move || exchange(&store, &address)).await;
         Ok((found.map_err(|_| "the server is stopping")??, permit))
     }
+}
+
+/// The one place for such work, unless it stays taken.
+async fn leave(place: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+    timeout(CARRY_WAIT, place.clone().acquire_owned()).await.ok()?.ok()
 }
 
 /// Tells what came of an order.

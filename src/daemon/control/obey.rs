@@ -55,7 +55,8 @@ impl From<ReadError> for Refusal {
     }
 }
 
-/// Carries out an order. May block; [`Order::Status`], [`Order::Carry`] and [`Order::Backup`] are the
+/// Carries out an order. May block; [`Order::Status`] and what is a stream of its own ([`Order::Carry`],
+/// [`Order::Backup`], [`Order::CheckStore`]) are the
 /// server's to answer.
 #[must_use]
 pub fn obey(store: &Store, order: Order) -> Outcome {
@@ -152,7 +153,7 @@ fn carry_out(store: &Store, order: Order) -> Result<Outcome, Refusal> {
         Order::Compact { force } => return Ok(compacting(store.compact(force).wait())),
         Order::Compaction => return Ok(Outcome::Compaction { compaction: store.compaction() }),
         Order::NoteBackup { made } => note_made(store, made).map_err(|error| Refusal::Note(error.to_string())),
-        Order::Carry { .. } | Order::Backup { .. } | Order::Status => Err(Refusal::NoServer),
+        Order::Carry { .. } | Order::Backup { .. } | Order::CheckStore { .. } | Order::Status => Err(Refusal::NoServer),
     };
     done.map(|()| Outcome::Done)
 }

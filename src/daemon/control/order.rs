@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::examine::Examination;
+use crate::daemon::scrub::ScrubState;
 use crate::flow::backup::Made;
 use crate::mail::secret::ScramVerifier;
 use crate::store::compact::{CompactStart, Compaction};
@@ -98,6 +100,11 @@ pub enum Order {
     Carry {
         /// The account's address.
         address: String,
+    },
+    /// Check the store: after [`Outcome::Done`] the connection tells [`super::CheckEvent`]s.
+    CheckStore {
+        /// How.
+        examination: Examination,
     },
     /// Make a backup: after [`Outcome::Done`] the connection carries frames
     /// ([`crate::flow::backup::receive`]).
@@ -204,6 +211,8 @@ pub struct Status {
     pub memory_peak_bytes: u64,
     /// Figures of the store.
     pub store: Figures,
+    /// How far the monthly reading of the whole store is; `None` when it is turned off.
+    pub scrub: Option<ScrubState>,
     /// The last backup.
     pub last_backup: Option<Made>,
 }

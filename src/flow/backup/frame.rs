@@ -123,7 +123,7 @@ mod tests {
         let mut stream = Vec::new();
         let mut wire = Wire(&mut stream);
         wire.frame(Kind::Header, b"{}").unwrap();
-        wire.frame(Kind::Rows, &[1; 70_000]).unwrap();
+        wire.frame(Kind::Rows, &vec![1; 70_000]).unwrap();
         wire.frame(Kind::Failed, b"the disk failed").unwrap();
         let mut found = Vec::new();
         let error = receive(&mut &stream[..], &mut |kind, bytes| {

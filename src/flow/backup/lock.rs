@@ -307,7 +307,7 @@ mod tests {
 
     #[test]
     fn what_is_no_age_file_is_named() {
-        for bytes in [&b"From ann@x.test\n"[..], b"\n", &[0; 100_000]] {
+        for bytes in [&b"From ann@x.test\n"[..], b"\n", &vec![0; 100_000]] {
             let error = opened(bytes, &Keys::default()).unwrap_err().to_string();
             assert!(error.contains("no backup of Pillarbox"), "{error}");
         }

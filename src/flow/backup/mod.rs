@@ -111,6 +111,8 @@ pub enum BackupError {
     Write(WriteError),
     /// The restored store could not be made.
     Open(OpenError),
+    /// The restored store could not be written into this folder; the text says why.
+    Fill(PathBuf, String),
     /// The server refused, or failed in the middle; its sentence.
     Refused(String),
     /// The connection to the server broke.
@@ -172,6 +174,11 @@ impl fmt::Display for BackupError {
             Self::Read(error) => error.fmt(out),
             Self::Write(error) => error.fmt(out),
             Self::Open(error) => error.fmt(out),
+            Self::Fill(path, why) => write!(
+                out,
+                "nothing could be restored into {} ({why}); look whether there is room and whether the disk is good",
+                path.display()
+            ),
             Self::Broken(error) => {
                 write!(out, "the server broke the connection off ({error}); look whether it runs and try again")
             }

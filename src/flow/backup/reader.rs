@@ -14,7 +14,7 @@ use ring::digest::{Context, SHA256};
 use super::frame::{self, FORMAT, Kind, MAGIC};
 use super::lock::{self, Keys, Unlocked, told};
 use super::{At, BackupError, Ending, Header, hex};
-use crate::store::load::knows_schema;
+use crate::store::load::{knows_schema, knows_table};
 
 /// Longest first line.
 const LINE_MAX: usize = 64;
@@ -65,8 +65,11 @@ impl Reader {
             return Err(reader.altered());
         }
         reader.header = serde_json::from_slice(&reader.frame).map_err(|_| reader.altered())?;
-        if !knows_schema(reader.header.schema) {
-            let what = format!("version {}, schema {}", reader.header.version, reader.header.schema);
+        let Header { version, schema, tables, .. } = &reader.header;
+        let unknown =
+            tables.iter().find(|name| !knows_table(name)).map(|name| format!("version {version}, table {name}"));
+        let newer = (!knows_schema(*schema)).then(|| format!("version {version}, schema {schema}"));
+        if let Some(what) = newer.or(unknown) {
             return Err(BackupError::Newer(path.to_owned(), what));
         }
         Ok(reader)

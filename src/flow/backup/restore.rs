@@ -5,6 +5,7 @@
 //! that fails or is killed leaves no store behind, the server does not start on what is half there, and
 //! the next restore begins anew.
 
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, chown};
@@ -20,7 +21,7 @@ use super::{At, BackupError, Header, RESTORING};
 use crate::store::load::Load;
 use crate::store::proof::Findings;
 use crate::store::site::FolderSite;
-use crate::store::{Store, StoreConfig};
+use crate::store::{OpenError, Store, StoreConfig};
 
 /// How the names of folders begin that hold what was there before.
 pub(super) const ASIDE: &str = ".before-restore";
@@ -78,7 +79,13 @@ pub fn restore(
 ) -> Result<Restored, BackupError> {
     let chain = Chain::open(paths, keys, read)?;
     let ground = Ground::prepare(place)?;
-    let restored = fill(&chain, keys, &ground, place, read, watch).inspect_err(|_| ground.clear())?;
+    let restored = fill(&chain, keys, &ground, place, read, watch).map_err(|error| {
+        ground.clear();
+        match error {
+            BackupError::Open(OpenError::Storage(why)) => BackupError::Fill(place.data.clone(), why),
+            error => error,
+        }
+    })?;
     ground.settle(place, restored)
 }
 
@@ -165,14 +172,7 @@ impl Ground {
         if config.exists() {
             restored.config = Some(put_config(&config, place)?);
         }
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&self.folder).at(&self.folder)? {
-            let name = entry.at(&self.folder)?.file_name();
-            if name != INDEX {
-                names.push(name);
-            }
-        }
-        names.sort();
+        let names = self.names()?;
         let moving = self.folder.join(MOVING);
         let mut list = File::create(&moving).at(&moving)?;
         for name in &names {
@@ -195,6 +195,23 @@ impl Ground {
             sync(if parent.as_os_str().is_empty() { Path::new(".") } else { parent })?;
         }
         Ok(restored)
+    }
+
+    /// The names of what is to be moved, without the index. What would come over something that
+    /// stays, which only a config is, is given another name.
+    fn names(&self) -> Result<Vec<OsString>, BackupError> {
+        let mut names = Vec::new();
+        let entries = fs::read_dir(&self.folder).at(&self.folder)?.collect::<io::Result<Vec<_>>>().at(&self.folder)?;
+        for entry in entries.into_iter().filter(|entry| entry.file_name() != INDEX) {
+            let mut name = entry.file_name();
+            while self.data.join(&name).exists() {
+                name.push(".restored");
+            }
+            fs::rename(entry.path(), self.folder.join(&name)).at(&self.folder)?;
+            names.push(name);
+        }
+        names.sort();
+        Ok(names)
     }
 
     /// Moves what was there into a folder of its own, the store's index first.

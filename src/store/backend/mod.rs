@@ -112,6 +112,22 @@ impl Guard {
         Ok(guard)
     }
 
+    /// The same index on another disk, such as one in memory above this one's: as the last successful
+    /// sync left it.
+    pub(super) fn above(&self, disk: Arc<dyn Disk>) -> Self {
+        let kept = self.kept();
+        let above = Kept {
+            latest: kept.durable,
+            durable: kept.durable,
+            place: kept.place,
+            generation: kept.generation,
+            complete: kept.durable.complete,
+            state: State::Settled,
+            unmirrored: false,
+        };
+        Self { disk, moved: self.moved, len: AtomicU64::new(0), kept: Mutex::new(above) }
+    }
+
     /// Before redb opens the file, again: back to the first block as the last successful sync left
     /// it. If a sync or a write has failed since, it is written over whatever is in the other
     /// place, so that what failed never comes back once redb writes on.
@@ -159,6 +175,17 @@ impl Guard {
         if kept.state == State::Settled && kept.unmirrored {
             kept.unmirrored = self.disk.write_at(kept.spare(), &kept.durable.block()).is_err();
         }
+    }
+
+    /// Reads both copies again, between two commits: the durable one must be as it was written, and
+    /// the other one a whole copy too. Tells whether they are.
+    pub(super) fn reread(&self) -> io::Result<bool> {
+        let kept = self.kept();
+        let mut block = [0; BLOCK_LEN];
+        self.disk.read_at(kept.place, &mut block)?;
+        let durable = block == kept.durable.block();
+        self.disk.read_at(kept.spare(), &mut block)?;
+        Ok(durable && Header::parse(&block)?.is_some())
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {

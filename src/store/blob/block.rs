@@ -57,7 +57,7 @@ pub(super) fn pack<T>(raw: &[u8], take: impl FnOnce(&[u8]) -> io::Result<T>) -> 
 }
 
 /// Fills `raw` with the `length` bytes of a block from what was kept of it.
-fn unpack(packed: &[u8], raw: &mut Vec<u8>, length: usize) -> io::Result<()> {
+pub(super) fn unpack(packed: &[u8], raw: &mut Vec<u8>, length: usize) -> io::Result<()> {
     raw.clear();
     raw.reserve_exact(length);
     if packed.len() == length {
@@ -85,7 +85,7 @@ impl BlobRecord {
     }
 
     /// How many bytes of the body block `index` holds.
-    fn raw_length(&self, index: u64) -> usize {
+    pub(super) fn raw_length(&self, index: u64) -> usize {
         let left = self.size.saturating_sub(index.saturating_mul(BLOCK_MAX as u64));
         usize::try_from(left).unwrap_or(BLOCK_MAX).min(BLOCK_MAX)
     }

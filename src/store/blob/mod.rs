@@ -15,12 +15,14 @@ mod block; // a block and its compressed form
 mod body; //  reading a body from its pieces
 mod piece; // the compressed stream in pieces
 mod spool; // a body on its way in
+mod whole; // reading a body from end to end, to see whether it is whole
 
 pub use block::BLOCK_MAX;
 pub use body::Body;
 pub use piece::{PIECE_HEADER, TakePiece, cut, piece_count, piece_payload, piece_space};
 pub(super) use piece::{PIECE_MAX, piece_length, piece_size};
 pub use spool::{SPOOL_MEMORY_MAX, Spool, Spooled, SpooledReader};
+pub use whole::{Wholeness, read_whole};
 
 /// What the store keeps of a body beside its pieces (the BLOB table's value).
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]

@@ -11,9 +11,11 @@ use std::sync::Arc;
 use redb::{Database, Durability, Key, ReadableTableMetadata, TableDefinition, TableError, TableHandle, Value};
 
 use crate::store::backend::Guard;
+use crate::store::ballast::Ballasted;
 use crate::store::disk::{Counted, Disk};
-use crate::store::engine::{Engine, IndexFile, Opened, Shared, View, follow, open_index};
+use crate::store::engine::{Engine, IndexFile, Shared, follow, open_index};
 use crate::store::error::Trouble;
+use crate::store::gate::{Opened, View};
 use crate::store::table::{NAMES, Tables, Visitor, visit};
 
 use super::{Halt, NEW_FILE};
@@ -70,7 +72,7 @@ impl Copy {
         if missing > 0 {
             return Err(Halt::NoRoom(missing));
         }
-        let view = shared.begin_read().map_err(|error| Halt::Failed(error.to_string()))?;
+        let view = shared.gate.pin().map_err(Halt::Broken)?;
         let strange = view.list_tables().map_err(Trouble::from)?.find(|table| !NAMES.contains(&table.name()));
         if let Some(table) = strange {
             return Err(Halt::Failed(format!("the index has a table `{}` of another Pillarbox", table.name())));
@@ -127,7 +129,7 @@ impl Copy {
     pub(super) fn finish(self, shared: &Shared, engine: &Engine) -> Result<(Opened, IndexFile), Halt> {
         let mut transaction = self.index.begin_write().map_err(Trouble::from)?;
         let mut tables = Tables::open(&transaction, shared.site.now())?;
-        follow(&mut tables, |take| engine.journal.each(take))?.map_err(Trouble::from)?;
+        follow(&mut tables, None, |take| engine.journal.each(take))?.map_err(Trouble::from)?;
         if tables.progress.applied != engine.applied {
             return Err(Halt::Outrun);
         }
@@ -137,7 +139,8 @@ impl Copy {
         transaction.commit().map_err(Trouble::from)?;
         // Closing cuts off what is free at the file's end.
         self.index.close().map_err(Trouble::from)?;
-        let disk = self.file.disk;
+        // From here on it may use the ballast, as the index.
+        let disk: Arc<dyn Disk> = Arc::new(Ballasted::new(self.file.disk, shared.ballast.clone()));
         let file = IndexFile { guard: Arc::new(Guard::open(disk.clone())?), disk };
         let index = open_index(file.guard.clone(), shared.config.cache_bytes).map_err(Trouble::from)?;
         Ok((Opened::new(index), file))

@@ -17,8 +17,9 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
-use super::engine::{Engine, IndexFile, Opened, Shared};
+use super::engine::{Engine, IndexFile, Shared};
 use super::error::{Trouble, WriteError};
+use super::gate::Opened;
 use super::site::Site;
 use super::wear::Compacted;
 use super::writer::Command;
@@ -345,7 +346,7 @@ impl Compactor {
     fn exchange(&mut self, shared: &Shared, index: Opened, file: IndexFile) -> Result<(), Halt> {
         let old = shared.index_file();
         let mut unsettled = None;
-        let exchanged = shared.exchange(index, || match shared.site.rename(NEW_FILE, INDEX_FILE) {
+        let exchanged = shared.gate.exchange(index, || match shared.site.rename(NEW_FILE, INDEX_FILE) {
             Ok(()) => Ok(()),
             Err(error) => match was_renamed(&*shared.site) {
                 Ok(true) => Ok(()),
@@ -360,6 +361,7 @@ impl Compactor {
         // Its readers keep it open; with them the file goes.
         self.retired = exchanged?.filter(Opened::is_read);
         shared.settle_on(file);
+        shared.openings.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
 

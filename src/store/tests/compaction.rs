@@ -7,6 +7,7 @@ use super::failure::{Dice, Fuse, fused};
 use super::*;
 use crate::store::disk::{Disk, Fate};
 use crate::store::site::Room;
+use crate::store::table::BLOB;
 
 /// Bytes of redb's pages that are in use, by its own count.
 fn in_use(site: &MemorySite) -> u64 {

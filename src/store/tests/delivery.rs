@@ -340,7 +340,7 @@ fn a_change_wakes_those_who_wait_for_that_account() {
 #[test]
 fn a_small_delivery_writes_at_most_12_kib_checkpoints_included() {
     const DELIVERIES: u64 = 2000;
-    let rig = Rig::with(StoreConfig { cache_bytes: 2 << 20, journal_bytes: 16 << 20, ..config() });
+    let rig = Rig::with(StoreConfig { reserve_bytes: 0, ..StoreConfig::default() });
     let (ann, _) = rig.account("ann");
     let before = rig.store.figures();
     for number in 0..DELIVERIES {

@@ -148,7 +148,7 @@ impl Disk for File {
 }
 
 fn small() -> StoreConfig {
-    StoreConfig { cache_bytes: 256 << 10, journal_bytes: 128 << 10, ..config() }
+    StoreConfig { cache_bytes: 256 << 10, journal_bytes: 128 << 10, reserve_bytes: 0, ..config() }
 }
 
 fn complete(site: &MemorySite) -> bool {
@@ -246,7 +246,8 @@ fn acknowledged_mail_survives_failed_syncs_and_then_a_cut() {
             assert!(read_body(&store, message.blob) == *body);
         }
     }
-    assert!(failures > 50, "{failures}");
+    // Most are found by the way back, and so are none.
+    assert!(failures > 30, "{failures}");
 }
 
 #[test]

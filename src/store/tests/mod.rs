@@ -1,9 +1,15 @@
 //! The store as a whole: each test drives the facade and looks at what is left after a kill.
 
 mod accounts; //  accounts, aliases, domains, logins
+mod check; //     what a check finds, and what repair does about it
+mod clock; //     a clock that jumps
 mod compaction; // the index without its holes
 mod delivery; //  messages: deliver, append, flag, copy, move, expunge, quotas
+mod dump; //      all rows, and a store made of them
 mod failure; //   kills, power cuts, failing and full disks
+mod faults; //    disks that fill, fail, turn read-only, at every operation
+mod faulty; //    a medium that goes wrong
+mod flips; //     one flipped bit in each region of each file
 mod learned; //   the spam filter's learned state
 mod mailboxes; // create, rename, delete, subscribe
 mod medium; //    the two files: cut while they are made, failed syncs, flipped bits, a missing journal
@@ -11,7 +17,6 @@ mod model; //     random commands against a plain model
 mod queue; //     queued mail
 mod wear; //      the wear meter
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -19,11 +24,10 @@ use std::time::{Duration, Instant};
 use redb::ReadableTable;
 use tempfile::TempDir;
 
-use super::blob::{BlobRecord, piece_count};
+use super::check::{CheckOptions, CheckProgress, CheckStop, CheckWatch, Finding, Report};
 use super::disk::MemoryDisk;
-use super::record::{MessageRecord, Record};
 use super::site::MemorySite;
-use super::table::{BLOB, MSG, PIECE, STRUCTURE, SWEEP, TAIL};
+use super::table::{MSG, PIECE, SWEEP, TAIL};
 use super::*;
 use crate::mail::date::Timestamp;
 use crate::mail::message::{Flags, Keyword, SystemFlags};
@@ -196,54 +200,37 @@ pub(in crate::store) fn noise(length: usize, seed: u64) -> Vec<u8> {
     bytes
 }
 
-/// Everything that is counted or linked is as a recount finds it.
+/// Everything is as a check finds it; redb's pages, which want a checkpoint, are left to others.
 fn check(store: &Store) {
-    let reader = store.reader().unwrap();
-    let mut referred = queue::check_queue(&reader);
-    let mut highest = 0;
-    for row in reader.table(MSG).unwrap().iter().unwrap() {
-        let (key, value) = row.unwrap();
-        let row = MessageRecord::decode(key.value(), value.value()).unwrap();
-        *referred.entry(row.blob).or_default() += 1;
-        highest = highest.max(row.modseq);
+    let (report, findings) = examine(store, &CheckOptions { bodies: true, ..CheckOptions::quick() });
+    assert!(report.is_sound(), "{report:?}: {findings:#?}");
+}
+
+/// What a check came to and what it found; what it repaired is in the end.
+fn examine(store: &Store, options: &CheckOptions) -> (Report, Vec<String>) {
+    let mut seen = Seen::default();
+    let report = store.check(options, &CheckStop::default(), &mut seen).unwrap();
+    seen.found.extend(seen.repaired);
+    (report, seen.found)
+}
+
+/// What a check told.
+#[derive(Default)]
+struct Seen {
+    found: Vec<String>,
+    repaired: Vec<String>,
+}
+
+impl CheckWatch for Seen {
+    fn progress(&mut self, progress: &CheckProgress) {
+        assert!(progress.bytes <= progress.bytes_total);
     }
-    let mut known = Vec::new();
-    for row in reader.table(BLOB).unwrap().iter().unwrap() {
-        let (id, record) = row.unwrap();
-        let record = BlobRecord::decode(id.value(), record.value()).unwrap();
-        assert_eq!(record.refs, referred.remove(&id.value()).unwrap_or(0), "references of body {}", id.value());
-        known.push((id.value(), piece_count(record.stored)));
+
+    fn found(&mut self, finding: &Finding) {
+        self.found.push(finding.to_string());
     }
-    assert!(referred.is_empty(), "messages without a body: {referred:?}");
-    if reader.table(SWEEP).unwrap().first().unwrap().is_none() {
-        let pieces = known.iter().flat_map(|(id, count)| (0..*count).map(|index| (*id, index))).collect::<Vec<_>>();
-        let (large, tails) = (reader.table(PIECE).unwrap(), reader.table(TAIL).unwrap());
-        let mut there = large.iter().unwrap().map(|row| row.unwrap().0.value()).collect::<Vec<_>>();
-        let last = |id: u64| known.iter().find(|(known, _)| *known == id).map_or(0, |(_, count)| count - 1);
-        there.extend(tails.iter().unwrap().map(|row| row.unwrap().0.value()).map(|id| (id, last(id))));
-        there.sort_unstable();
-        assert_eq!(pieces, there);
-        let structures = reader.table(STRUCTURE).unwrap();
-        let structures = structures.iter().unwrap().map(|row| row.unwrap().0.value());
-        assert!(structures.eq(known.iter().map(|(id, _)| *id)));
+
+    fn repaired(&mut self, finding: &Finding, what: &str) {
+        self.repaired.push(format!("{finding} -> {what}"));
     }
-    for account in reader.accounts().unwrap() {
-        let mut used = Usage::default();
-        for mailbox in reader.mailboxes(account.id).unwrap() {
-            let rows = reader.messages(mailbox.id, Uid::MIN, Uid::MAX).unwrap().map(Result::unwrap).collect::<Vec<_>>();
-            let has = |row: &&Message, flag| row.flags.system.contains(flag);
-            let deleted = rows.iter().filter(|row| has(row, SystemFlags::DELETED)).collect::<Vec<_>>();
-            assert_eq!(mailbox.messages as usize, rows.len());
-            assert_eq!(mailbox.unseen as usize, rows.iter().filter(|row| !has(row, SystemFlags::SEEN)).count());
-            assert_eq!(mailbox.deleted as usize, deleted.len());
-            assert_eq!(mailbox.size, rows.iter().map(|row| u64::from(row.size)).sum::<u64>());
-            assert_eq!(mailbox.deleted_size, deleted.iter().map(|row| u64::from(row.size)).sum::<u64>());
-            assert!(rows.iter().all(|row| row.uid < mailbox.uid_next && row.modseq <= mailbox.highest_modseq));
-            assert_eq!(reader.uids(mailbox.id).unwrap(), rows.iter().map(|row| row.uid).collect());
-            used.bytes += mailbox.size;
-            used.messages += u64::from(mailbox.messages);
-        }
-        assert_eq!(account.used, used);
-    }
-    assert!(highest <= store.shared.applied.load(Ordering::Acquire));
 }

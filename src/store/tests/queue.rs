@@ -1,6 +1,6 @@
 //! Queued mail: submission, states, what is due when, removal, kills.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use super::*;
 use crate::mail::envelope::{BodyType, Envelope, ForwardPath, Notify, Recipient, ReturnContent, ReversePath};
@@ -8,52 +8,14 @@ use crate::mail::queue::{
     Answer, Delivery, Due, NewQueued, QueueId, QueueOrder, Queued, QueuedRecipient, Scheduled, Stage,
 };
 use crate::store::change::Op;
-use crate::store::queue::{QueuedRecord, RecipientRecord};
-use crate::store::table::{QDEST, QRCPT, QSCHED, QUEUE};
-
-/// The queue's rows agree with one another. Tells how often it refers to each body.
-pub(super) fn check_queue(reader: &Reader) -> BTreeMap<u64, u32> {
-    let mut referred = BTreeMap::new();
-    let (mut numbers, mut by_time, mut by_place) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
-    for row in reader.table(QRCPT).unwrap().iter().unwrap() {
-        let (key, value) = row.unwrap();
-        let row = RecipientRecord::decode(key.value(), value.value()).unwrap();
-        let (id, number) = key.value();
-        numbers.entry(id).or_insert_with(Vec::new).push((number, row.delivery.stage.is_settled()));
-        if let Some((domain, Due(due))) = row.scheduled() {
-            by_time.insert((due, id, number));
-            by_place.insert((domain.to_owned(), due, id, number));
-        }
-    }
-    for row in reader.table(QUEUE).unwrap().iter().unwrap() {
-        let (id, value) = row.unwrap();
-        let record = QueuedRecord::decode(id.value(), value.value()).unwrap();
-        *referred.entry(record.blob).or_default() += 1;
-        let there = numbers.remove(&id.value()).unwrap_or_default();
-        assert!(there.iter().map(|(number, _)| *number).eq(0..record.recipients));
-        let unsettled = there.iter().filter(|(_, settled)| !settled).count();
-        assert_eq!(record.unsettled as usize, unsettled);
-        assert!(unsettled > 0, "a settled message is still there");
-    }
-    assert!(numbers.is_empty(), "recipients of no message: {numbers:?}");
-    let times = reader.table(QSCHED).unwrap();
-    assert!(times.iter().unwrap().map(|row| row.unwrap().0.value()).eq(by_time));
-    let places = reader.table(QDEST).unwrap();
-    let places = places.iter().unwrap().map(|row| {
-        let row = row.unwrap();
-        let (domain, due, id, number) = row.0.value();
-        (domain.to_owned(), due, id, number)
-    });
-    assert!(places.eq(by_place));
-    referred
-}
+use crate::store::queue::QueuedRecord;
 
 fn recipient(to: &str) -> Recipient {
     let notify = Notify { given: true, failure: true, ..Notify::default() };
     Recipient { path: ForwardPath::Address(address(to)), notify, original: Some(format!("rfc822;{to}")) }
 }
 
-fn queued(to: &[&str], due: u64) -> NewQueued {
+pub(super) fn queued(to: &[&str], due: u64) -> NewQueued {
     NewQueued {
         envelope: Envelope {
             from: ReversePath::Address(address("ann@pillar.test")),
@@ -77,7 +39,7 @@ fn state(stage: Stage) -> Delivery {
 const DELIVERED: Stage = Stage::Delivered(None);
 
 impl Rig {
-    fn queue(&self, body: &[u8], to: &[&str], due: u64) -> QueueId {
+    pub(super) fn queue(&self, body: &[u8], to: &[&str], due: u64) -> QueueId {
         let submitted = self.store.submit(self.letter(body), Vec::new(), Some(queued(to, due))).wait().unwrap();
         submitted.queued.unwrap()
     }

@@ -14,8 +14,21 @@ use super::medium::{Event, Files};
 /// The index, whose first block has been redb's weak spot.
 const INDEX_FILE: &str = "mail.redb";
 
+/// The journal.
+const JOURNAL_FILE: &str = "mail.journal";
+
 /// Bytes at the front of either file that hold headers.
 const HEADS: usize = 2 * PAGE;
+
+/// What kind of card the files are on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Card {
+    /// It may garble the first block of the index like any other.
+    pub(crate) first_block: bool,
+    /// It says that a sync of the journal is done and forgets it: no store can live with that, and
+    /// a laboratory that finds nothing wrong then is broken.
+    pub(crate) forgetful: bool,
+}
 
 /// Something happened to files, from a beginning that was durable.
 #[derive(Debug)]
@@ -75,12 +88,11 @@ impl Fate {
 
 impl Log {
     pub(crate) fn new(start: std::sync::Arc<Files>, events: Vec<Event>) -> Self {
-        let journal = "mail.journal";
-        let mut journals = start.names.get(journal).into_iter().copied().collect::<Vec<_>>();
+        let mut journals = start.names.get(JOURNAL_FILE).into_iter().copied().collect::<Vec<_>>();
         let (mut syncs, mut checkpoints) = (Vec::new(), Vec::new());
         for (at, event) in events.iter().enumerate() {
             match event {
-                Event::Created { name, file } if name == journal => journals.push(*file),
+                Event::Created { name, file } if name == JOURNAL_FILE => journals.push(*file),
                 Event::Synced { file, .. } => {
                     syncs.push(at);
                     if !journals.contains(file) {
@@ -137,15 +149,19 @@ impl Log {
         }
     }
 
-    /// The files as they are found after a cut at `position`. Unless `first_block`, the first block
-    /// of the index is not garbled.
-    pub(crate) fn cut(&self, position: usize, first_block: bool, dice: &mut Dice) -> Files {
+    /// The files as they are found after a cut at `position`.
+    pub(crate) fn cut(&self, position: usize, card: Card, dice: &mut Dice) -> Files {
         let past = &self.events[..position];
         let mut files = self.names_at(past, dice);
         let mut in_flight: Vec<Vec<&Event>> = vec![Vec::new(); files.images.len()];
         let mut settled = vec![false; files.images.len()];
+        let mut forgets = vec![false; files.images.len()];
+        if let Some(journal) = files.names.get(JOURNAL_FILE).filter(|_| card.forgetful) {
+            forgets[*journal] = dice.percent(50);
+        }
         for event in past.iter().rev() {
             match event {
+                Event::Synced { file, .. } if forgets[*file] => forgets[*file] = false,
                 Event::Synced { file, image } if !settled[*file] => {
                     settled[*file] = true;
                     files.images[*file] = image.clone();
@@ -160,7 +176,7 @@ impl Log {
         let same = dice.percent(50).then(|| Fate::throw(dice));
         for (file, image) in files.images.iter_mut().enumerate() {
             let fate = same.clone().unwrap_or_else(|| Fate::throw(dice));
-            let spared = !first_block && files.names.get(INDEX_FILE) == Some(&file);
+            let spared = !card.first_block && files.names.get(INDEX_FILE) == Some(&file);
             for event in in_flight[file].iter().rev() {
                 match event {
                     Event::Wrote { offset, bytes, .. } => land(image, *offset, bytes, &fate, spared, dice),

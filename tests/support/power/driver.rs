@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
+use pillarbox::store::check::{CheckOptions, CheckProgress, CheckStop, CheckWatch, Finding};
 use pillarbox::store::compact::CompactStart;
 use pillarbox::store::{Store, StoreConfig, WriteError};
 
@@ -163,9 +164,9 @@ pub(crate) struct Driver {
     facts: Arc<Facts>,
     learned: Learned,
     lessons: Vec<Lesson>,
-    /// Bodies read so far, for looks that need not be thorough.
+    /// Bodies read by looks that need not be thorough.
     read: Bodies,
-    /// Read bodies again at every look.
+    /// Read everything again at every look.
     pub(crate) thorough: bool,
 }
 
@@ -216,6 +217,20 @@ impl Sent {
     }
 }
 
+/// What a check of the store finds.
+#[derive(Default)]
+struct Findings(Vec<String>);
+
+impl CheckWatch for Findings {
+    fn progress(&mut self, _: &CheckProgress) {}
+
+    fn found(&mut self, finding: &Finding) {
+        self.0.push(finding.to_string());
+    }
+
+    fn repaired(&mut self, _: &Finding, _: &str) {}
+}
+
 impl Driver {
     /// Opens the store on these files and compares it with what was promised. The medium keeps
     /// what happens when that fails.
@@ -244,6 +259,7 @@ impl Driver {
         };
         let shown = driver.look(&promise.may_be)?;
         let found = judge(&shown, &promise.may_be, &promise.facts)?;
+        driver.check()?;
         driver.compare_with_shown(&shown)?;
         learning::compare(&driver.store, &mut driver.learned).map_err(wrong)?;
         let state = promise.may_be[found].state.clone();
@@ -329,6 +345,15 @@ impl Driver {
         self.settle()
     }
 
+    /// Has the store check itself, to the last piece.
+    fn check(&self) -> Result<(), Failure> {
+        let options = CheckOptions { bodies: true, ..CheckOptions::quick() };
+        let mut findings = Findings::default();
+        let report = self.store.check(&options, &CheckStop::default(), &mut findings);
+        let report = report.map_err(|error| wrong(format!("the store can't be checked: {error}")))?;
+        if report.is_sound() { Ok(()) } else { Err(wrong(format!("check-store: {:?} {report:?}", findings.0))) }
+    }
+
     fn note_lesson(&mut self, command: &Command, sent: usize, answered: usize) {
         let number = |learner: Option<u32>| learner.map_or(0, |account| account + 1);
         let what = match command {
@@ -345,6 +370,7 @@ impl Driver {
         let last = self.steps.last().map(|step| step.known.clone()).into_iter().collect::<Vec<_>>();
         let shown = self.look(&last)?;
         judge(&shown, &last, &self.facts)?;
+        self.check()?;
         let mut learned = learned_at(&self.learned, &self.lessons, usize::MAX);
         learned.values_mut().for_each(|versions| drop(versions.drain(..versions.len() - 1)));
         learning::compare(&self.store, &mut learned).map_err(wrong)?;
@@ -357,14 +383,13 @@ impl Driver {
 
     /// Waits for quiet and reads everything.
     fn look(&mut self, known: &[Known]) -> Result<View, Failure> {
-        if self.thorough {
-            self.read.clear();
-        }
         self.store.settled().wait().map_err(|error| wrong(format!("it does not settle: {error}")))?;
         let mut names = known.iter().flat_map(|known| known.state.notes.keys()).collect::<Vec<_>>();
         names.sort();
         names.dedup();
-        view(&self.store, names.into_iter().map(String::as_str), &mut self.read).map_err(wrong)
+        let last = self.looks.last().filter(|_| !self.thorough);
+        let earlier = last.map(|look| (&*look.view, &mut self.read));
+        view(&self.store, names.into_iter().map(String::as_str), earlier).map_err(wrong)
     }
 
     /// What was shown before the cut: nothing of it may go back.
@@ -384,7 +409,7 @@ impl Driver {
         }
         let state = self.steps.last().map(|step| step.known.state.clone()).unwrap_or_default();
         let facts = Arc::make_mut(&mut self.facts);
-        for folder in &view.folders {
+        for folder in view.folders.iter().map(|folder| &folder.head) {
             let Some(known) = state.folders.get(&(folder.account, folder.name.clone())) else { continue };
             let seen = (folder.id, folder.validity);
             if facts.contains_key(&known.birth) {
@@ -444,6 +469,7 @@ impl Driver {
     /// Ends the recording where it is.
     pub(crate) fn finish(self) -> Recording {
         let (start, events) = self.medium.take_log();
+        self.medium.take_away();
         Recording {
             log: Log::new(start, events),
             before: self.before,

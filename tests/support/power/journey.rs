@@ -55,7 +55,7 @@ pub(crate) const JOURNEYS: &[Journey] = &[
     Journey { name: "rename", go: |driver| repeat(driver, 16, mailboxes), ..USUAL },
     Journey { name: "delete-and-sweep", go: delete_and_sweep, ..USUAL },
     Journey { name: "checkpoint", config: tight, go: |driver| repeat(driver, 20, mail), ..USUAL },
-    Journey { name: "ring", config: laps, go: |driver| repeat(driver, 40, mail), ..USUAL },
+    Journey { name: "ring", config: laps, go: ring, ..USUAL },
     Journey { name: "compaction", go: compaction, ..USUAL },
     Journey { name: "large", go: large, ..USUAL },
     Journey { name: "burst", go: |driver| repeat(driver, 5, burst), ..USUAL },
@@ -290,6 +290,23 @@ fn delete_and_sweep(driver: &mut Driver) -> Done {
     deliver_one(driver)?;
     driver.one(Command::Create { account, name: name() })?;
     repeat(driver, 3, mail)
+}
+
+/// Groups of all sizes that the ring takes.
+fn ring(driver: &mut Driver) -> Done {
+    for _ in 0..24 {
+        let size = 300 + driver.dice.below(27_000);
+        let letter = driver.letter(size, Marks::default())?;
+        let to = vec![(driver.person(), Into::Inbox)];
+        driver.one(Command::Deliver { letter, to })?;
+        if driver.dice.percent(50) {
+            mail(driver)?;
+        }
+        if driver.dice.percent(20) {
+            expunge(driver)?;
+        }
+    }
+    Ok(())
 }
 
 /// Bodies that are staged and made durable by a checkpoint.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use pillarbox::store::StoreConfig;
 
-use super::cut::Shape;
+use super::cut::{Card, Shape};
 use super::dice::{Dice, mix};
 use super::driver::{Driver, Promise, Recording};
 use super::import;
@@ -46,8 +46,7 @@ pub(crate) struct Options {
     /// Only the cut with this number.
     pub(crate) only: Option<usize>,
     pub(crate) jobs: usize,
-    /// The first block of the index may be garbled.
-    pub(crate) first_block: bool,
+    pub(crate) card: Card,
 }
 
 /// What came of it.
@@ -244,10 +243,11 @@ struct Bench<'o> {
 impl Bench<'_> {
     /// How to repeat one cut.
     fn how(&self, number: usize) -> String {
-        let Options { seed, first_block, .. } = self.options;
+        let Options { seed, card, .. } = self.options;
         let journey = self.options.journey.as_ref().map_or_else(String::new, |name| format!(" --journey {name}"));
-        let spare = if *first_block { "" } else { " --spare-first-block" };
-        format!("{}, --seed {seed}{journey}{spare} --only {number}", self.journey.name)
+        let spare = if card.first_block { "" } else { " --spare-first-block" };
+        let forgetful = if card.forgetful { " --forgetful" } else { "" };
+        format!("{}, --seed {seed}{journey}{spare}{forgetful} --only {number}", self.journey.name)
     }
 
     fn recording(&self, seed: u64, cuts: std::ops::Range<usize>, summary: &mut Summary) {
@@ -285,7 +285,7 @@ impl Bench<'_> {
         summary: &mut Summary,
     ) -> Result<(), Failure> {
         let position = recording.log.choose(dice);
-        let files = recording.log.cut(position, self.options.first_block, dice);
+        let files = recording.log.cut(position, self.options.card, dice);
         let promise = recording.promise(position);
         *trace += &format!(" [cut at {position} of {}]", recording.log.len());
         if let Some(folder) = std::env::var_os("POWER_LAB_KEEP").filter(|_| self.options.only.is_some()) {
@@ -299,13 +299,15 @@ impl Bench<'_> {
         driver.thorough = true;
         match dice.below(100) {
             0..15 => driver.reopen()?,
+            15..30 => driver.close()?,
+            // What comes of the next cut is compared with what was seen already.
+            _ if again => {}
             _ => driver.settle()?,
         }
         if !again {
             driver.abandon();
             return Ok(());
         }
-        driver.close()?;
         summary.again[in_a_row - 1] += 1;
         self.cut(&driver.finish(), config, dice, in_a_row + 1, trace, summary)
     }

@@ -16,7 +16,7 @@
 )]
 
 mod command; // what is asked of the store
-mod cut; //     what a power cut leaves
+pub(crate) mod cut; // what a power cut leaves
 mod dice; //    chance from a seed
 mod driver; //  commands with the moments of their answers
 mod image; //   a file's bytes, in shared pages

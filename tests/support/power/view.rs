@@ -1,6 +1,7 @@
 //! Everything a store shows, read through its public reader: what a user would find after a cut.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use pillarbox::mail::mailbox::{Mailbox, ModSeq, Uid};
 use pillarbox::mail::message::{BlobId, Keyword, SystemFlags, UidSet};
@@ -15,7 +16,7 @@ pub(crate) struct View {
     pub(crate) domains: Vec<String>,
     pub(crate) people: Vec<Person>,
     pub(crate) aliases: Vec<(String, Vec<String>)>,
-    pub(crate) folders: Vec<Folder>,
+    pub(crate) folders: Vec<Arc<Folder>>,
     /// (account, name)
     pub(crate) subscribed: Vec<(u32, String)>,
     pub(crate) notes: Vec<(String, Vec<u8>)>,
@@ -34,6 +35,15 @@ pub(crate) struct Person {
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Folder {
+    pub(crate) head: Head,
+    pub(crate) rows: Vec<Row>,
+    /// Removed since ever.
+    pub(crate) vanished: Vec<(u32, u32)>,
+}
+
+/// A mailbox without its messages. Its `highest` rises with any change of them.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Head {
     pub(crate) id: u32,
     pub(crate) account: u32,
     pub(crate) name: String,
@@ -48,9 +58,6 @@ pub(crate) struct Folder {
     size: u64,
     deleted_size: u64,
     keywords: Vec<String>,
-    pub(crate) rows: Vec<Row>,
-    /// Removed since ever.
-    pub(crate) vanished: Vec<(u32, u32)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,12 +77,15 @@ pub(crate) struct Row {
 /// What was read of bodies: print, and size by the structure.
 pub(crate) type Bodies = HashMap<u64, (Print, u64)>;
 
-/// Reads everything, but no bodies that are in `bodies`. `notes` are the names of notes to look for.
+/// Reads everything; `notes` are the names of notes to look for. Given an earlier look, bodies and
+/// mailboxes are passed over that have not changed since.
 pub(crate) fn view<'n>(
     store: &Store,
     notes: impl Iterator<Item = &'n str>,
-    bodies: &mut Bodies,
+    earlier: Option<(&View, &mut Bodies)>,
 ) -> Result<View, String> {
+    let mut own = Bodies::new();
+    let (before, bodies) = earlier.map_or((None, &mut own), |(view, bodies)| (Some(view), bodies));
     let reader = store.reader().map_err(told)?;
     let mut folders = Vec::new();
     let mut people = Vec::new();
@@ -91,7 +101,12 @@ pub(crate) fn view<'n>(
             used: (account.used.bytes, account.used.messages),
         });
         for mailbox in reader.mailboxes(account.id).map_err(told)? {
-            folders.push(folder(store, &reader, &mailbox, bodies)?);
+            let head = head(&mailbox);
+            let known = before.and_then(|view| view.folders.iter().find(|known| known.head == head));
+            folders.push(match known {
+                Some(known) => known.clone(),
+                None => Arc::new(folder(store, &reader, &mailbox, head, bodies)?),
+            });
         }
         let names = reader.subscriptions(account.id).map_err(told)?;
         subscribed.extend(names.into_iter().map(|name| (account.id.0, name.as_str().to_owned())));
@@ -124,7 +139,13 @@ fn told(error: ReadError) -> String {
     format!("a read fails: {error}")
 }
 
-fn folder(store: &Store, reader: &Reader, mailbox: &Mailbox, bodies: &mut Bodies) -> Result<Folder, String> {
+fn folder(
+    store: &Store,
+    reader: &Reader,
+    mailbox: &Mailbox,
+    head: Head,
+    bodies: &mut Bodies,
+) -> Result<Folder, String> {
     let mut rows = Vec::new();
     for message in reader.messages(mailbox.id, Uid::MIN, Uid::MAX).map_err(told)? {
         let message = message.map_err(told)?;
@@ -155,7 +176,11 @@ fn folder(store: &Store, reader: &Reader, mailbox: &Mailbox, bodies: &mut Bodies
         return Err(format!("the uids of {} are not those of its messages", mailbox.name.as_str()));
     }
     let vanished = reader.vanished(mailbox.id, ModSeq(0)).map_err(told)?;
-    let folder = Folder {
+    Ok(Folder { head, rows, vanished: ranges(&vanished) })
+}
+
+fn head(mailbox: &Mailbox) -> Head {
+    Head {
         id: mailbox.id.0,
         account: mailbox.account.0,
         name: mailbox.name.as_str().to_owned(),
@@ -170,10 +195,7 @@ fn folder(store: &Store, reader: &Reader, mailbox: &Mailbox, bodies: &mut Bodies
         size: mailbox.size,
         deleted_size: mailbox.deleted_size,
         keywords: mailbox.keywords.0.iter().map(|name| name.as_str().to_owned()).collect(),
-        rows,
-        vanished: ranges(&vanished),
-    };
-    Ok(folder)
+    }
 }
 
 fn ranges(set: &UidSet) -> Vec<(u32, u32)> {
@@ -199,10 +221,12 @@ impl View {
     /// Compares every counter with a recount; tells the first that is wrong.
     pub(crate) fn recount(&self) -> Result<(), String> {
         for folder in &self.folders {
-            folder.recount().map_err(|what| format!("mailbox {} of {}: {what}", folder.name, folder.account))?;
+            folder
+                .recount()
+                .map_err(|what| format!("mailbox {} of {}: {what}", folder.head.name, folder.head.account))?;
         }
         for person in &self.people {
-            let theirs = self.folders.iter().filter(|folder| folder.account == person.id);
+            let theirs = self.folders.iter().filter(|folder| folder.head.account == person.id);
             let rows = theirs.flat_map(|folder| &folder.rows);
             let used = rows.fold((0, 0), |(bytes, count), row| (bytes + u64::from(row.size), count + 1));
             if used != person.used {
@@ -222,7 +246,7 @@ impl View {
     pub(crate) fn highest(&self) -> u64 {
         // Queued messages are numbered likewise.
         let queued = self.queue.iter().map(|(id, ..)| *id);
-        self.folders.iter().map(|folder| folder.highest).chain(queued).max().unwrap_or(0)
+        self.folders.iter().map(|folder| folder.head.highest).chain(queued).max().unwrap_or(0)
     }
 }
 
@@ -232,15 +256,15 @@ impl Folder {
         let deleted = || self.rows.iter().filter(has(SystemFlags::DELETED));
         let size = |row: &Row| u64::from(row.size);
         let counted = [
-            ("messages", self.rows.len() as u64, self.messages.into()),
+            ("messages", self.rows.len() as u64, self.head.messages.into()),
             (
                 "seen",
                 self.rows.iter().filter(has(SystemFlags::SEEN)).count() as u64,
-                (self.messages - self.unseen).into(),
+                (self.head.messages - self.head.unseen).into(),
             ),
-            ("deleted", deleted().count() as u64, self.deleted.into()),
-            ("bytes", self.rows.iter().map(size).sum(), self.size),
-            ("bytes deleted", deleted().map(size).sum(), self.deleted_size),
+            ("deleted", deleted().count() as u64, self.head.deleted.into()),
+            ("bytes", self.rows.iter().map(size).sum(), self.head.size),
+            ("bytes deleted", deleted().map(size).sum(), self.head.deleted_size),
         ];
         for (what, recount, counter) in counted {
             if recount != counter {
@@ -248,12 +272,15 @@ impl Folder {
             }
         }
         let highest = self.rows.iter().map(|row| row.modseq).max().unwrap_or(0);
-        if highest > self.highest || self.flags_modseq > self.highest {
-            return Err(format!("HIGHESTMODSEQ {} is below {highest} or {}", self.highest, self.flags_modseq));
+        if highest > self.head.highest || self.head.flags_modseq > self.head.highest {
+            return Err(format!(
+                "HIGHESTMODSEQ {} is below {highest} or {}",
+                self.head.highest, self.head.flags_modseq
+            ));
         }
         for row in &self.rows {
-            if row.uid >= self.next {
-                return Err(format!("uid {} is not below UIDNEXT {}", row.uid, self.next));
+            if row.uid >= self.head.next {
+                return Err(format!("uid {} is not below UIDNEXT {}", row.uid, self.head.next));
             }
             if row.print.length as u64 != u64::from(row.size) || row.structured != u64::from(row.size) {
                 return Err(format!("uid {}: body, structure and size disagree", row.uid));
