@@ -321,7 +321,7 @@ def latency(_):
         say("latency", "EXISTS to an idling client after the 250, worst of 50", round(1000 * max(seen), 2), "ms", "<= 10")
 
 
-def kill(_, rounds=50):
+def kill(_, rounds=100):
     folder = tempfile.mkdtemp(prefix="pillarbox-kill-")
     lost = doubled = total = 0
     box = Box(folder)

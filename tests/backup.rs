@@ -163,6 +163,12 @@ fn what_is_backed_up_while_the_server_is_written_to_is_the_same_mail_to_every_cl
     writer.join().unwrap();
     let status = desk.run(&["status", "--data", "data"]);
     assert!(status.contains(made["id"].as_str().unwrap()), "{status}");
+    let more = desk.backup("data", "more.age", &["--since", "last"]);
+    assert_eq!(more["base"], made["id"]);
+    let verified = desk.run(&["restore", "--verify", "box.age", "more.age", "--identity", "key.txt", "--json"]);
+    assert!(verified.contains("\"damaged\":0,\"incomplete\":0"), "{verified}");
+    let words = ["backup", "x.age", "--data", "data", "--since", "feedfeedfeed", "--recipient", &desk.recipient];
+    assert!(desk.fail(&words).contains("`feedfeedfeed`"));
     let last = view(&server, 0, "INBOX").highest_modseq;
     assert!(server.stop());
 

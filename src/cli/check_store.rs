@@ -1,6 +1,6 @@
 //! `pillarbox check-store`: is everything in the store whole, and what can be set right?
 
-use std::io::{self, BufRead as _, BufReader, Read as _, Write};
+use std::io::{self, BufRead as _, Read as _, Write};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -48,7 +48,7 @@ pub(super) fn run(args: &CheckStoreArgs) -> Result<bool, Failure> {
             Outcome::Refused { reason } => return Err(Failure(reason)),
             _ => return Err(unexpected()),
         }
-        let mut stream = BufReader::new(server.into_stream());
+        let mut stream = server.into_reader();
         let mut line = Vec::new();
         while clerk.end.is_none() {
             line.clear();

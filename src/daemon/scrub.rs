@@ -231,7 +231,7 @@ mod tests {
         // Reading pushes out of the cache what the last mail left there, so that is written before.
         store.close().unwrap();
         let store = Store::open(folder.path(), &StoreConfig::default()).unwrap();
-        let config = StoreConfig { scrub_days: 2, scrub_bytes_per_second: 1 << 30, ..StoreConfig::default() };
+        let config = StoreConfig { scrub_days: 4, scrub_bytes_per_second: 1 << 30, ..StoreConfig::default() };
         let scrub = Scrub::new(&store, &config);
         assert_eq!(scrub.state(), Some(ScrubState::default()));
         let before = store.figures();
@@ -246,7 +246,7 @@ mod tests {
         let store = Store::open(folder.path(), &config).unwrap();
         let scrub = Scrub::new(&store, &config);
         assert_eq!(scrub.state(), Some(halfway));
-        for _ in 0..4 {
+        for _ in 0..8 {
             scrub.slice(&CheckStop::default()).unwrap();
             if scrub.state().unwrap().next_body == 0 {
                 break;

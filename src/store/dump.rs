@@ -30,6 +30,9 @@ use super::{SCHEMA, Store};
 /// Bytes of rows that are handed over together; one row that is larger goes alone.
 pub const BATCH_BYTES: usize = 64 << 10;
 
+/// The note in which the dumps are remembered that later ones build on. A repair empties it.
+pub const MADE_NOTE: &str = "backups";
+
 /// Bytes of a row's head: its table's place in the list (1), lengths of key (2) and value (4).
 const ROW_HEAD: usize = 7;
 

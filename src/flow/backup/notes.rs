@@ -7,10 +7,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::{BackupError, Header};
+use crate::store::dump::MADE_NOTE;
 use crate::store::{ReadError, Store};
-
-/// The note's name.
-const NOTE: &str = "backups";
 
 /// Backups that are remembered: two months of daily ones. The last full one always is.
 const KEPT: usize = 62;
@@ -66,7 +64,7 @@ impl Since {
 /// # Errors
 /// As any read.
 pub fn made(store: &Store) -> Result<Vec<Made>, ReadError> {
-    let note = store.reader()?.note(NOTE)?;
+    let note = store.reader()?.note(MADE_NOTE)?;
     // A note that makes no sense is forgotten: the next backup is a full one.
     Ok(note.and_then(|note| serde_json::from_slice(&note).ok()).unwrap_or_default())
 }
@@ -93,7 +91,7 @@ pub fn note_made(store: &Store, new: Made) -> Result<(), BackupError> {
     let mut known = made(store)?;
     remember(&mut known, new);
     let note = serde_json::to_vec(&known).map_err(|error| BackupError::Refused(error.to_string()))?;
-    Ok(store.put_note(NOTE, note).wait()?)
+    Ok(store.put_note(MADE_NOTE, note).wait()?)
 }
 
 /// Forgets what is older than `new` or too much. What the store remembers as later than `new` was

@@ -292,6 +292,11 @@ impl<'c> Checkup<'c> {
             let read = self.bodies(0, u64::MAX).map(drop);
             self.survive(read)?;
         }
+        if self.report.repaired > 0 {
+            // An incremental backup would miss what was set right in bodies that its base has: the next
+            // one is a full one.
+            self.store.put_note(super::dump::MADE_NOTE, Vec::new()).wait()?;
+        }
         self.mode = Mode::Tell;
         self.census_round()
     }

@@ -545,29 +545,29 @@ fn a_damaged_piece_of_what_was_learnt_goes() {
 fn a_flipped_bit_in_any_page_is_found_by_redbs_checksums() {
     let (rig, _) = house();
     rig.store.close().unwrap();
-    let mut found = 0;
     let length = rig.site.disk(INDEX_FILE).len().unwrap();
-    for at in (12_288..length).step_by(4096) {
-        // Behind the page's own header: there a flip may well be met by a panic of redb's.
-        let site = rig.site.each(&mut MemoryDisk::fork);
-        let disk = site.disk(INDEX_FILE);
-        let ruined = Rig::start(site, tempfile::tempdir().unwrap(), config());
-        let mut byte = [0];
-        disk.read_at(at + 2000, &mut byte).unwrap();
-        disk.write_at(at + 2000, &[byte[0] ^ 4]).unwrap();
-        let options = CheckOptions { shared: true, bodies: false, ..FULL };
-        let (report, findings) = examine(&ruined.store, &options);
-        if !report.is_sound() {
-            assert!(
-                findings[0].starts_with("mail.redb: damaged pages (a checksum is wrong near byte "),
-                "{findings:?}"
-            );
-            assert_eq!((report.damaged, report.unchecked.len()), (1, 1));
-            found += 1;
+    // The kind of a page, its counts, its first places and its rows.
+    for within in [0, 2, 40, 2000] {
+        let mut found = 0;
+        for page in (12_288..length).step_by(4096) {
+            let site = rig.site.each(&mut MemoryDisk::fork);
+            let disk = site.disk(INDEX_FILE);
+            let ruined = Rig::start(site, tempfile::tempdir().unwrap(), config());
+            let mut byte = [0];
+            disk.read_at(page + within, &mut byte).unwrap();
+            disk.write_at(page + within, &[byte[0] ^ 4]).unwrap();
+            let options = CheckOptions { shared: true, bodies: false, ..FULL };
+            let (report, findings) = examine(&ruined.store, &options);
+            if !report.is_sound() {
+                let said = "mail.redb: damaged pages (a checksum is wrong near byte ";
+                assert!(findings[0].starts_with(said), "{findings:?}");
+                assert_eq!((report.damaged, report.unchecked.len()), (1, 1));
+                found += 1;
+            }
         }
+        // The others are free, or the flip fell behind what the page holds.
+        assert!(found > 8, "{found} of {} pages at {within}", length / 4096);
     }
-    // The others are free, or the flip fell behind what the page holds.
-    assert!(found > 8, "{found} of {} pages", length / 4096);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use super::command::{Coming, Command, Reply};
 use super::cut::Log;
 use super::dice::Dice;
 use super::judge::{Failure, Kind, Known, judge, rises, wrong};
-use super::learning::{self, Learned};
+use super::learning::{self, Learned, Pieces};
 use super::letter::Print;
 use super::medium::{Files, Medium, PATIENCE};
 use super::model::{Facts, State};
@@ -101,12 +101,10 @@ fn learned_at(start: &Learned, lessons: &[Lesson], position: usize) -> Learned {
     for lesson in lessons.iter().filter(|lesson| lesson.sent <= position) {
         let durable = lesson.answered <= position;
         match &lesson.what {
-            What::Saved(learner, pieces) => learning::save(&mut learned, *learner, pieces),
-            What::Forgotten(learner) if durable => drop(learned.insert(*learner, vec![Default::default()])),
-            What::Forgotten(learner) => learned.entry(*learner).or_default().push(Default::default()),
-            What::Closed if durable => {
-                learned.values_mut().for_each(|versions| drop(versions.drain(..versions.len() - 1)))
-            }
+            What::Saved(who, pieces) => learning::save(&mut learned, *who, pieces),
+            What::Forgotten(who) if durable => drop(learned.insert(*who, vec![Pieces::new()])),
+            What::Forgotten(who) => learned.entry(*who).or_default().push(Pieces::new()),
+            What::Closed if durable => learning::only_last(&mut learned),
             What::Closed => {}
         }
     }
@@ -372,7 +370,7 @@ impl Driver {
         judge(&shown, &last, &self.facts)?;
         self.check()?;
         let mut learned = learned_at(&self.learned, &self.lessons, usize::MAX);
-        learned.values_mut().for_each(|versions| drop(versions.drain(..versions.len() - 1)));
+        learning::only_last(&mut learned);
         learning::compare(&self.store, &mut learned).map_err(wrong)?;
         let before = self.looks.last().map(|look| look.view.clone());
         if let Some(before) = before {

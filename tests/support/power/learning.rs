@@ -27,11 +27,18 @@ fn learner(number: u32) -> Option<AccountId> {
 }
 
 /// Adds a version: the last one with some pieces anew.
-pub(crate) fn save(learned: &mut Learned, learner: u32, pieces: &[(u16, Vec<u8>)]) {
-    let versions = learned.entry(learner).or_insert_with(|| vec![Pieces::new()]);
+pub(crate) fn save(learned: &mut Learned, who: u32, pieces: &[(u16, Vec<u8>)]) {
+    let versions = learned.entry(who).or_insert_with(|| vec![Pieces::new()]);
     let mut next = versions.last().cloned().unwrap_or_default();
     next.extend(pieces.iter().map(|(number, bytes)| (*number, print_of(bytes))));
     versions.push(next);
+}
+
+/// Leaves of each only the last version: everything is durable, or is looked at now.
+pub(crate) fn only_last(learned: &mut Learned) {
+    for versions in learned.values_mut() {
+        versions.drain(..versions.len() - 1);
+    }
 }
 
 /// Compares what a store has of these learners, and leaves only that as what they may have.
