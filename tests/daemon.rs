@@ -321,6 +321,34 @@ fn status_and_accounts_speak_to_the_running_server() {
 }
 
 #[test]
+fn the_store_is_compacted_while_it_serves_and_without_a_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut server = Server::start(folder.path());
+    let run = |arguments: &[&str]| {
+        let data = folder.path().to_str().unwrap();
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_pillarbox")).args(arguments).args(["--data", data]).output().unwrap();
+        assert!(output.status.success() && output.stderr.is_empty(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let mut imap = server.connect("imap");
+    line(&mut imap);
+    assert!(run(&["compact"]).starts_with("nothing to do: about "));
+    assert!(run(&["compact", "--force"]).starts_with("the index took "));
+    say(&mut imap, "a NOOP\r\n", "a OK");
+    let text = run(&["status"]);
+    for name in ["Compacted", "Written", "A day", "In all", "Device", "Card life"] {
+        assert!(text.lines().any(|line| line.starts_with(name)), "{name} in {text}");
+    }
+    let metrics = run(&["status", "--metrics"]);
+    assert!(metrics.contains("\npillarbox_store_lifetime_messages_total 1\n"), "{metrics}");
+    server.stop();
+    let done: Value = serde_json::from_str(&run(&["compact", "--force", "--json"])).unwrap();
+    assert!(done["done"] == "compacted" && done["after"].as_u64() > Some(0), "{done}");
+    assert!(!folder.path().join("mail.redb.new").exists());
+}
+
+#[test]
 fn a_certificate_is_replaced_on_hangup_while_connections_stay() {
     let folder = tempfile::tempdir().unwrap();
     let names = ["pillarbox.local".to_owned()].into();

@@ -15,9 +15,11 @@ mod backup; //      the whole box into one encrypted file
 mod carry; //       what import and export share
 mod check; //       is this config file good?
 mod check_store; // is everything in the store whole?
+pub mod compact; // the index without its holes
 pub mod domain; //  whose mail stays here
 mod export; //      mail to mbox files and Maildirs
 mod import; //      mail from mbox files and Maildirs
+mod metrics; //     the status for Prometheus
 pub mod office; //  where orders go: the running server or the store
 mod restore; //     a data folder out of backups
 mod salvage; //     mail out of a ruined store
@@ -52,6 +54,7 @@ enum Command {
     Domain(domain::DomainArgs),
     Import(import::ImportArgs),
     Export(export::ExportArgs),
+    Compact(compact::CompactArgs),
     CheckStore(check_store::CheckStoreArgs),
     Backup(backup::BackupArgs),
     Restore(restore::RestoreArgs),
@@ -89,6 +92,7 @@ pub fn main() -> ExitCode {
         Command::Backup(args) => backup::run(&args).map_err(Failure::from),
         Command::Restore(args) => restore::run(&args).map_err(Failure::from),
         Command::Salvage(args) => salvage::run(&args).map_err(Failure::from),
+        Command::Compact(args) => compact::run(&args).map_err(Failure::from),
         Command::CheckStore(args) => match check_store::run(&args) {
             Ok(true) => Ok(()),
             // What is damaged was told.

@@ -4,10 +4,11 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use super::office::{Remote, unexpected};
-use super::{Failure, show};
+use super::{Failure, metrics, show};
 use crate::daemon::control::{Order, Outcome, Status};
 use crate::daemon::scrub::ScrubState;
 use crate::mail::date::{Timestamp, ZonedTime};
+use crate::store::wear::{LIFE_DAYS_MAX, MediumFigures, WearFigures, Written};
 
 /// Arguments of `status`.
 #[derive(Debug, clap::Args)]
@@ -18,6 +19,9 @@ pub(super) struct Args {
     /// Answer in JSON, for scripts
     #[arg(long)]
     json: bool,
+    /// Answer in the text form of Prometheus
+    #[arg(long, conflicts_with = "json")]
+    metrics: bool,
 }
 
 /// Asks the server and shows what it says.
@@ -28,6 +32,8 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     if args.json {
         show::json(&mut out, &status)?;
+    } else if args.metrics {
+        out.write_all(metrics::spell(&status).as_bytes())?;
     } else {
         write(&mut out, &status)?;
     }
@@ -58,13 +64,29 @@ fn write(out: &mut impl Write, status: &Status) -> io::Result<()> {
         || "none since start".to_owned(),
         |at| format!("{} ({} since start)", ZonedTime::utc(Timestamp(at)).to_rfc5322(), store.checkpoints),
     );
+    let compacted = store.wear.compacted.map_or_else(
+        || "never".to_owned(),
+        |last| {
+            let (before, after) = (show::bytes(last.before), show::bytes(last.after));
+            format!("{}, from {before} to {after}", ZonedTime::utc(Timestamp(last.at)).to_rfc5322())
+        },
+    );
     for (name, value) in [
         ("Sessions", sessions.to_string()),
         ("Memory", memory),
-        ("Store", show::bytes(store.store_bytes)),
+        (
+            "Store",
+            format!("{}, {} of it free inside", show::bytes(store.store_bytes), show::bytes(store.index_free_bytes)),
+        ),
+        ("Disk", format!("{} of {} left", show::bytes(store.medium_free_bytes), show::bytes(store.medium_bytes))),
         ("Checkpoint", checkpoint),
+        ("Compacted", compacted),
         ("Written", format!("{} since start, {per_message}", show::bytes(written))),
         ("Syncs", store.syncs.to_string()),
+        ("A day", a_day(&store.wear)),
+        ("In all", in_all(&store.wear.in_all)),
+        ("Device", device(&store.wear)),
+        ("Card life", life(&store.wear)),
         ("Scrub", scrubbed(status.scrub.as_ref())),
         ("Last backup", last_backup(status)),
     ] {
@@ -76,6 +98,57 @@ fn write(out: &mut impl Write, status: &Status) -> io::Result<()> {
         writeln!(out, "damaged: {finding}")?;
     }
     Ok(())
+}
+
+/// What the store writes in a day of work, by the last month.
+fn a_day(wear: &WearFigures) -> String {
+    let sum = |part: fn(&Written) -> u64| wear.days.iter().map(|day| part(&day.written)).fold(0, u64::saturating_add);
+    let secs = sum(|day| day.secs);
+    let rate = |amount: u64| {
+        let amount = u128::from(amount) * 86_400 / u128::from(secs.max(1));
+        u64::try_from(amount).unwrap_or(u64::MAX)
+    };
+    if secs < 86_400 {
+        return "not known before a day's work".to_owned();
+    }
+    let (bytes, syncs, messages) =
+        (rate(sum(Written::bytes)), rate(sum(|day| day.syncs)), rate(sum(|day| day.messages)));
+    format!("{}, {syncs} syncs, {messages} messages, over {}", show::bytes(bytes), duration(secs))
+}
+
+/// What the store wrote since it was made.
+fn in_all(written: &Written) -> String {
+    format!(
+        "{}, {} syncs, {} messages since the store was made",
+        show::bytes(written.bytes()),
+        written.syncs,
+        written.messages
+    )
+}
+
+/// What the kernel tells.
+fn device(wear: &WearFigures) -> String {
+    let Some(medium) = &wear.medium else { return "not told by the kernel".to_owned() };
+    let MediumFigures { name, written, device_written, .. } = medium;
+    let whole = if written == device_written {
+        String::new()
+    } else {
+        format!(", {} to the whole device", show::bytes(*device_written))
+    };
+    format!("{} written to {name}{whole} since start, by all programs", show::bytes(*written))
+}
+
+/// The estimate of how long the card lasts.
+fn life(wear: &WearFigures) -> String {
+    let Some(life) = &wear.life else { return "not known before a day's work".to_owned() };
+    let years = match life.days {
+        LIFE_DAYS_MAX.. => "more than 100 years".to_owned(),
+        730.. => format!("about {} years", life.days / 365),
+        days => format!("about {days} days"),
+    };
+    let who = if life.of_device { "all programs" } else { "the store alone" };
+    let (rate, card) = (show::bytes(life.bytes_per_day), show::bytes(life.card_bytes));
+    format!("{years}: {rate} a day by {who}, a card of {card}")
 }
 
 /// When the whole store was read last, and what that found.
@@ -122,6 +195,7 @@ mod tests {
     use crate::daemon::scrub::ScrubRound;
     use crate::flow::backup::Made;
     use crate::store::Figures;
+    use crate::store::wear::{CardLife, WearDay};
 
     #[test]
     fn a_status_shows_bytes_for_each_message() {
@@ -162,6 +236,27 @@ mod tests {
         let scrub = "finished Fri, 2 Jan 1970 00:00:00 +0000, 0 damaged; 1 damaged so far in the one under way\n";
         assert!(text.contains(scrub), "{text}");
         assert!(text.ends_with(&format!("damaged: {}\n", status.scrub.unwrap().named[0])), "{text}");
+    }
+
+    #[test]
+    fn the_wear_meter_says_what_it_knows_and_from_whom() {
+        let day = |secs, index| WearDay { day: 20_000, written: Written { secs, index, ..Written::default() } };
+        let mut wear = WearFigures { days: vec![day(86_000, 1 << 20)], ..WearFigures::default() };
+        assert_eq!(a_day(&wear), "not known before a day's work");
+        assert_eq!((life(&wear), device(&wear)), (a_day(&wear), "not told by the kernel".to_owned()));
+        wear.days.push(day(86_800, 3 << 20));
+        assert_eq!(a_day(&wear), "2 MiB, 0 syncs, 0 messages, over 2 d 0 h");
+        let told = CardLife { days: 5000, bytes_per_day: 9 << 20, of_device: true, card_bytes: 32 << 30 };
+        wear.life = Some(told);
+        assert_eq!(life(&wear), "about 13 years: 9 MiB a day by all programs, a card of 32 GiB");
+        wear.life = Some(CardLife { days: LIFE_DAYS_MAX, ..told });
+        assert!(life(&wear).starts_with("more than 100 years: "));
+        wear.life = Some(CardLife { days: 700, of_device: false, ..told });
+        assert!(life(&wear).starts_with("about 700 days: 9 MiB a day by the store alone"));
+        let name = "mmcblk0p2".to_owned();
+        wear.medium = Some(MediumFigures { name, written: 5 << 20, device_written: 6 << 20, device_bytes: 0 });
+        let told = "5 MiB written to mmcblk0p2, 6 MiB to the whole device since start, by all programs";
+        assert_eq!(device(&wear), told);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 /// A file with positioned reads and writes. `sync` is `fdatasync`: what was written before it
 /// returns survives a power cut, what was not may be there in any part or not at all.
@@ -38,6 +38,26 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// Tells whether the file has no bytes.
     fn is_empty(&self) -> io::Result<bool> {
         self.len().map(|len| len == 0)
+    }
+}
+
+/// The place of something that another may take while the store runs.
+#[derive(Debug)]
+pub(super) struct Slot<T: ?Sized>(RwLock<Arc<T>>);
+
+impl<T: ?Sized> Slot<T> {
+    pub(super) fn new(first: Arc<T>) -> Self {
+        Self(RwLock::new(first))
+    }
+
+    /// What is there now.
+    pub(super) fn get(&self) -> Arc<T> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts another in its place.
+    pub(super) fn put(&self, other: Arc<T>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = other;
     }
 }
 

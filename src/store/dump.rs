@@ -22,6 +22,7 @@ use crate::mail::message::BlobId;
 use super::blob::{BlobRecord, piece_count, piece_payload};
 use super::engine::Shared;
 use super::error::{ReadError, Trouble};
+use super::gate::View;
 use super::record::{Progress, Record};
 use super::table::{BLOB, NAMES, PIECE, PROGRESS, STATE, STRUCTURE, SWEEP, SWEEP_STAGED, TAIL, Visitor, load, visit};
 use super::{SCHEMA, Store};
@@ -78,7 +79,7 @@ pub type TakeRows<'t> = dyn FnMut(&[u8], u32) -> io::Result<()> + 't;
 
 /// The store at one moment.
 pub struct Dump {
-    transaction: ReadTransaction,
+    transaction: View,
     shared: Arc<Shared>,
     about: About,
 }

@@ -15,7 +15,7 @@ use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use redb::{Database, DatabaseError, Durability, ReadTransaction, WriteTransaction};
+use redb::{Database, DatabaseError, Durability, WriteTransaction};
 
 use crate::mail::mailbox::ModSeq;
 
@@ -23,15 +23,17 @@ use super::backend::{Guard, IndexBackend};
 use super::ballast::{Ballast, Ballasted};
 use super::change::Change;
 use super::check::Frozen;
-use super::disk::{Counters, Disk};
+use super::compact::Compaction;
+use super::disk::{Counters, Disk, Slot};
 use super::error::{OpenError, ReadError, Trouble, is_of_space};
-use super::gate::Gate;
-use super::journal::{self, Contents, Journal, JournalError, Known};
+use super::gate::{Gate, View};
+use super::journal::{self, Contents, Journal, JournalError, Known, TakeGroup};
 use super::notify::Watchers;
 use super::overlay::Overlay;
 use super::site::Site;
 use super::space::Space;
 use super::table::Tables;
+use super::wear::Wear;
 use super::{INDEX_FILE, StoreConfig, sweep, upgrade};
 
 /// Numbers left out at each opening, more than a group has: even a disk that lost a group it had
@@ -64,16 +66,18 @@ pub(super) struct Shared {
     /// Where the files are.
     pub(super) site: Arc<dyn Site>,
     /// `mail.redb`
-    pub(super) index: Arc<dyn Disk>,
+    pub(super) index: Arc<Slot<dyn Disk>>,
     /// `mail.redb` with its first block kept twice: what redb is given.
-    pub(super) guard: Arc<Guard>,
+    pub(super) guard: Slot<Guard>,
     /// `mail.journal`
     pub(super) journal: Arc<dyn Disk>,
     /// What is known of the journal's header blocks.
     ring: Known,
     /// What went to the index and to the journal.
     pub(super) written: [Arc<Counters>; 2],
-    config: StoreConfig,
+    pub(super) wear: Wear,
+    pub(super) compaction: Mutex<Compaction>,
+    pub(super) config: StoreConfig,
 }
 
 /// Counts since start.
@@ -82,6 +86,13 @@ pub(super) struct Counts {
     pub(super) messages: u64,
     pub(super) checkpoints: u64,
     pub(super) last_checkpoint: Option<i64>,
+}
+
+/// A file of the index: as it is, and as redb is given it.
+#[derive(Clone, Debug)]
+pub(super) struct IndexFile {
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) guard: Arc<Guard>,
 }
 
 /// The two files as the store is opened on them.
@@ -104,6 +115,7 @@ impl Shared {
     ) -> Self {
         ballast.lies_in(journal.clone());
         let journal = Arc::new(Ballasted::new(journal, ballast.clone()));
+        let index = Arc::new(Slot::new(index));
         Self {
             gate: Gate::new(),
             watchers: Watchers::default(),
@@ -112,9 +124,11 @@ impl Shared {
             applied: AtomicU64::new(0),
             openings: AtomicU64::new(0),
             counts: Mutex::default(),
+            wear: Wear::new(&*site, &written),
+            compaction: Mutex::default(),
             site,
             index,
-            guard: Arc::new(guard),
+            guard: Slot::new(Arc::new(guard)),
             journal,
             ring: Known::default(),
             written,
@@ -123,17 +137,28 @@ impl Shared {
     }
 
     /// The disks of the index and of the journal.
-    pub(super) fn disks(&self) -> [&dyn Disk; 2] {
-        [&*self.index, &*self.journal]
+    pub(super) fn disks(&self) -> [Arc<dyn Disk>; 2] {
+        [self.index.get(), self.journal.clone()]
+    }
+
+    /// The file of the index that is used now.
+    pub(super) fn index_file(&self) -> IndexFile {
+        IndexFile { disk: self.index.get(), guard: self.guard.get() }
+    }
+
+    /// The file of the index that is used from now on.
+    pub(super) fn settle_on(&self, file: IndexFile) {
+        self.index.put(file.disk);
+        self.guard.put(file.guard);
     }
 
     /// The index file as redb sees it.
     pub(super) fn backend(&self) -> IndexBackend {
-        IndexBackend(self.guard.clone())
+        IndexBackend(self.guard.get())
     }
 
     /// Begins a read; waits a little while the index is opened anew.
-    pub(super) fn begin_read(&self) -> Result<ReadTransaction, ReadError> {
+    pub(super) fn begin_read(&self) -> Result<View, ReadError> {
         self.gate.begin_read()
     }
 
@@ -198,7 +223,8 @@ impl Shared {
     pub(super) fn shut(&self) -> Result<(), Trouble> {
         let closed = self.gate.shut().map_or(Ok(()), |index| index.close().map_err(Trouble::from));
         self.watchers.close();
-        closed.and(self.index.unlock().map_err(Trouble::from))
+        let [index, journal] = self.disks();
+        closed.and(index.unlock().and(journal.unlock()).map_err(Trouble::from))
     }
 }
 
@@ -218,7 +244,7 @@ impl Engine {
     /// durable, and the journal's groups above that are still there: they are given up only after a
     /// checkpoint that succeeded. A group whose numbers are `refused` is left out, for good.
     pub(super) fn open(shared: &Shared, refused: Option<&RangeInclusive<u64>>) -> Result<(Self, bool), OpenError> {
-        let (guard, journal) = (shared.guard.clone(), shared.journal.clone());
+        let (guard, journal) = (shared.guard.get(), shared.journal.clone());
         let opened = Self::open_files(shared, &Files { guard, journal, ring: shared.ring.clone() }, refused)?;
         shared.refill();
         Ok(opened)
@@ -228,8 +254,8 @@ impl Engine {
     pub(super) fn open_for_reading(shared: &Shared, refused: Option<&RangeInclusive<u64>>) -> Result<(), OpenError> {
         let over = |disk: &Arc<dyn Disk>| Ok::<_, io::Error>(Arc::new(Overlay::new(disk.clone())?));
         let (index, journal) =
-            (over(&shared.index).map_err(Trouble::from)?, over(&shared.journal).map_err(Trouble::from)?);
-        let files = Files { guard: Arc::new(shared.guard.above(index)), journal, ring: Known::default() };
+            (over(&shared.index.get()).map_err(Trouble::from)?, over(&shared.journal).map_err(Trouble::from)?);
+        let files = Files { guard: Arc::new(shared.guard.get().above(index)), journal, ring: Known::default() };
         let counts = *shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
         Self::open_files(shared, &files, refused)?;
         // What was made durable in memory is no checkpoint.
@@ -245,14 +271,10 @@ impl Engine {
         files.guard.go_back().map_err(Trouble::from)?;
         let complete = files.guard.is_complete();
         shared.find_journal(files)?;
-        let cache = usize::try_from(shared.config.cache_bytes).unwrap_or(usize::MAX);
-        let index = Database::builder()
-            .set_cache_size(cache)
-            .create_with_backend(IndexBackend(files.guard.clone()))
-            .map_err(|error| match error {
-                DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(shared.site.path().to_owned()),
-                other => Trouble::from(other).into(),
-            })?;
+        let index = open_index(files.guard.clone(), shared.config.cache_bytes).map_err(|error| match error {
+            DatabaseError::DatabaseAlreadyOpen => OpenError::InUse(shared.site.path().to_owned()),
+            other => Trouble::from(other).into(),
+        })?;
         let (engine, sweep_due, woken) = Self::begin(shared, files, &index, !complete, refused).inspect_err(|_| {
             // Nothing was acknowledged since: redb writes this when it is closed.
             files.guard.set_complete(complete);
@@ -296,6 +318,7 @@ impl Engine {
         if journal_needed {
             journal.verify().map_err(|error| damaged(shared, error))?;
         }
+        shared.wear.load(&mut tables)?;
         let sweep_due = sweep::begin(&mut tables)? || tables.sweep_due;
         let (applied, kept, touched) = (tables.progress.applied, tables.progress.kept, tables.touched);
         let woken = std::mem::take(&mut tables.woken);
@@ -315,7 +338,7 @@ impl Engine {
     /// Commits durably: with this transaction everything before it, so the journal is free.
     /// `self.applied` is what the transaction holds.
     pub(super) fn commit(&mut self, shared: &Shared, transaction: WriteTransaction) -> Result<(), Trouble> {
-        self.make_durable(shared, &shared.guard, transaction)
+        self.make_durable(shared, &shared.guard.get(), transaction)
     }
 
     fn make_durable(
@@ -324,15 +347,21 @@ impl Engine {
         guard: &Guard,
         mut transaction: WriteTransaction,
     ) -> Result<(), Trouble> {
+        shared.wear.save(shared, &transaction)?;
         transaction.set_durability(Durability::Immediate)?;
         transaction.set_quick_repair(true);
         transaction.commit()?;
-        self.journal.checkpointed(self.applied);
         guard.mirror();
+        self.checkpointed(shared);
+        Ok(())
+    }
+
+    /// The index holds everything, durably.
+    pub(super) fn checkpointed(&mut self, shared: &Shared) {
+        self.journal.checkpointed(self.applied);
         let mut counts = shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
         counts.checkpoints += 1;
         counts.last_checkpoint = Some(shared.site.now().0);
-        Ok(())
     }
 
     /// A checkpoint with nothing new in it.
@@ -354,7 +383,7 @@ impl Engine {
     /// The checkpoint before a clean close: from here on the index is complete without the journal.
     pub(super) fn finish(&mut self, shared: &Shared) -> Result<(), Trouble> {
         self.checkpoint(shared)?;
-        shared.guard.set_complete(true);
+        shared.guard.get().set_complete(true);
         Ok(())
     }
 
@@ -384,7 +413,7 @@ fn damaged(shared: &Shared, error: JournalError) -> OpenError {
 
 /// Bytes that a checkpoint writes for the allocator's state.
 fn allocator_bytes(shared: &Shared) -> u64 {
-    shared.index.len().unwrap_or(0).saturating_mul(ALLOCATOR_PER_GIB) >> 30
+    shared.index.get().len().unwrap_or(0).saturating_mul(ALLOCATOR_PER_GIB) >> 30
 }
 
 /// Commits nothing. redb takes back the pages that a commit without durability replaced at the next
@@ -415,8 +444,18 @@ fn replay(
     refused: Option<&RangeInclusive<u64>>,
 ) -> Result<(), OpenError> {
     let applied = tables.progress.applied;
+    let replayed = follow(tables, refused, |take| journal.replay(applied, take))?;
+    replayed.map_err(|error| damaged(shared, error))
+}
+
+/// As [`replay`], of the groups that `groups` hands out; gives what that came to.
+pub(super) fn follow(
+    tables: &mut Tables<'_>,
+    refused: Option<&RangeInclusive<u64>>,
+    groups: impl FnOnce(&mut TakeGroup<'_>) -> Result<(), JournalError>,
+) -> Result<Result<(), JournalError>, Trouble> {
     let mut trouble = None;
-    let replayed = journal.replay(applied, &mut |first, last, payload| {
+    let followed = groups(&mut |first, last, payload| {
         if refused.is_some_and(|refused| refused.contains(&first) && refused.contains(&last)) {
             // The index names the numbers as done, so that no later replay brings them either.
             tables.progress.applied = tables.progress.applied.max(last);
@@ -434,8 +473,11 @@ fn replay(
             JournalError::Damaged("a change can't be replayed")
         })
     });
-    match trouble {
-        Some(trouble) => Err(trouble.into()),
-        None => replayed.map_err(|error| damaged(shared, error)),
-    }
+    trouble.map_or(Ok(followed), Err)
+}
+
+/// Opens a file of the index, or makes one of an empty file.
+pub(super) fn open_index(guard: Arc<Guard>, cache_bytes: u32) -> Result<Database, DatabaseError> {
+    let cache = usize::try_from(cache_bytes).unwrap_or(usize::MAX);
+    Database::builder().set_cache_size(cache).create_with_backend(IndexBackend(guard))
 }

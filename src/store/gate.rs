@@ -5,9 +5,10 @@
 //! [`READ_WAIT_MAX`] after it began: some readers are on the reactor's thread, where a longer wait
 //! would be everybody's. Between two attempts that failed nobody waits.
 
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use redb::{Database, ReadTransaction, ReadableDatabase, WriteTransaction};
@@ -29,9 +30,54 @@ pub(super) struct Gate {
     asked: AtomicBool,
 }
 
+/// An open index. Whoever reads it holds its token, so that an index whose place another has taken
+/// stays open until nobody does.
+#[derive(Debug)]
+pub(super) struct Opened {
+    index: Database,
+    readers: Arc<()>,
+}
+
+impl Opened {
+    pub(super) fn new(index: Database) -> Self {
+        Self { index, readers: Arc::default() }
+    }
+
+    /// Tells whether anybody reads it.
+    pub(super) fn is_read(&self) -> bool {
+        Arc::strong_count(&self.readers) > 1
+    }
+
+    fn begin_read(&self) -> Result<View, Trouble> {
+        Ok(View { transaction: self.index.begin_read()?, token: self.readers.clone() })
+    }
+}
+
+/// A read of the index as it is now. What outlives it keeps its token.
+#[derive(Debug)]
+pub(super) struct View {
+    transaction: ReadTransaction,
+    token: Arc<()>,
+}
+
+impl View {
+    /// Keeps the index open.
+    pub(super) fn token(&self) -> Arc<()> {
+        self.token.clone()
+    }
+}
+
+impl Deref for View {
+    type Target = ReadTransaction;
+
+    fn deref(&self) -> &ReadTransaction {
+        &self.transaction
+    }
+}
+
 #[derive(Debug)]
 struct Inside {
-    index: Option<Database>,
+    index: Option<Opened>,
     state: State,
 }
 
@@ -67,11 +113,11 @@ impl Gate {
     }
 
     /// Begins a read; waits while the index is opened anew.
-    pub(super) fn begin_read(&self) -> Result<ReadTransaction, ReadError> {
+    pub(super) fn begin_read(&self) -> Result<View, ReadError> {
         let mut inside = self.inside();
         loop {
             match (&inside.state, &inside.index) {
-                (State::Open, Some(index)) => match index.begin_read().map_err(Trouble::from) {
+                (State::Open, Some(index)) => match index.begin_read() {
                     Err(trouble) if trouble.may_pass() => {
                         inside.state = State::Away(Instant::now());
                         self.ask();
@@ -97,15 +143,15 @@ impl Gate {
     /// Begins a write. The writer alone calls it.
     pub(super) fn begin_write(&self) -> Result<WriteTransaction, Trouble> {
         match &self.inside().index {
-            Some(index) => Ok(index.begin_write()?),
+            Some(opened) => Ok(opened.index.begin_write()?),
             None => Err(Trouble::damaged("the index is not open")),
         }
     }
 
     /// Begins a read without waiting. The writer alone calls it, because it is the one waited for.
-    pub(super) fn pin(&self) -> Result<ReadTransaction, Trouble> {
+    pub(super) fn pin(&self) -> Result<View, Trouble> {
         match &self.inside().index {
-            Some(index) => Ok(index.begin_read()?),
+            Some(opened) => opened.begin_read(),
             None => Err(Trouble::damaged("the index is not open")),
         }
     }
@@ -140,7 +186,15 @@ impl Gate {
 
     /// Lets readers in.
     pub(super) fn open(&self, index: Database) {
-        drop(self.pass(Some(index), State::Open));
+        drop(self.pass(Some(Opened::new(index)), State::Open));
+    }
+
+    /// Puts another index in the place of this one, once `step` is done: whoever wants to read
+    /// waits that long. Gives the old one back.
+    pub(super) fn exchange<E>(&self, index: Opened, step: impl FnOnce() -> Result<(), E>) -> Result<Option<Opened>, E> {
+        let mut inside = self.inside();
+        step()?;
+        Ok(inside.index.replace(index))
     }
 
     /// Lets go of the index, which is to be opened anew. Readers wait; what is being read breaks off.
@@ -155,10 +209,10 @@ impl Gate {
 
     /// Closes for good, and gives back the index.
     pub(super) fn shut(&self) -> Option<Database> {
-        self.pass(None, State::Closed)
+        self.pass(None, State::Closed).map(|opened| opened.index)
     }
 
-    fn pass(&self, index: Option<Database>, state: State) -> Option<Database> {
+    fn pass(&self, index: Option<Opened>, state: State) -> Option<Opened> {
         let mut inside = self.inside();
         inside.state = state;
         let before = std::mem::replace(&mut inside.index, index);
@@ -171,7 +225,6 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
     use std::sync::mpsc::channel;
 
     fn index() -> Database {

@@ -245,6 +245,17 @@ impl Journal {
         Ok(())
     }
 
+    /// Hands every group above the last checkpoint to `take` again, in order.
+    pub fn each(&self, take: &mut TakeGroup<'_>) -> Result<(), JournalError> {
+        let mut payload = Vec::new();
+        for group in &self.waiting {
+            let found = self.read_group(group.mark, 0, &mut payload)?;
+            let (group, first_seq, _) = found.ok_or(JournalError::Damaged("a group can't be read back"))?;
+            take(first_seq, group.last_seq, &payload)?;
+        }
+        Ok(())
+    }
+
     /// Looks through the whole ring for a group that the replay should have reached and has not,
     /// because one before it, or the header block that leads to it, is damaged. There is none after
     /// a power cut, at whatever write it came: at most one group is on its way at any time, and
@@ -264,7 +275,7 @@ impl Journal {
                 if ours && fields.take() == self.header.store {
                     let number = u64::from_le_bytes(fields.take());
                     let mark = Mark { offset, number, previous: u32::from_le_bytes(fields.take()) };
-                    if self.read_group(mark, &mut payload)?.is_some() {
+                    if self.read_group(mark, self.last_seq, &mut payload)?.is_some() {
                         return Err(JournalError::Damaged("changes in it can't be read though later ones can"));
                     }
                 }
@@ -405,14 +416,20 @@ impl Journal {
     fn next_group(&self, payload: &mut Vec<u8>) -> Result<Option<(Group, u64, u32)>, JournalError> {
         for offset in [self.head.offset, DATA] {
             let mark = Mark { offset, ..self.head };
-            if let Some(found) = self.read_group(mark, payload)? {
+            if let Some(found) = self.read_group(mark, self.last_seq, payload)? {
                 return Ok(Some(found));
             }
         }
         Ok(None)
     }
 
-    fn read_group(&self, mark: Mark, payload: &mut Vec<u8>) -> Result<Option<(Group, u64, u32)>, JournalError> {
+    /// Reads the group at `mark`, if it is whole and begins above `last_seq`.
+    fn read_group(
+        &self,
+        mark: Mark,
+        last_seq: u64,
+        payload: &mut Vec<u8>,
+    ) -> Result<Option<(Group, u64, u32)>, JournalError> {
         if mark.offset + BLOCK > self.header.ring {
             return Ok(None);
         }
@@ -424,10 +441,10 @@ impl Journal {
         let ours = ours && fields.take() == self.header.store && u64::from_le_bytes(fields.take()) == mark.number;
         let follows = u32::from_le_bytes(fields.take()) == mark.previous;
         let length = u32::from_le_bytes(fields.take());
-        let (first_seq, last_seq) = (u64::from_le_bytes(fields.take()), u64::from_le_bytes(fields.take()));
-        let group = Group { mark, last_seq, bytes: padded(length) };
+        let (first_seq, ends) = (u64::from_le_bytes(fields.take()), u64::from_le_bytes(fields.take()));
+        let group = Group { mark, last_seq: ends, bytes: padded(length) };
         let fits = u64::from(length) <= self.payload_max() && mark.offset + group.bytes <= self.header.ring;
-        let rises = self.last_seq < first_seq && first_seq <= last_seq;
+        let rises = last_seq < first_seq && first_seq <= ends;
         if !(ours && follows && fits && rises) {
             return Ok(None);
         }

@@ -379,7 +379,7 @@ pub(super) fn claim_recent(tables: &mut Tables<'_>, mailbox: MailboxId) -> Plan<
     if record.recent_from != record.uid_next {
         record.recent_from = record.uid_next;
         tables.save_mailbox(mailbox.0, &record)?;
-        tables.touched = true;
+        tables.marked = true;
     }
     Ok((from, Vec::new()))
 }

@@ -19,6 +19,7 @@ mod ballast; //     room kept for a disk that others fill
 pub mod blob; //    bodies: spool, compressed blocks, packed pieces
 mod change; //      what the journal holds, and how it is done to the tables
 pub mod check; //   verifies everything, and repairs what can be
+pub mod compact; // the index without its holes
 pub mod damage; //  what is said when redb ends the program
 mod directory; //   reads: who is who, and where an address leads
 pub mod disk; //    a file as the store sees it, so that tests can fail it
@@ -30,6 +31,7 @@ pub mod journal; // the ring file that makes a 250 durable
 mod learned; //     the spam filter's learned state
 pub mod load; //    a store made of a dump's rows
 mod mailbox; //     plans: mailboxes
+mod medium; //      what the kernel tells of the disk
 mod message; //     plans: messages
 mod notify; //      wakes sessions when something changed
 mod opening; //     which of the two files must be there, and what becomes of one that is of no use
@@ -48,6 +50,7 @@ mod table; //       the tables
 #[cfg(test)]
 mod tests; //       the store as a whole
 mod upgrade; //     the schema
+pub mod wear; //    what was written, and how long a card lasts
 mod writer; //      the one thread that writes
 
 pub use account::{ALIAS_TARGETS_MAX, NOTE_MAX, NOTE_NAME_MAX};
@@ -71,13 +74,15 @@ use crate::mail::message::{FlagMode, FlagNames, UidSet};
 use crate::mail::secret::ScramVerifier;
 use crate::mail::structure::Structure;
 
+use compact::{Asked, CompactStart, Compaction};
 use disk::Counters;
 use engine::Shared;
 use message::Incoming;
 use opening::{Need, Opening};
 use shelf::Pieces;
-use site::{FolderSite, Site};
+use site::{FolderSite, Room, Site};
 use table::Tables;
+use wear::WearFigures;
 use writer::{Command, Hold, Keep, Target, job};
 
 /// The store. Cheap to clone. [`Store::close`] closes it; when the last clone goes without that,
@@ -100,6 +105,20 @@ pub struct StoreConfig {
     pub journal_bytes: u32,
     /// Space left free on the disk below which mail is refused with 452 4.3.1. Default: 32 MiB.
     pub reserve_bytes: u64,
+    /// Quiet time in seconds after which the index is compacted, if more than a third of it is free
+    /// and that is at least 16 MiB; 0 never does it. What is free is used for new mail in any case:
+    /// a compaction gives it back to the disk. It writes what is kept once, at most two bytes for
+    /// each byte that was removed. Default: 300.
+    pub compact_idle_secs: u32,
+    /// Size of the card or disk in bytes, for the estimate of its life; 0: as the kernel tells.
+    /// Default: 0.
+    pub card_bytes: u64,
+    /// How often each of its cells can be written. Default: 1000, cautious for the three-bit (TLC)
+    /// cells of ordinary cards; "high endurance" and industrial cards name 3,000 and more.
+    pub card_cycles: u32,
+    /// Bytes the card writes to its cells for each byte it is given. Default: 8: a lone block of
+    /// 4 KiB costs a flash page of 16 KiB, and as much again is moved when old pages are cleared.
+    pub card_amplification: u32,
     /// Whether the server may keep mail in memory (tmpfs, a root file system whose changes are in
     /// memory). Default: no, it refuses to start.
     pub allow_ram: bool,
@@ -119,6 +138,10 @@ impl Default for StoreConfig {
             cache_bytes: 2 << 20,
             journal_bytes: 16 << 20,
             reserve_bytes: 32 << 20,
+            compact_idle_secs: 300,
+            card_bytes: 0,
+            card_cycles: 1000,
+            card_amplification: 8,
             allow_ram: false,
             require_mount: None,
             scrub_days: 30,
@@ -224,11 +247,29 @@ pub struct Figures {
     pub checkpoints: u64,
     /// When the last checkpoint was, seconds since 1970.
     pub last_checkpoint: Option<i64>,
+    /// Size of `mail.redb` on disk, allocated bytes.
+    #[serde(default)]
+    pub index_bytes: u64,
+    /// How many of them a compaction would give back, by estimate.
+    #[serde(default)]
+    pub index_free_bytes: u64,
+    /// What is left for us on the medium, in bytes, and all of it; zero where it can't be asked.
+    #[serde(default)]
+    pub medium_free_bytes: u64,
+    /// Size of the file system in bytes.
+    #[serde(default)]
+    pub medium_bytes: u64,
+    /// The wear meter.
+    #[serde(default)]
+    pub wear: WearFigures,
 }
 
 /// The names of the two files in the data folder.
 const INDEX_FILE: &str = "mail.redb";
 const JOURNAL_FILE: &str = "mail.journal";
+
+/// An index that is being made, which will take the other's place.
+const NEW_FILE: &str = "mail.redb.new";
 
 impl Store {
     /// Opens the store in `folder`, makes it if there is none, and replays the journal.
@@ -340,6 +381,7 @@ impl Store {
         let bytes = |counters: &Counters| counters.written.load(Ordering::Relaxed);
         let syncs = |counters: &Counters| counters.syncs.load(Ordering::Relaxed);
         let counts = *self.shared.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = self.shared.site.room().unwrap_or(Room { free: 0, total: 0 });
         let store_bytes = self.shared.disks().into_iter().map(|disk| disk.allocated().unwrap_or(0)).sum();
         Figures {
             store_bytes,
@@ -349,7 +391,25 @@ impl Store {
             messages: counts.messages,
             checkpoints: counts.checkpoints,
             last_checkpoint: counts.last_checkpoint,
+            index_bytes: self.shared.space.allocated(),
+            index_free_bytes: compact::gain(&self.shared),
+            medium_free_bytes: room.free,
+            medium_bytes: room.total,
+            wear: self.shared.wear.figures(&self.shared),
         }
+    }
+
+    /// Asks for a compaction of the index: answers when it has begun, or why it has not. `force`
+    /// does it even when little is gained. Reads and writes go on while it lasts.
+    pub fn compact(&self, force: bool) -> Pending<CompactStart> {
+        let (sender, receiver) = oneshot::channel();
+        drop(self.commands.send(Command::Compact(Asked { force, sender })));
+        Pending(receiver)
+    }
+
+    /// How far a compaction is, and how the last one ended.
+    pub fn compaction(&self) -> Compaction {
+        self.shared.compaction.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Keeps one message for several accounts, all or none; answers with the uids in their order.

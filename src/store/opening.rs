@@ -15,7 +15,7 @@ use super::error::OpenError;
 use super::journal::{self, Contents};
 use super::site::Site;
 use super::writer::{self, Writer};
-use super::{INDEX_FILE, JOURNAL_FILE, Store, StoreConfig};
+use super::{INDEX_FILE, JOURNAL_FILE, NEW_FILE, Store, StoreConfig};
 
 /// What a journal is called that the store was opened without.
 pub(super) const JOURNAL_ASIDE: &str = "mail.journal.aside";
@@ -79,6 +79,15 @@ impl Opening {
         if found == Contents::Unreadable && guard.is_complete() && !guard.is_blank() {
             self.put_aside()?;
             journal = self.file(JOURNAL_FILE, &self.written[1])?;
+        }
+        // A compaction may exchange the index between our opening it and locking it. The journal keeps
+        // its name, so its lock is the one that decides.
+        if !journal.try_lock().map_err(|error| self.failed(&error))? {
+            return Err(OpenError::InUse(self.site.path().to_owned()));
+        }
+        // What a compaction left that was cut short.
+        if let Err(error) = self.site.remove(NEW_FILE) {
+            tracing::warn!(%error, "{NEW_FILE} is left over and can't be removed");
         }
         let (site, written, config) = (self.site.clone(), self.written.clone(), self.config.clone());
         let shared = Arc::new(Shared::new(site, [index, journal], guard, ballast, written, config));

@@ -7,7 +7,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use redb::{Key, ReadOnlyTable, ReadTransaction, TableDefinition, Value};
+use redb::{Key, ReadOnlyTable, TableDefinition, Value};
 
 use crate::mail::mailbox::{AccountId, Mailbox, MailboxId, MailboxName, ModSeq, Uid, UidValidity};
 use crate::mail::message::{BlobId, Message, UidSet};
@@ -15,12 +15,13 @@ use crate::mail::structure::Structure;
 
 use super::engine::Shared;
 use super::error::{ReadError, Trouble};
+use super::gate::View;
 use super::record::{Bytes, MailboxRecord, MessageRecord, Record, StructureRecord, VanishRecord};
 use super::table::{MBOX, MBOXNAME, MSG, NOTE, STRUCTURE, SUBSCRIPTION, VANISH, load};
 
 /// One read transaction: the store as it is now, for one command.
 pub struct Reader {
-    transaction: ReadTransaction,
+    transaction: View,
     shared: Arc<Shared>,
 }
 
@@ -147,8 +148,10 @@ impl Reader {
         // A reversed range would be an error of the caller's; it holds nothing.
         let end = last.get().max(first.get());
         let rows = self.table(MSG).and_then(|table| Ok(table.range((mailbox.0, first.get())..=(mailbox.0, end))?));
-        let (rows, shared) = (self.told(rows)?, self.shared.clone());
+        let (rows, shared, token) = (self.told(rows)?, self.shared.clone(), self.transaction.token());
         Ok(rows.take_while(move |_| first <= last).filter_map(move |row| {
+            // Rows need their index open, even if another takes its place.
+            let _ = &token;
             let read = || {
                 let (key, value) = row?;
                 Ok(Uid::new(key.value().1).zip(Some(MessageRecord::decode(key.value(), value.value())?)))

@@ -49,7 +49,7 @@ pub(super) struct Progress {
     pub(super) mailbox: u32,
     /// The last UIDVALIDITY given out.
     pub(super) uid_validity: u32,
-    /// Bytes that bodies and what belongs to them take up, by a cautious estimate.
+    /// Bytes that bodies and what belongs to them take up where pages are full.
     pub(super) kept: u64,
 }
 

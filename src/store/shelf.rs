@@ -19,6 +19,10 @@ use super::table::{BLOB, PIECE, SWEEP_BODY, SWEEP_STAGED, TAIL, Tables, load};
 /// A last piece below this many bytes goes to TAIL: two of them fit a page.
 const TAIL_MAX: usize = 2000;
 
+/// What a body's record without its blocks, its structure and a message's row take beside their
+/// own bytes: keys, offsets, checksums.
+const ROWS_BYTES: u64 = 120;
+
 /// Puts one piece on the shelf.
 pub(super) fn put_piece(tables: &mut Tables<'_>, id: u64, index: u32, piece: &[u8]) -> Result<(), Trouble> {
     // Pieces are cut from large to small, so a small one is the last.
@@ -59,10 +63,10 @@ pub(super) fn put_body(
     }
 }
 
-/// Bytes of the index that a body takes up, by a cautious estimate: its pieces in their pages, its
-/// structure and its messages' rows in pages half full.
+/// Bytes of the index that a body takes up: its pieces in their pages, its structure, its record
+/// and a message's row, in pages that are full.
 fn space_of(record: &BlobRecord, structure: usize) -> u64 {
-    record.stored + record.stored / 16 + 2 * structure as u64 + 4096
+    blob::piece_space(record.stored, TAIL_MAX) + (structure + 3 * record.blocks.len()) as u64 + ROWS_BYTES
 }
 
 /// Counts one reference to a body out. The last one removes it, or leaves that to the sweep when

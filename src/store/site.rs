@@ -14,6 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::mail::date::Timestamp;
 
 use super::disk::{Disk, FileDisk, MemoryDisk, sync_folder};
+use super::medium::{self, Medium};
 
 /// A place for a store's files.
 pub trait Site: Debug + Send + Sync + 'static {
@@ -35,6 +36,11 @@ pub trait Site: Debug + Send + Sync + 'static {
 
     /// The time of day, as far as it is known.
     fn now(&self) -> Timestamp;
+
+    /// What the kernel tells of the medium; `None` where it tells nothing.
+    fn medium(&self) -> Option<Medium> {
+        None
+    }
 
     /// A folder for temporary files, and the site's name in messages to people.
     fn path(&self) -> &Path;
@@ -94,6 +100,10 @@ impl Site for FolderSite {
     fn now(&self) -> Timestamp {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Timestamp(i64::try_from(since).unwrap_or(0))
+    }
+
+    fn medium(&self) -> Option<Medium> {
+        medium::of(&self.0)
     }
 
     fn path(&self) -> &Path {

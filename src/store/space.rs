@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::disk::{Counters, Disk};
-use super::site::Site;
+use super::disk::{Counters, Disk, Slot};
+use super::site::{Room, Site};
 
 /// Bytes written between two looks at the disk.
 const LOOK_EVERY_BYTES: u64 = 1 << 20;
@@ -29,7 +29,7 @@ const SHARE: u64 = 20;
 #[derive(Debug)]
 pub(super) struct Space {
     site: Arc<dyn Site>,
-    index: Arc<dyn Disk>,
+    index: Arc<Slot<dyn Disk>>,
     reserve: u64,
     written: [Arc<Counters>; 2],
     /// Bytes of the index in use, by estimate.
@@ -46,7 +46,12 @@ struct Look {
 
 impl Space {
     /// Watches the room of `site` and inside `index`.
-    pub(super) fn new(site: Arc<dyn Site>, index: Arc<dyn Disk>, reserve: u64, written: [Arc<Counters>; 2]) -> Self {
+    pub(super) fn new(
+        site: Arc<dyn Site>,
+        index: Arc<Slot<dyn Disk>>,
+        reserve: u64,
+        written: [Arc<Counters>; 2],
+    ) -> Self {
         Self { site, index, reserve, written, kept: AtomicU64::new(0), last: Mutex::new(None) }
     }
 
@@ -79,7 +84,7 @@ impl Space {
 
     /// Bytes that are free inside the index, by estimate.
     fn inside(&self) -> u64 {
-        let index = self.index.allocated().unwrap_or(0);
+        let index = self.allocated();
         let inside = index.saturating_sub(self.kept.load(Ordering::Relaxed));
         // Part of what is free inside is in half-filled pages and can't be counted on.
         inside.saturating_sub(index / 8)
@@ -91,8 +96,25 @@ impl Space {
         let inside = self.inside();
         // Room inside is ours alone, so however full the others have made the disk, the reserve is
         // enough of it.
-        let wanted = self.reserve.saturating_add((room.total / SHARE).min(SHARE_MAX));
-        room.free.saturating_add(inside) < wanted && inside < self.reserve
+        room.free.saturating_add(inside) < self.kept_free(room) && inside < self.reserve
+    }
+
+    /// What is to be left free on the medium.
+    fn kept_free(&self, room: Room) -> u64 {
+        self.reserve.saturating_add((room.total / SHARE).min(SHARE_MAX))
+    }
+
+    /// Bytes that the index takes on the medium.
+    pub(super) fn allocated(&self) -> u64 {
+        self.index.get().allocated().unwrap_or(0)
+    }
+
+    /// How many bytes are missing on the medium before another file of `bytes` leaves the reserve
+    /// untouched.
+    pub(super) fn missing_for(&self, bytes: u64) -> u64 {
+        // A medium that can't be asked may have the room; a write will tell.
+        let Ok(room) = self.site.room() else { return 0 };
+        self.kept_free(room).saturating_add(bytes).saturating_sub(room.free)
     }
 }
 
@@ -104,7 +126,9 @@ mod tests {
     #[test]
     fn a_reserve_larger_than_the_disk_leaves_no_room() {
         let site = Arc::new(MemorySite::new(&std::env::temp_dir()));
-        let space = |reserve| Space::new(site.clone(), Arc::new(site.disk("index")), reserve, Default::default());
+        let index: Arc<dyn Disk> = Arc::new(site.disk("index"));
+        let index = Arc::new(Slot::new(index));
+        let space = |reserve| Space::new(site.clone(), index.clone(), reserve, Default::default());
         assert!(space(u64::MAX).is_full());
     }
 }

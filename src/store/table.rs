@@ -51,6 +51,8 @@ macro_rules! tables {
             pub(super) now: Timestamp,
             /// Something was changed.
             pub(super) touched: bool,
+            /// Marks of `\Recent` were moved: written along, and no loss.
+            pub(super) marked: bool,
             /// The number of the change that is being planned.
             pub(super) seq: u64,
             /// There is something for the sweep.
@@ -70,6 +72,7 @@ macro_rules! tables {
                     progress: Progress::default(),
                     now,
                     touched: false,
+                    marked: false,
                     seq: 0,
                     sweep_due: false,
                     woken: Vec::new(),
@@ -97,7 +100,8 @@ macro_rules! tables {
 }
 
 tables! {
-    /// Small facts: `schema` (u32, little-endian), `identity` (16 bytes), `progress` ([`Progress`]).
+    /// Small facts: `schema` (u32, little-endian), `identity` (16 bytes), `progress` ([`Progress`]),
+    /// `wear` (what was written, by day).
     state STATE: &'static str => &'static [u8];
     /// Local domains, in lower case.
     domain DOMAIN: &'static str => ();

@@ -26,6 +26,7 @@ use crate::mail::message::BlobId;
 
 use super::blob::piece_count;
 use super::change::{Change, PAYLOAD_VERSION};
+use super::compact::{Asked, Compactor};
 use super::engine::{Engine, Shared};
 use super::error::{Fault, Trouble, WriteError};
 use super::journal::JournalError;
@@ -76,6 +77,8 @@ pub(super) enum Command {
     Keep(Box<Keep>),
     /// Look whether the disk still works.
     Look,
+    /// Compact the index.
+    Compact(Asked),
     /// Say so when nothing is left to stage or to sweep.
     Settle(oneshot::Sender<Result<(), WriteError>>),
     /// Something to be done between two groups.
@@ -218,6 +221,7 @@ impl Command {
             Self::Plan(job) => drop(job(Err(error))),
             Self::Keep(keep) => keep.refuse(error),
             Self::Look => {}
+            Self::Compact(asked) => asked.answer(Err(error)),
             Self::Settle(sender) => tell(sender, Err(error)),
             // It has told whom it concerns.
             Self::Errand(errand) => drop(errand(Err(error))),
@@ -242,6 +246,7 @@ pub(super) struct Writer {
     held: Held,
     sweep_due: bool,
     swept: u32,
+    compactor: Compactor,
     /// Who waits until nothing is left to stage or to sweep.
     settling: Vec<oneshot::Sender<Result<(), WriteError>>>,
     /// What the present group was interrupted for.
@@ -277,6 +282,8 @@ struct Group {
     payload: Vec<u8>,
     first: u64,
     last: u64,
+    /// Something was changed that the journal does not hold.
+    beside: bool,
     messages: u64,
 }
 
@@ -288,6 +295,8 @@ impl Group {
     /// Numbers and applies what a command came to.
     fn add(&mut self, tables: &mut Tables<'_>, planned: Planned, answers: &mut Vec<Answer>) -> Result<(), Trouble> {
         answers.push(planned.answer);
+        // What the plan itself changed stands in no journal.
+        self.beside |= std::mem::take(&mut tables.touched);
         if planned.ops.is_empty() {
             return Ok(());
         }
@@ -297,7 +306,9 @@ impl Group {
         if self.first == 0 {
             self.first = change.seq;
         }
-        change.apply(tables)
+        change.apply(tables)?;
+        tables.touched = false;
+        Ok(())
     }
 }
 
@@ -305,6 +316,7 @@ impl Writer {
     /// A writer for a store; without an engine while the disk is full.
     pub(super) fn new(shared: Arc<Shared>, commands: Receiver<Command>, engine: Option<(Engine, bool)>) -> Self {
         let (engine, sweep_due) = engine.map_or((None, false), |(engine, sweep_due)| (Some(engine), sweep_due));
+        let compactor = Compactor::new(&shared);
         Self {
             shared,
             commands,
@@ -315,6 +327,7 @@ impl Writer {
             held: Held::default(),
             sweep_due,
             swept: 0,
+            compactor,
             settling: Vec::new(),
             errands: Vec::new(),
         }
@@ -323,7 +336,11 @@ impl Writer {
     /// Works until the store is closed or nobody can send commands any more.
     pub(super) fn run(mut self) {
         loop {
-            let busy = self.engine.is_some() && (self.sweep_due || !self.held.is_empty());
+            let working = self.engine.is_some() && (self.sweep_due || !self.held.is_empty());
+            if !working {
+                self.settling.drain(..).for_each(|sender| tell(sender, Ok(())));
+            }
+            let busy = working || self.engine.is_some() && self.compactor.is_busy();
             let command = if let Some(keep) = self.held.next() {
                 Some(Command::Keep(keep))
             } else if busy {
@@ -332,8 +349,12 @@ impl Writer {
                     Err(TryRecvError::Disconnected) if self.held.is_empty() => break,
                     Err(_) => None,
                 }
+            } else if self.engine.is_some() {
+                match self.compactor.wait(&self.commands) {
+                    Ok(command) => command,
+                    Err(_) => break,
+                }
             } else {
-                self.settling.drain(..).for_each(|sender| tell(sender, Ok(())));
                 match self.commands.recv() {
                     Ok(command) => Some(command),
                     Err(_) => break,
@@ -350,6 +371,7 @@ impl Writer {
                 // What can't be removed would be met again at once; the next removal tries it again.
                 self.sweep_due = false;
             }
+            self.compactor.heed(&self.shared, idle);
         }
         drop(self.close());
     }
@@ -392,12 +414,15 @@ impl Writer {
             self.shared.watchers.wake(&woken, ModSeq(self.shared.applied.load(Ordering::Acquire)));
             // On a full disk what a change frees has to be of use to the next one.
             let tight = touched && self.shared.is_tight();
-            let due = self.engine.as_mut().filter(|engine| tight || engine.wants_checkpoint(&self.shared));
+            let due = self.engine.as_mut().filter(|engine| {
+                tight || engine.wants_checkpoint(&self.shared) && !self.compactor.holds_checkpoints(engine)
+            });
             if let Some(Err(trouble)) = due.map(|engine| engine.checkpoint(&self.shared)) {
                 self.restart(&trouble, None);
             }
         }
         for errand in std::mem::take(&mut self.errands) {
+            self.compactor.outrun();
             let there = self.engine.as_mut().map(|engine| (engine, &*self.shared));
             if let Err(trouble) = errand(there.ok_or_else(failing)) {
                 self.restart(&trouble, None);
@@ -415,11 +440,13 @@ impl Writer {
         close: &mut Option<SyncSender<Result<(), WriteError>>>,
     ) -> Result<Written, Failed> {
         let engine = self.engine.as_mut().ok_or_else(|| Trouble::damaged("no journal"))?;
+        self.shared.wear.turn(&self.shared);
         let mut tables = match Tables::open(&transaction, self.shared.site.now()) {
             Ok(tables) => tables,
             Err(trouble) => return Err(Failed { trouble, logged: None, first: Some(first) }),
         };
-        let mut group = Group { payload: vec![PAYLOAD_VERSION], first: 0, last: engine.seq, messages: 0 };
+        let mut group =
+            Group { payload: vec![PAYLOAD_VERSION], first: 0, last: engine.seq, beside: false, messages: 0 };
         let mut next = Some(first);
         let mut taken = 0;
         while let Some(command) = next.take() {
@@ -438,6 +465,7 @@ impl Writer {
                     }
                 }
                 Command::Look => {}
+                Command::Compact(asked) => self.compactor.ask(asked),
                 Command::Settle(sender) => self.settling.push(sender),
                 Command::Errand(errand) => {
                     self.errands.push(errand);
@@ -454,7 +482,12 @@ impl Writer {
             }
         }
         self.sweep_due |= tables.sweep_due;
-        let (woken, kept, touched) = (std::mem::take(&mut tables.woken), tables.progress.kept, tables.touched);
+        let (woken, kept) = (std::mem::take(&mut tables.woken), tables.progress.kept);
+        group.beside |= tables.touched;
+        if group.beside {
+            self.compactor.outrun();
+        }
+        let touched = !group.is_empty() || group.beside || tables.marked;
         if !touched {
             drop(tables);
             transaction.abort().map_err(Trouble::from)?;
@@ -477,7 +510,7 @@ impl Writer {
         if self.held.unstaged(false).is_some() {
             self.stage(false)?;
         } else if idle && self.held.is_empty() {
-            self.sweep()?;
+            self.rest()?;
         }
         if self.engine.is_some() && self.held.due(idle, Engine::checkpoint_bytes(&self.shared)) {
             while self.held.unstaged(true).is_some() {
@@ -526,11 +559,19 @@ impl Writer {
         }
     }
 
+    /// Does what can wait for a quiet moment.
+    fn rest(&mut self) -> Result<(), Trouble> {
+        if self.sweep_due {
+            return self.sweep();
+        }
+        let Some(engine) = self.engine.as_mut() else { return Ok(()) };
+        // A copy may hold again what was swept while it was made.
+        self.sweep_due = self.compactor.work(&self.shared, engine)?;
+        Ok(())
+    }
+
     /// Removes a little of what nobody refers to.
     fn sweep(&mut self) -> Result<(), Trouble> {
-        if !self.sweep_due {
-            return Ok(());
-        }
         let transaction = self.shared.begin_write()?;
         let mut tables = Tables::open(&transaction, self.shared.site.now())?;
         self.sweep_due = sweep::step(&mut tables)?;
@@ -544,7 +585,7 @@ impl Writer {
         transaction.abort()?;
         let least = if self.shared.is_tight() { 0 } else { SWEEP_STEPS };
         if std::mem::take(&mut self.swept) > least
-            && let Some(engine) = self.engine.as_mut()
+            && let Some(engine) = self.engine.as_mut().filter(|engine| !self.compactor.holds_checkpoints(engine))
         {
             engine.checkpoint(&self.shared)?;
         }
@@ -554,6 +595,7 @@ impl Writer {
     fn close(&mut self) -> Result<(), WriteError> {
         let checkpoint = self.engine.as_mut().map_or(Ok(()), |engine| engine.finish(&self.shared));
         self.engine = None;
+        self.compactor.give_up(&self.shared, "the store was closed");
         for keep in self.held.drain() {
             keep.refuse(WriteError::Closed);
         }

@@ -27,6 +27,7 @@ mod order;
 
 pub use examine::{CheckEvent, EVENT_LINE_MAX, Examination, examine};
 pub(super) use examine::{StopOnDrop, quietly};
+use obey::compacting;
 pub use obey::{exchange, obey};
 pub use order::{
     AccountRow, AliasRow, ListenerStatus, ORDER_LINE_MAX, OUTCOME_LINE_MAX, Order, Outcome, ROWS_MAX, Status,
@@ -172,6 +173,8 @@ impl Desk {
                     }
                     Err(reason) => Outcome::Refused { reason },
                 },
+                // It may wait long for its turn, and must not keep a thread that many share.
+                Ok(Order::Compact { force }) => compacting(self.store.compact(force).await),
                 Ok(Order::CheckStore { examination }) => match leave(&self.checking).await {
                     Some(permit) => {
                         tell(&mut stream, &Outcome::Done).await?;

@@ -7,6 +7,7 @@ use super::order::{AccountRow, AliasRow, Order, Outcome, ROWS_MAX};
 use crate::flow::backup::note_made;
 use crate::flow::carry::Exchange;
 use crate::mail::address::{Address, Domain};
+use crate::store::compact::CompactStart;
 use crate::store::{Account, Alias, ReadError, Reader, Store, WriteError};
 
 /// Why an order was not carried out; `Display` is the sentence for whoever gave it.
@@ -69,6 +70,15 @@ pub fn obey(store: &Store, order: Order) -> Outcome {
 pub fn exchange(store: &Store, address: &str) -> Result<Exchange, String> {
     let account = store.reader().map_err(Refusal::from).and_then(|reader| find(&reader, address));
     account.map(|account| Exchange::new(store.clone(), account.id)).map_err(|refusal| refusal.to_string())
+}
+
+/// What to say of a compaction that was asked for.
+#[must_use]
+pub(super) fn compacting(begun: Result<CompactStart, WriteError>) -> Outcome {
+    match begun {
+        Ok(start) => Outcome::Compacting { start },
+        Err(error) => Outcome::Refused { reason: error.to_string() },
+    }
 }
 
 fn carry_out(store: &Store, order: Order) -> Result<Outcome, Refusal> {
@@ -140,6 +150,8 @@ fn carry_out(store: &Store, order: Order) -> Result<Outcome, Refusal> {
             let domains = domains.iter().skip(skip).take(ROWS_MAX).map(ToString::to_string).collect();
             return Ok(Outcome::Domains { domains });
         }
+        Order::Compact { force } => return Ok(compacting(store.compact(force).wait())),
+        Order::Compaction => return Ok(Outcome::Compaction { compaction: store.compaction() }),
         Order::NoteBackup { made } => note_made(store, made).map_err(|error| Refusal::Note(error.to_string())),
         Order::Carry { .. } | Order::Backup { .. } | Order::CheckStore { .. } | Order::Status => Err(Refusal::NoServer),
     };
@@ -242,6 +254,27 @@ mod tests {
         let remove = || Order::RemoveAlias { address: "all@x.test".into() };
         assert_eq!(obey(&store, remove()), Outcome::Done);
         assert_eq!(reason(obey(&store, remove())), "there is no alias all@x.test");
+    }
+
+    #[test]
+    fn a_compaction_is_begun_and_told_of() {
+        let (_folder, store) = store();
+        let Outcome::Compacting { start } = obey(&store, Order::Compact { force: false }) else { panic!() };
+        assert!(matches!(start, CompactStart::Needless { .. }), "{start:?}");
+        let begun = Outcome::Compacting { start: CompactStart::Begun };
+        assert_eq!(obey(&store, Order::Compact { force: true }), begun);
+        let line = serde_json::to_string(&begun).unwrap();
+        assert_eq!(serde_json::from_str::<Outcome>(&line).unwrap(), begun);
+        loop {
+            let Outcome::Compaction { compaction } = obey(&store, Order::Compaction) else { panic!() };
+            if !compaction.running {
+                assert_eq!((compaction.ended, compaction.failure), (1, None));
+                break;
+            }
+            std::thread::yield_now();
+        }
+        store.close().unwrap();
+        assert!(reason(obey(&store, Order::Compact { force: true })).contains("closed"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::examine::Examination;
 use crate::daemon::scrub::ScrubState;
 use crate::flow::backup::Made;
 use crate::mail::secret::ScramVerifier;
+use crate::store::compact::{CompactStart, Compaction};
 use crate::store::{Figures, Quota, Usage};
 
 /// Longest order in bytes, its LF included.
@@ -118,6 +119,13 @@ pub enum Order {
     },
     /// Tell how the server is. [`Outcome::Status`]
     Status,
+    /// Begin to compact the index. [`Outcome::Compacting`]
+    Compact {
+        /// Also when little is gained.
+        force: bool,
+    },
+    /// Tell how far a compaction is. [`Outcome::Compaction`]
+    Compaction,
 }
 
 /// What came of an order.
@@ -150,6 +158,16 @@ pub enum Outcome {
     Status {
         /// How.
         status: Box<Status>,
+    },
+    /// Whether a compaction has begun.
+    Compacting {
+        /// Whether, and why not.
+        start: CompactStart,
+    },
+    /// How far a compaction is, and how the last one ended.
+    Compaction {
+        /// How far.
+        compaction: Compaction,
     },
 }
 

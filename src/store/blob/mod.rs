@@ -19,7 +19,7 @@ mod whole; // reading a body from end to end, to see whether it is whole
 
 pub use block::BLOCK_MAX;
 pub use body::Body;
-pub use piece::{PIECE_HEADER, TakePiece, cut, piece_count, piece_payload};
+pub use piece::{PIECE_HEADER, TakePiece, cut, piece_count, piece_payload, piece_space};
 pub(super) use piece::{PIECE_MAX, piece_length, piece_size};
 pub use spool::{SPOOL_MEMORY_MAX, Spool, Spooled, SpooledReader};
 pub use whole::{Wholeness, read_whole};

@@ -22,6 +22,15 @@ const SIZES: [usize; 3] = [16_320, 8_128, 4_032];
 /// The largest piece.
 pub(in crate::store) const PIECE_MAX: usize = 16_320;
 
+/// redb's page in bytes.
+const PAGE: usize = 4096;
+
+/// What a row takes in its page beside its bytes: its key and its place.
+const ENTRY: usize = 16;
+
+/// What a page takes in the pages above it.
+const ABOVE: usize = 40;
+
 /// Payload of the largest piece.
 const FULL: u64 = (PIECE_MAX - PIECE_HEADER) as u64;
 
@@ -59,6 +68,20 @@ pub(super) fn extents_from(stored: u64, first: u32) -> impl Iterator<Item = Exte
 pub fn piece_count(stored: u64) -> u32 {
     let full = u32::try_from(stored / FULL).unwrap_or(u32::MAX);
     extents_from(stored, full).last().map_or(full, |extent| extent.index + 1)
+}
+
+/// Bytes of pages that the pieces of a compressed stream take up; those below `shared` share theirs.
+pub fn piece_space(stored: u64, shared: usize) -> u64 {
+    let space = |length: usize| {
+        let piece = length + PIECE_HEADER;
+        // Of small ones as many share a page as fit whole.
+        let page =
+            if piece < shared { PAGE / (PAGE / (piece + ENTRY)).max(1) } else { piece.next_power_of_two().max(PAGE) };
+        (page + ABOVE) as u64
+    };
+    let full = u32::try_from(stored / FULL).unwrap_or(u32::MAX);
+    let rest = extents_from(stored, full).map(|extent| space(extent.length)).sum::<u64>();
+    (stored / FULL) * space(PIECE_MAX - PIECE_HEADER) + rest
 }
 
 /// Cuts a compressed stream that lies in memory into pieces, as [`Spooled::pieces`] does (replay).

@@ -398,7 +398,7 @@ impl<'c> Checkup<'c> {
         if let Some(what) = verified {
             self.find(Place::Journal, Damage::Ring(what.to_owned()))?;
         }
-        let whole = self.store.with_engine(|_, shared| Ok(shared.guard.reread()?))?;
+        let whole = self.store.with_engine(|_, shared| Ok(shared.guard.get().reread()?))?;
         if whole { Ok(()) } else { self.find(Place::Index, Damage::FirstBlock) }
     }
 

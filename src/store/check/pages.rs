@@ -10,10 +10,11 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use redb::{Database, DatabaseError, ReadTransaction, StorageBackend, StorageError};
+use redb::{Database, DatabaseError, StorageBackend, StorageError};
 
 use super::watch::Pace;
 use crate::store::backend::IndexBackend;
+use crate::store::gate::View as Pin;
 
 /// Cache of the second handle, in bytes: the branches of the trees.
 const CACHE_BYTES: usize = 256 << 10;
@@ -27,7 +28,7 @@ const VERIFIED: f64 = 0.5;
 /// The index as it was at a checkpoint.
 pub(in crate::store) struct Frozen {
     /// Keeps the pages.
-    _pin: ReadTransaction,
+    _pin: Pin,
     header: Vec<u8>,
     len: u64,
     /// Which opening of the index it belongs to.
@@ -36,7 +37,7 @@ pub(in crate::store) struct Frozen {
 
 impl Frozen {
     /// The index as `below` has it now, right behind a checkpoint; `pin` was begun before that.
-    pub(in crate::store) fn new(pin: ReadTransaction, below: &IndexBackend, opening: u64) -> io::Result<Self> {
+    pub(in crate::store) fn new(pin: Pin, below: &IndexBackend, opening: u64) -> io::Result<Self> {
         let mut header = vec![0; HEADER];
         below.read(0, &mut header)?;
         Ok(Self { _pin: pin, header, len: below.len()?, opening })

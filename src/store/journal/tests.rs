@@ -78,6 +78,13 @@ fn many_laps_replay_exactly_what_lies_above_the_checkpoint() {
             journal.append(seq, seq, &body).unwrap();
         }
         kept.push((seq, seq, body));
+        let mut again = Groups::new();
+        let mut take = |first, last, payload: &[u8]| {
+            again.push((first, last, payload.to_vec()));
+            Ok(())
+        };
+        journal.each(&mut take).unwrap();
+        assert_eq!(again, kept, "{seq}");
         assert_eq!(open(&disk, applied).1, kept, "{seq}");
     }
 }

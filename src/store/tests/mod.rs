@@ -5,6 +5,7 @@
 mod accounts; //  accounts, aliases, domains, logins
 mod check; //     what a check finds, and what repair does about it
 mod clock; //     a clock that jumps
+mod compaction; // the index without its holes
 mod delivery; //  messages: deliver, append, flag, copy, move, expunge, quotas
 mod dump; //      all rows, and a store made of them
 mod failure; //   kills, power cuts, failing and full disks
@@ -16,6 +17,7 @@ mod mailboxes; // create, rename, delete, subscribe
 mod medium; //    the two files: cut while they are made, failed syncs, flipped bits, a missing journal
 mod model; //     random commands against a plain model
 mod queue; //     queued mail
+mod wear; //      the wear meter
 
 use std::path::Path;
 use std::sync::Arc;
@@ -119,6 +121,12 @@ impl Rig {
             std::thread::sleep(Duration::from_millis(2));
         }
     }
+}
+
+/// The index of a closed store, below everything.
+fn open_index(disk: &MemoryDisk) -> redb::Database {
+    let guard = super::backend::Guard::open(Arc::new(disk.clone())).unwrap();
+    super::engine::open_index(Arc::new(guard), 1 << 20).unwrap()
 }
 
 fn letter(folder: &Path, body: &[u8]) -> NewMessage {

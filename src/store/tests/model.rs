@@ -20,6 +20,7 @@ enum Step {
     Rename { from: usize, to: usize },
     Subscribe { name: usize, on: bool },
     Claim { at: usize },
+    Compact { wait: bool },
     Kill,
     Close,
 }
@@ -46,6 +47,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (name.clone(), name.clone()).prop_map(|(from, to)| Step::Rename { from, to }),
         1 => (name.clone(), any::<bool>()).prop_map(|(name, on)| Step::Subscribe { name, on }),
         1 => name.prop_map(|at| Step::Claim { at }),
+        1 => any::<bool>().prop_map(|wait| Step::Compact { wait }),
         1 => Just(Step::Kill),
         1 => Just(Step::Close),
     ]
@@ -271,6 +273,13 @@ impl Pair {
                 let Some(id) = self.id(NAMES[at]) else { return };
                 store.claim_recent(id).wait().unwrap();
                 assert_eq!(store.claim_recent(id).wait().unwrap(), self.rig.facts(id).uid_next);
+            }
+            // What comes next meets it half done, or done.
+            Step::Compact { wait } => {
+                store.compact(true).wait().unwrap();
+                while wait && store.compaction().running {
+                    std::thread::yield_now();
+                }
             }
             Step::Kill => self.rig = self.rig.killed(),
             Step::Close => {

@@ -68,6 +68,7 @@ impl Writer {
         tracing::error!(%trouble, "the store failed and is opened anew");
         let error = if self.is_full(trouble) { WriteError::DiskFull } else { trouble.clone().into() };
         self.engine = None;
+        self.compactor.give_up(&self.shared, &trouble.to_string());
         self.shared.gate.take_down();
         self.reopen(logged);
         for keep in self.held.drain() {
@@ -76,7 +77,8 @@ impl Writer {
     }
 
     fn reopen(&mut self, logged: Option<RangeInclusive<u64>>) {
-        let error = match Engine::open(&self.shared, self.refused.as_ref()) {
+        let known = self.compactor.settle(&self.shared).map_err(OpenError::from);
+        let error = match known.and_then(|()| Engine::open(&self.shared, self.refused.as_ref())) {
             Ok((engine, sweep_due)) => {
                 tracing::info!("the store is open again");
                 self.refused = None;

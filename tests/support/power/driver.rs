@@ -12,6 +12,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
 use pillarbox::store::check::{CheckOptions, CheckProgress, CheckStop, CheckWatch, Finding};
+use pillarbox::store::compact::CompactStart;
 use pillarbox::store::{Store, StoreConfig, WriteError};
 
 use super::command::{Coming, Command, Reply};
@@ -436,6 +437,21 @@ impl Driver {
         self.medium.release();
         self.store = opened.map_err(|error| Failure { kind: Kind::Unopenable, what: error.to_string() })?;
         self.settle()
+    }
+
+    /// Compacts the index, whatever is gained.
+    pub(crate) fn compact(&mut self) -> Result<(), Failure> {
+        let begun = self.store.compact(true).wait();
+        if begun != Ok(CompactStart::Begun) {
+            return Err(wrong(format!("it is not compacted: {begun:?}")));
+        }
+        while self.store.compaction().running {
+            thread::yield_now();
+        }
+        match self.store.compaction().failure {
+            None => self.settle(),
+            Some(why) => Err(wrong(format!("it is not compacted: {why}"))),
+        }
     }
 
     /// Leaves the store as it is: the disk is gone, and the writer ends by itself.

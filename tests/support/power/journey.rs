@@ -56,6 +56,7 @@ pub(crate) const JOURNEYS: &[Journey] = &[
     Journey { name: "delete-and-sweep", go: delete_and_sweep, ..USUAL },
     Journey { name: "checkpoint", config: tight, go: |driver| repeat(driver, 20, mail), ..USUAL },
     Journey { name: "ring", config: laps, go: ring, ..USUAL },
+    Journey { name: "compaction", go: compaction, ..USUAL },
     Journey { name: "large", go: large, ..USUAL },
     Journey { name: "burst", go: |driver| repeat(driver, 5, burst), ..USUAL },
     Journey { name: "submission", go: outgoing::run, ..USUAL },
@@ -345,6 +346,16 @@ fn burst(driver: &mut Driver) -> Done {
         commands.push(anything(driver)?);
     }
     driver.round(commands)
+}
+
+/// The index is copied and exchanged, with mail before and after.
+fn compaction(driver: &mut Driver) -> Done {
+    for _ in 0..3 {
+        repeat(driver, 2, mail)?;
+        expunge(driver)?;
+        driver.compact()?;
+    }
+    repeat(driver, 2, mail)
 }
 
 fn reopen(driver: &mut Driver) -> Done {

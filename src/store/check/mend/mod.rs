@@ -119,7 +119,7 @@ impl Checkup<'_> {
     fn mend_first_block(&mut self) -> Step<Option<String>> {
         let whole = self.store.with_engine(|engine, shared| {
             engine.checkpoint(shared)?;
-            Ok(shared.guard.reread()?)
+            Ok(shared.guard.get().reread()?)
         })?;
         Ok(whole.then(|| "a checkpoint wrote it anew".to_owned()))
     }
