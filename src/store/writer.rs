@@ -21,24 +21,26 @@ use std::time::Instant;
 use redb::{Durability, WriteTransaction};
 use tokio::sync::oneshot;
 
-use crate::mail::mailbox::{AccountId, MailboxId, ModSeq, Uid};
+use crate::mail::mailbox::ModSeq;
 use crate::mail::message::BlobId;
 
 use super::blob::piece_count;
 use super::change::{Change, PAYLOAD_VERSION};
-use super::compact::{Asked, Compactor};
+use super::compact::Compactor;
 use super::engine::{Engine, Shared};
 use super::error::{Fault, Trouble, WriteError};
 use super::journal::JournalError;
-use super::message::{self, Incoming, Pieces, Plan};
-use super::queue::{self, Submission, Submitted};
+use super::message::{Incoming, Pieces};
 use super::shelf::put_piece;
+use super::sweep;
 use super::table::{SWEEP_STAGED, Tables};
-use super::{Folder, Pending, Placed, sweep};
 
+mod command; //  what it is asked to do, and who is told
 mod hold; //     which messages wait for a checkpoint, and for how long
 mod recovery; // what the writer does when the disk fails
 
+use command::{Answer, Errand, Planned, tell};
+pub(super) use command::{Command, Keep, Target, errand, job};
 use hold::Held;
 pub(super) use hold::Hold;
 
@@ -56,179 +58,6 @@ const SWEEP_STEPS: u32 = 4;
 
 /// The writer's stack: redb's trees are shallow.
 pub(super) const STACK_BYTES: usize = 512 << 10;
-
-/// Tells a caller what became of its command once that is durable, or that it is not.
-type Answer = Box<dyn FnOnce(Result<(), WriteError>) + Send>;
-
-/// A planned command.
-pub(super) struct Planned {
-    ops: Vec<super::change::Op>,
-    answer: Answer,
-}
-
-/// Plans one command on the tables, or answers with the error when there are none.
-pub(super) type Job = Box<dyn FnOnce(Result<&mut Tables<'_>, WriteError>) -> Result<Option<Planned>, Trouble> + Send>;
-
-/// What the writer is asked to do.
-pub(super) enum Command {
-    /// Anything but keeping new messages.
-    Plan(Job),
-    /// New messages.
-    Keep(Box<Keep>),
-    /// Look whether the disk still works.
-    Look,
-    /// Compact the index.
-    Compact(Asked),
-    /// Say so when nothing is left to stage or to sweep.
-    Settle(oneshot::Sender<Result<(), WriteError>>),
-    /// Something to be done between two groups.
-    Errand(Errand),
-    /// Close, and say so.
-    Close(SyncSender<Result<(), WriteError>>),
-}
-
-/// Does something with index and journal, or learns why they are not there.
-pub(super) type Errand = Box<dyn FnOnce(Result<(&mut Engine, &Shared), WriteError>) -> Result<(), Trouble> + Send>;
-
-/// Makes a command of something to be done between two groups.
-pub(super) fn errand<T: Send + 'static>(
-    work: impl FnOnce(&mut Engine, &Shared) -> Result<T, Trouble> + Send + 'static,
-) -> (Command, Pending<T>) {
-    let (sender, receiver) = oneshot::channel();
-    let errand: Errand = Box::new(move |there| {
-        let done = match there {
-            Ok((engine, shared)) => work(engine, shared),
-            Err(error) => {
-                tell(sender, Err(error));
-                return Ok(());
-            }
-        };
-        let trouble = done.as_ref().err().cloned();
-        tell(sender, done.map_err(WriteError::from));
-        trouble.map_or(Ok(()), Err)
-    });
-    (Command::Errand(errand), Pending(receiver))
-}
-
-/// New messages and where they go.
-pub(super) struct Keep {
-    pub(super) messages: Vec<Incoming>,
-    pub(super) target: Target,
-    /// How far it is on the way around the journal.
-    pub(super) hold: Hold,
-}
-
-/// Where new messages go, and who waits.
-pub(super) enum Target {
-    Deliver(Vec<(AccountId, Folder)>, oneshot::Sender<Result<Vec<(MailboxId, Uid)>, WriteError>>),
-    Append(MailboxId, oneshot::Sender<Result<Placed, WriteError>>),
-    Submit(Box<Submission>, oneshot::Sender<Result<Submitted, WriteError>>),
-}
-
-/// Makes a command of a plan.
-pub(super) fn job<T: Send + 'static>(
-    plan: impl FnOnce(&mut Tables<'_>) -> Plan<T> + Send + 'static,
-) -> (Command, Pending<T>) {
-    let (sender, receiver) = oneshot::channel();
-    let job: Job = Box::new(move |tables| match tables {
-        Ok(tables) => conclude(plan(tables), sender),
-        Err(error) => {
-            tell(sender, Err(error));
-            Ok(None)
-        }
-    });
-    (Command::Plan(job), Pending(receiver))
-}
-
-/// A caller that no longer waits is no error.
-fn tell<T>(sender: oneshot::Sender<Result<T, WriteError>>, answer: Result<T, WriteError>) {
-    drop(sender.send(answer));
-}
-
-fn conclude<T: Send + 'static>(
-    plan: Plan<T>,
-    sender: oneshot::Sender<Result<T, WriteError>>,
-) -> Result<Option<Planned>, Trouble> {
-    match plan {
-        Ok((value, ops)) => {
-            Ok(Some(Planned { ops, answer: Box::new(move |outcome| tell(sender, outcome.map(|()| value))) }))
-        }
-        // Told with the group as well: what made the command impossible may be a change in it.
-        Err(Fault::Refused(error)) => Ok(Some(Planned {
-            ops: Vec::new(),
-            answer: Box::new(move |outcome| tell(sender, outcome.and(Err(error)))),
-        })),
-        Err(Fault::Broken(trouble)) => {
-            tell(sender, Err(trouble.clone().into()));
-            Err(trouble)
-        }
-    }
-}
-
-impl Keep {
-    /// The bodies that are staged or begun.
-    fn staged(&self) -> Vec<u64> {
-        let number = |message: &Incoming| match message.pieces {
-            Pieces::Staged(id) | Pieces::Partly(id, _) => Some(id),
-            Pieces::Inline | Pieces::Outside => None,
-        };
-        self.messages.iter().filter_map(number).collect()
-    }
-
-    /// Finds out whether the messages could be kept now.
-    fn check(&self, tables: &mut Tables<'_>) -> Result<(), Fault> {
-        match (&self.target, self.messages.as_slice()) {
-            (Target::Deliver(to, _), [message]) => message::deliver(tables, message, to).map(drop),
-            (Target::Append(mailbox, _), messages) => message::append(tables, *mailbox, messages).map(drop),
-            (Target::Submit(submission, _), [message]) => queue::submit(tables, message, submission).map(drop),
-            (Target::Deliver(..) | Target::Submit(..), _) => Ok(()),
-        }
-    }
-
-    fn plan(self, tables: &mut Tables<'_>) -> Result<Option<Planned>, Trouble> {
-        match (self.target, self.messages.as_slice()) {
-            (Target::Deliver(to, sender), [message]) => conclude(message::deliver(tables, message, &to), sender),
-            (Target::Deliver(_, sender), _) => conclude(Ok((Vec::new(), Vec::new())), sender),
-            (Target::Append(mailbox, sender), messages) => conclude(message::append(tables, mailbox, messages), sender),
-            (Target::Submit(submission, sender), [message]) => {
-                conclude(queue::submit(tables, message, &submission), sender)
-            }
-            (Target::Submit(_, sender), _) => {
-                conclude(Ok((Submitted { placed: Vec::new(), queued: None }, Vec::new())), sender)
-            }
-        }
-    }
-
-    fn refuse(self, error: WriteError) {
-        self.target.refuse(error);
-    }
-}
-
-impl Target {
-    /// Tells whoever waits that nothing was kept.
-    pub(super) fn refuse(self, error: WriteError) {
-        match self {
-            Self::Deliver(_, sender) => tell(sender, Err(error)),
-            Self::Append(_, sender) => tell(sender, Err(error)),
-            Self::Submit(_, sender) => tell(sender, Err(error)),
-        }
-    }
-}
-
-impl Command {
-    fn refuse(self, error: WriteError) {
-        match self {
-            Self::Plan(job) => drop(job(Err(error))),
-            Self::Keep(keep) => keep.refuse(error),
-            Self::Look => {}
-            Self::Compact(asked) => asked.answer(Err(error)),
-            Self::Settle(sender) => tell(sender, Err(error)),
-            // It has told whom it concerns.
-            Self::Errand(errand) => drop(errand(Err(error))),
-            Self::Close(reply) => drop(reply.send(Err(error))),
-        }
-    }
-}
 
 /// The thread's state.
 pub(super) struct Writer {
