@@ -368,12 +368,15 @@ def kill(_, rounds=100):
     lost = sum(1 for n in everything if n not in found)
     doubled = sum(1 for n in found if found[n] > 1)
     box.stop()
-    shutil.rmtree(folder, ignore_errors=True)
+    looked = subprocess.run([BINARY, "check-store", "--deep", "--data", os.path.join(folder, "data")],
+                            capture_output=True, text=True)
     say("kill", f"SIGKILL under load, {rounds} rounds, {total} acknowledged: lost", lost, "", "0")
     say("kill", "  there more than once", doubled, "", "0")
     say("kill", "  slowest restart", round(slowest, 2), "s", "-")
-    if lost or doubled:
-        sys.exit("mail was lost or doubled")
+    say("kill", "  check-store finds nothing", "yes" if looked.returncode == 0 else "NO", "", "yes")
+    if lost or doubled or looked.returncode:
+        sys.exit(f"mail was lost or doubled, or the store is not whole; see {folder}\n{looked.stdout}{looked.stderr}")
+    shutil.rmtree(folder)
 
 
 if __name__ == "__main__":

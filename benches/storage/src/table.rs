@@ -92,7 +92,7 @@ pub fn row(task: &Task, outcome: &Outcome) -> String {
     )
 }
 
-/// What issue 3 wants of this store.
+/// What this store is to reach.
 fn goal(task: &Task) -> &'static str {
     match (task.work, task.senders) {
         (Work::Small, 1) => "12,288 B, 1.05 syncs",
