@@ -104,7 +104,7 @@ impl Options {
         if options.preload >= 1_000_000 || options.works.contains(&Work::Flag) && options.preload < flags {
             return Err(format!("--preload: flags of {flags} messages are changed, and it stays under a million"));
         }
-        if options.preload % 7919 == 0 && options.preload > 0 {
+        if options.preload.is_multiple_of(7919) && options.preload > 0 {
             return Err("--preload: not a multiple of 7919".to_owned());
         }
         Ok(options)
