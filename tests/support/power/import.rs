@@ -127,6 +127,10 @@ impl Observer for Silent {
 /// Imports for the first account.
 pub(crate) fn run(driver: &mut Driver) -> Result<(), Failure> {
     let Some(account) = driver.state().people.keys().next().map(|account| AccountId(*account)) else { return Ok(()) };
+    // What went before may have given the account a quota that the file does not fit.
+    if driver.state().people.get(&account.0).is_some_and(|person| person.quota.is_some()) {
+        driver.one(Command::SetQuota { account: account.0, messages: None })?;
+    }
     let folder = MailboxName::new(FOLDER).expect("a name");
     let source = driver.medium.path().join(FILE);
     let exchange = Exchange::new(driver.store.clone(), account);
