@@ -560,6 +560,14 @@ mod tests {
         }
     }
 
+    #[test]
+    fn an_answer_to_another_question_ends_a_status() {
+        let mut session = session();
+        say(&mut session, b"t LOGIN ann x\r\n", &mut answers(9));
+        let said = say(&mut session, b"t STATUS INBOX (RECENT)\r\n", &mut |request| some_answer(2, request));
+        assert!(said.starts_with("t NO "), "{said}");
+    }
+
     const COMMANDS: [&str; 29] = [
         "SELECT INBOX",
         "SELECT INBOX (CONDSTORE)",

@@ -30,7 +30,7 @@ impl Errand for Status {
             return Turn::Ask(Request::Mailbox(name));
         }
         let (mailbox, recent) = match (answer, self.found.take()) {
-            (Some(Answer::Mailbox(Some(mailbox))), _) => match count_recent(&mailbox, &self.items) {
+            (Some(Answer::Mailbox(Some(mailbox))), None) => match count_recent(&mailbox, &self.items) {
                 Some(request) => {
                     self.found = Some(mailbox);
                     return Turn::Ask(request);
