@@ -26,13 +26,15 @@ pub(crate) fn of_root(root: &str) -> Begun {
 
 /// GETQUOTAROOT.
 pub(crate) fn of_mailbox(name: MailboxName) -> Begun {
-    Begun::errand(OfMailbox { name: Some(name) })
+    Begun::errand(OfMailbox { name: Some(name), found: false })
 }
 
 /// Looks the mailbox up, then tells its root.
 #[derive(Debug)]
 struct OfMailbox {
     name: Option<MailboxName>,
+    /// The mailbox was found, and the quota asked for.
+    found: bool,
 }
 
 impl Errand for OfMailbox {
@@ -41,7 +43,8 @@ impl Errand for OfMailbox {
             return Turn::Ask(Request::Mailbox(name));
         }
         match answer {
-            Some(Answer::Mailbox(Some(mailbox))) => {
+            Some(Answer::Mailbox(Some(mailbox))) if !self.found => {
+                self.found = true;
                 desk.put(format_args!("* QUOTAROOT "));
                 write_mailbox(&mut desk.out, &mailbox.name, desk.enabled.utf8_names());
                 desk.put(format_args!(" \"\"\r\n"));
