@@ -108,7 +108,9 @@ fn report(file: &Path, ruin: &Ruin, named: usize) -> String {
     };
     line(
         unproven > 0,
-        format!("{unproven} more have all their pieces, but what proves them is lost: they are in \"Unproven\""),
+        format!(
+            "{unproven} more seem to have all their pieces, but what proves them is lost: they are in \"Unproven\""
+        ),
     );
     line(finding.journaled > 0, format!("{} of the bodies were found in the journal", finding.journaled));
     line(finding.unreadable > 0, format!("{} could not be read at all", show::bytes(finding.unreadable)));

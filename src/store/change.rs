@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::mail::date::{Timestamp, ZonedTime};
 use crate::mail::envelope::Recipient;
 use crate::mail::mailbox::{AccountId, MailboxName, SpecialUse};
-use crate::mail::message::{Flags, Keyword, Keywords, SystemFlags, UidSet};
+use crate::mail::message::{Flags, Keyword, SystemFlags, UidSet};
 use crate::mail::queue::{Delivery, Due, QueueOrder};
 
 use super::blob::{BlobRecord, BodyHash};
@@ -191,22 +191,8 @@ fn apply(tables: &mut Tables<'_>, seq: u64, op: &Op) -> Result<(), Trouble> {
         Op::Remove { mailbox, uids } => remove(tables, seq, *mailbox, uids),
         Op::PutMailbox { id, account, name, special_use, uid_validity } => {
             let record = MailboxRecord {
-                account: *account,
-                name: name.clone(),
                 special_use: *special_use,
-                uid_validity: *uid_validity,
-                uid_next: 1,
-                highest_modseq: seq,
-                flags_modseq: 0,
-                messages: 0,
-                unseen: 0,
-                deleted: 0,
-                size: 0,
-                deleted_size: 0,
-                keywords: Keywords::default(),
-                recent_from: 1,
-                vanish_from: 0,
-                vanish_bytes: 0,
+                ..MailboxRecord::empty(*account, name.clone(), *uid_validity, seq)
             };
             tables.mboxname()?.insert((*account, name.as_str()), *id)?;
             tables.progress.mailbox = tables.progress.mailbox.max(id.saturating_add(1));

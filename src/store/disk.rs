@@ -82,7 +82,13 @@ impl FileDisk {
     /// # Errors
     /// As the file system gives them.
     pub fn open(path: &Path) -> io::Result<Self> {
-        OpenOptions::new().read(true).write(true).open(path).map(Self)
+        let opened = gentle().open(path);
+        // Only a file's owner may read it without leaving the time there.
+        let opened = opened.or_else(|error| match error.kind() {
+            io::ErrorKind::PermissionDenied => OpenOptions::new().read(true).write(true).open(path),
+            _ => Err(error),
+        });
+        opened.map(Self)
     }
 
     /// Makes an empty file at `path` with mode 0600. Its name is durable when this returns.
@@ -90,13 +96,22 @@ impl FileDisk {
     /// # Errors
     /// `AlreadyExists` when there is a file; others as the file system gives them.
     pub fn create(path: &Path) -> io::Result<Self> {
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        let file = gentle().create_new(true).mode(0o600).open(path)?;
         file.sync_all()?;
         // A synced file in an unsynced folder may have lost its name after a power cut.
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
         sync_folder(folder)?;
         Ok(Self(file))
     }
+}
+
+/// For reading and writing. Reading leaves no access time in the inode: the kernel would write it to
+/// the medium once a day, where nothing else does.
+fn gentle() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    let flags = i32::try_from(rustix::fs::OFlags::NOATIME.bits()).unwrap_or(0);
+    options.read(true).write(true).custom_flags(flags);
+    options
 }
 
 /// Makes durable which names are in a folder.

@@ -118,6 +118,28 @@ impl Tally {
 }
 
 impl MailboxRecord {
+    /// One without messages.
+    pub(super) fn empty(account: u32, name: MailboxName, uid_validity: u32, seq: u64) -> Self {
+        Self {
+            account,
+            name,
+            special_use: None,
+            uid_validity,
+            uid_next: 1,
+            highest_modseq: seq,
+            flags_modseq: 0,
+            messages: 0,
+            unseen: 0,
+            deleted: 0,
+            size: 0,
+            deleted_size: 0,
+            keywords: Keywords::default(),
+            recent_from: 1,
+            vanish_from: 0,
+            vanish_bytes: 0,
+        }
+    }
+
     /// Counts messages in.
     pub(super) fn count_in(&mut self, tally: &Tally) {
         self.messages = self.messages.saturating_add(tally.messages);

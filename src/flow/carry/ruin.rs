@@ -1,5 +1,5 @@
-//! A ruined store as the source of an export: what was proven whole stands in INBOX, what has all
-//! its pieces but lost its row in a mailbox of its own.
+//! A ruined store as the source of an export: what was proven whole stands in INBOX, what seems to have all
+//! its pieces, with nothing left that proves it, in a mailbox of its own.
 //!
 //! Names of mailboxes, flags and owners are in tables that salvage does not read, so all mail of all
 //! accounts comes out together; each message still says to whom it was delivered.
@@ -19,7 +19,7 @@ use super::{CHUNK, CarryError};
 /// The mailbox of what is proven.
 const PROVEN: MailboxId = MailboxId(0);
 
-/// The name of the mailbox of what has no row left.
+/// The name of the mailbox of what nothing proves.
 const UNPROVEN: &str = "Unproven";
 
 /// A ruined store to be exported.

@@ -98,11 +98,11 @@ fn gather(
 #[allow(clippy::cast_possible_truncation, reason = "noise is cut on purpose")]
 mod tests {
     use std::collections::BTreeMap;
-    use std::sync::Arc;
 
     use proptest::prelude::*;
 
-    use super::super::{BLOCK_MAX, Spool, cut};
+    use super::super::BLOCK_MAX;
+    use super::super::sample::{self, mixed};
     use super::*;
 
     /// A store of one body.
@@ -126,37 +126,8 @@ mod tests {
     }
 
     fn shelve(raw: &[u8]) -> Shelf {
-        let mut spool = Spool::new(Arc::from(std::env::temp_dir()));
-        for part in raw.chunks(10_007) {
-            spool.write(part).unwrap();
-        }
-        let spooled = spool.finish().unwrap();
-        let mut pieces = BTreeMap::new();
-        spooled
-            .pieces(BlobId(5), 0, &mut |index, piece| {
-                pieces.insert(index, piece.to_vec());
-                Ok(true)
-            })
-            .unwrap();
-        if let Some(stored) = spooled.in_memory() {
-            let mut again = BTreeMap::new();
-            cut(BlobId(5), stored, &mut |index, piece| {
-                again.insert(index, piece.to_vec());
-                Ok(true)
-            })
-            .unwrap();
-            assert_eq!(again, pieces);
-        }
-        Shelf { record: spooled.record(), pieces }
-    }
-
-    /// Bytes of which about half is text and half is noise.
-    fn mixed(length: usize) -> Vec<u8> {
-        let noise = |index: usize| {
-            let mixed = (index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            ((mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 56) as u8
-        };
-        (0..length).map(|index| if index >> 12 & 1 == 0 { b"mail "[index % 5] } else { noise(index) }).collect()
+        let (record, pieces) = sample::shelve(raw);
+        Shelf { record, pieces }
     }
 
     #[test]

@@ -14,13 +14,15 @@ use crate::mail::message::BlobId;
 mod block; // a block and its compressed form
 mod body; //  reading a body from its pieces
 mod piece; // the compressed stream in pieces
+#[cfg(test)]
+mod sample;
 mod spool; // a body on its way in
 mod whole; // reading a body from end to end, to see whether it is whole
 
 pub use block::BLOCK_MAX;
 pub use body::Body;
 pub use piece::{PIECE_HEADER, TakePiece, cut, piece_count, piece_payload, piece_space};
-pub(super) use piece::{PIECE_MAX, piece_length, piece_size};
+pub(super) use piece::{PIECE_MAX, PieceHeader, piece_size, read_header};
 pub use spool::{SPOOL_MEMORY_MAX, Spool, Spooled, SpooledReader};
 pub use whole::{Wholeness, read_whole};
 

@@ -1,7 +1,7 @@
 //! The compressed stream in pieces that fit redb's pages, each with a header for salvage.
 //!
-//! Header, little-endian: magic `pbxP`, blob (8 bytes), index (4), payload length (4), crc32c over
-//! all that and the payload (4). Sizes are 64 bytes below a power of two, header included: an exact
+//! Header, little-endian: magic `pbxP`, blob (8 bytes), index (4; the highest bit marks the last
+//! piece), payload length (4), crc32c over all that and the payload (4). Sizes are 64 bytes below a power of two, header included: an exact
 //! power of two would take twice the page (STORAGE section 2).
 
 use crate::mail::message::BlobId;
@@ -11,6 +11,9 @@ const MAGIC: [u8; 4] = *b"pbxP";
 
 /// Takes a piece, header included, by its number; false ends the work.
 pub type TakePiece<'t> = dyn FnMut(u32, &[u8]) -> Result<bool, WriteError> + 't;
+
+/// Marks the index of a body's last piece, so that pieces prove a body without its row.
+const LAST: u32 = 1 << 31;
 
 /// Bytes of a piece's header.
 pub const PIECE_HEADER: usize = 24;
@@ -40,6 +43,8 @@ pub(super) struct Extent {
     pub(super) index: u32,
     pub(super) offset: u64,
     pub(super) length: usize,
+    /// There is none behind it.
+    pub(super) last: bool,
 }
 
 /// The pieces of a compressed stream of `stored` bytes, from the one that holds byte `offset` on.
@@ -59,7 +64,7 @@ pub(super) fn extents_from(stored: u64, first: u32) -> impl Iterator<Item = Exte
         let fitting = SIZES.into_iter().map(|size| size - PIECE_HEADER).find(|size| *size as u64 <= left);
         let length = fitting.unwrap_or_else(|| usize::try_from(left).unwrap_or(0));
         next = (index.checked_add(1)?, offset + length as u64);
-        Some(Extent { index, offset, length })
+        Some(Extent { index, offset, length, last: left == length as u64 })
     });
     all.skip_while(move |extent| extent.index < first)
 }
@@ -113,7 +118,7 @@ pub(super) fn cut_from(
         piece.extend_from_slice(&[0; PIECE_HEADER]);
         fetch(extent, &mut piece)?;
         let (header, payload) = piece.split_first_chunk_mut().ok_or(WriteError::Limit("piece"))?;
-        *header = header_of(blob, extent.index, payload);
+        *header = header_of(blob, extent.index, extent.last, payload);
         if !take(extent.index, &piece)? {
             break;
         }
@@ -129,16 +134,29 @@ pub(super) fn cut_from(
 pub fn piece_payload(blob: BlobId, index: u32, piece: &[u8]) -> Result<&[u8], ReadError> {
     let wrong = |what: &str| ReadError::Storage(format!("body {} piece {index}: {what}", blob.0));
     let (header, payload) = piece.split_first_chunk().ok_or_else(|| wrong("cut short"))?;
-    if *header == header_of(blob, index, payload) { Ok(payload) } else { Err(wrong("checksum is wrong")) }
+    let last = read_header(header).is_some_and(|named| named.last);
+    if *header == header_of(blob, index, last, payload) { Ok(payload) } else { Err(wrong("checksum is wrong")) }
 }
 
-/// Body, index and payload length that a piece's header names; `None` where it has not the mark.
-pub(in crate::store) fn piece_length(header: &[u8; PIECE_HEADER]) -> Option<(u64, u32, usize)> {
+/// What a piece's header says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) struct PieceHeader {
+    pub(in crate::store) blob: u64,
+    pub(in crate::store) index: u32,
+    /// The body's last; stores made before there was this mark have none.
+    pub(in crate::store) last: bool,
+    /// Bytes of payload.
+    pub(in crate::store) length: usize,
+}
+
+/// Reads a piece's header; `None` where it has not the magic. Its checksum is not looked at.
+pub(in crate::store) fn read_header(header: &[u8; PIECE_HEADER]) -> Option<PieceHeader> {
     let (magic, rest) = header.split_first_chunk()?;
     let (blob, rest) = rest.split_first_chunk()?;
     let (index, rest) = rest.split_first_chunk()?;
     let length = usize::try_from(u32::from_le_bytes(*rest.first_chunk()?)).ok()?;
-    (*magic == MAGIC).then(|| (u64::from_le_bytes(*blob), u32::from_le_bytes(*index), length))
+    let (blob, index) = (u64::from_le_bytes(*blob), u32::from_le_bytes(*index));
+    (*magic == MAGIC).then_some(PieceHeader { blob, index: index & !LAST, last: index & LAST != 0, length })
 }
 
 /// Payload bytes of piece `index` of a compressed stream of `stored` bytes.
@@ -146,8 +164,9 @@ pub(in crate::store) fn piece_size(stored: u64, index: u32) -> Option<usize> {
     extents_from(stored, index).next().map(|extent| extent.length)
 }
 
-fn header_of(blob: BlobId, index: u32, payload: &[u8]) -> [u8; PIECE_HEADER] {
+fn header_of(blob: BlobId, index: u32, last: bool, payload: &[u8]) -> [u8; PIECE_HEADER] {
     let mut header = [0; PIECE_HEADER];
+    let index = if last { index | LAST } else { index };
     let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
     let fields = MAGIC.into_iter().chain(blob.0.to_le_bytes()).chain(index.to_le_bytes()).chain(length.to_le_bytes());
     header.iter_mut().zip(fields).for_each(|(byte, field)| *byte = field);
@@ -206,6 +225,7 @@ mod tests {
         fn pieces_are_the_stream_and_are_found_by_number_and_offset(length in 0_u64..120_000, at in 0_u64..120_000) {
             let all: Vec<_> = extents_from(length, 0).collect();
             prop_assert_eq!(all.len(), piece_count(length) as usize);
+            prop_assert!(all.iter().rev().skip(1).all(|extent| !extent.last) && all.last().is_none_or(|extent| extent.last));
             let mut end = 0;
             for (index, extent) in all.iter().enumerate() {
                 prop_assert_eq!((extent.index as usize, extent.offset), (index, end));

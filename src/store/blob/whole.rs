@@ -90,24 +90,9 @@ pub fn read_whole<E>(
 mod tests {
     use std::collections::BTreeMap;
     use std::convert::Infallible;
-    use std::sync::Arc;
 
-    use super::super::Spool;
+    use super::super::sample::{mixed, shelve};
     use super::*;
-
-    fn shelve(raw: &[u8]) -> (BlobRecord, BTreeMap<u32, Vec<u8>>) {
-        let mut spool = Spool::new(Arc::from(std::env::temp_dir()));
-        spool.write(raw).unwrap();
-        let spooled = spool.finish().unwrap();
-        let mut pieces = BTreeMap::new();
-        spooled
-            .pieces(BlobId(5), 0, &mut |index, piece| {
-                pieces.insert(index, piece.to_vec());
-                Ok(true)
-            })
-            .unwrap();
-        (spooled.record(), pieces)
-    }
 
     fn read(record: &BlobRecord, pieces: &BTreeMap<u32, Vec<u8>>) -> (Wholeness, Vec<u8>) {
         let mut raw = Vec::new();
@@ -119,16 +104,6 @@ mod tests {
         };
         let whole = read_whole(BlobId(5), record, fetch, &mut |bytes| raw.extend_from_slice(bytes)).unwrap();
         (whole, raw)
-    }
-
-    /// Bytes of which a part compresses.
-    #[allow(clippy::cast_possible_truncation, reason = "noise is cut on purpose")]
-    fn mixed(length: usize) -> Vec<u8> {
-        let noise = |index: usize| {
-            let mixed = (index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-            ((mixed ^ mixed >> 29).wrapping_mul(0xbf58_476d_1ce4_e5b9) >> 56) as u8
-        };
-        (0..length).map(|index| if index >> 14 & 1 == 0 { b"mail "[index % 5] } else { noise(index) }).collect()
     }
 
     #[test]

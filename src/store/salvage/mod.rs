@@ -4,7 +4,8 @@
 //! header with a mark and a checksum, every body's row names the body, its size and its hash, and
 //! every journal group has a checksum over all of it. [`Ruin::read`] goes through the file once and notes
 //! what it finds; then each body is put together from its pieces, decompressed and hashed. What
-//! comes out right is proven; what has all its pieces but no row left is given apart.
+//! comes out right is proven, and so is what has no row left but all its pieces up to the one that says it
+//! is the last. What has all its pieces for all one can see is given apart.
 //!
 //! Memory: 32 bytes for each piece found (16 KiB of mail at most), and the rows.
 
@@ -86,14 +87,15 @@ impl Ruin {
         let finds = scan::scan(&medium, watch);
         let mut ruin = Self { medium, finds, whole: Vec::new(), proven: 0, losses: Vec::new(), unclaimed: 0 };
         prove::prove(&ruin.medium, &ruin.finds, &mut ruin.whole, &mut ruin.losses);
+        let unproven = orphan::prove(&ruin.medium, &ruin.finds, &mut ruin.whole, &mut ruin.losses);
         ruin.proven = ruin.whole.len();
-        orphan::prove(&ruin.medium, &ruin.finds, &mut ruin.whole, &mut ruin.losses);
+        ruin.whole.extend(unproven);
         ruin.unclaimed = ruin.losses.iter().map(|loss| u64::from(loss.found)).sum();
         Ok(ruin)
     }
 
-    /// How many messages are whole: those that their row and hash prove, and those that have all
-    /// their pieces and no row left.
+    /// How many messages are whole: those that are proven by their row and hash or by their pieces,
+    /// and those that seem to have all their pieces and nothing that says so.
     pub fn count(&self) -> (usize, usize) {
         (self.proven, self.whole.len() - self.proven)
     }

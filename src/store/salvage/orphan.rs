@@ -2,8 +2,10 @@
 //!
 //! A body's compressed stream is blocks one after another. A block that zstd made says itself how
 //! long it is; one that was kept raw is 64 KiB or the rest. So the row can be made anew, and reading the
-//! body proves that every block is what was compressed. That the last piece is the last is told
-//! by its size: pieces are cut from large to small, and what is left over is a piece of its own.
+//! body proves that every block is what was compressed. The last piece says that it is the last, and
+//! each has its checksum, so a body is proven by them. Pieces of older stores do not say it: there
+//! only their sizes tell (they are cut from large to small, and what is left over is a piece of its
+//! own). Neither is proven where two pieces claim one place.
 
 use std::sync::Arc;
 
@@ -19,8 +21,10 @@ use super::{Loss, Medium};
 /// What every frame of zstd begins with (RFC 8878 section 3.1.1).
 const FRAME: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
 
-/// Finds bodies that have all their pieces and neither a row nor a loss.
-pub(super) fn prove(medium: &Arc<Medium>, finds: &Finds, whole: &mut Vec<Whole>, losses: &mut Vec<Loss>) {
+/// Finds bodies that have all their pieces and neither a row nor a loss. Adds those that are proven to
+/// `whole` and returns the others.
+pub(super) fn prove(medium: &Arc<Medium>, finds: &Finds, whole: &mut Vec<Whole>, losses: &mut Vec<Loss>) -> Vec<Whole> {
+    let mut unproven = Vec::new();
     let mut known: Vec<u64> = whole.iter().map(|whole| whole.blob).collect();
     known.extend(losses.iter().map(|loss| loss.blob.0));
     known.sort_unstable();
@@ -29,8 +33,10 @@ pub(super) fn prove(medium: &Arc<Medium>, finds: &Finds, whole: &mut Vec<Whole>,
         let mut of_body: Vec<Piece> = pieces.to_vec();
         of_body.dedup_by_key(|piece| piece.index);
         let found = record_of(medium, &of_body).map(|record| Whole::orphan(first.blob, record));
+        let proven = of_body.len() == pieces.len() && of_body.last().is_some_and(|piece| piece.last);
         match found.filter(|found| found.is_proven(medium, finds)) {
-            Some(found) => whole.push(found),
+            Some(found) if proven => whole.push(found),
+            Some(found) => unproven.push(found),
             None => losses.push(Loss {
                 blob: BlobId(first.blob),
                 size: None,
@@ -39,6 +45,7 @@ pub(super) fn prove(medium: &Arc<Medium>, finds: &Finds, whole: &mut Vec<Whole>,
             }),
         }
     }
+    unproven
 }
 
 /// Makes the row anew that these pieces had, if they are all.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use crate::mail::date::ZonedTime;
 use crate::mail::message::BlobId;
 
-use super::super::blob::{BlobRecord, PIECE_HEADER, PIECE_MAX, piece_length, piece_payload};
+use super::super::blob::{BlobRecord, PIECE_HEADER, PIECE_MAX, PieceHeader, piece_payload, read_header};
 use super::super::change::{Change, Op};
 use super::super::journal::{GROUP_HEADER, group_is_whole, group_length};
 use super::super::record::{BLOB_MARK, Record};
@@ -37,6 +37,8 @@ pub(super) struct Piece {
     pub(super) length: u32,
     /// Its checksum: a page that was copied on write leaves the same piece at two places.
     sum: [u8; 4],
+    /// It says that it is the body's last.
+    pub(super) last: bool,
     /// Where its header begins.
     pub(super) at: u64,
 }
@@ -117,13 +119,13 @@ impl Finds {
 
     fn piece(&mut self, bytes: &[u8], base: u64, at: usize) -> Option<usize> {
         let header = bytes.get(at..)?.first_chunk::<PIECE_HEADER>()?;
-        let (blob, index, length) =
-            piece_length(header).filter(|(_, _, length)| *length <= PIECE_MAX - PIECE_HEADER)?;
+        let PieceHeader { blob, index, last, length } =
+            read_header(header).filter(|named| named.length <= PIECE_MAX - PIECE_HEADER)?;
         let whole = bytes.get(at..at + PIECE_HEADER + length)?;
         piece_payload(BlobId(blob), index, whole).ok()?;
         let length = u32::try_from(length).ok()?;
         let sum = *header.last_chunk()?;
-        self.pieces.push(Piece { blob, index, length, sum, at: base + at as u64 });
+        self.pieces.push(Piece { blob, index, length, sum, last, at: base + at as u64 });
         Some(whole.len())
     }
 

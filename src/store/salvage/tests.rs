@@ -127,8 +127,30 @@ fn bodies_whose_rows_are_gone_are_put_together_from_their_pieces_alone() {
     }
     let ruin = read(&bytes);
     assert_eq!(letters_of(&ruin), letters);
-    assert_eq!(ruin.count(), (0, letters.len()));
+    assert_eq!(ruin.count(), (letters.len(), 0));
     assert_eq!(ruin.finding().rows, 0);
+}
+
+#[test]
+fn pieces_that_name_no_last_one_are_put_together_and_not_proven() {
+    // As stores made them before the last piece was marked.
+    let letter = noise(40_000, 4);
+    let mut spool = crate::store::Spool::new(std::path::Path::new("").into());
+    spool.write(&letter).unwrap();
+    let spooled = spool.finish().unwrap();
+    let mut bytes = Vec::new();
+    spooled
+        .pieces(BlobId(7), 0, &mut |index, piece| {
+            let mut piece = piece.to_vec();
+            piece[12..16].copy_from_slice(&index.to_le_bytes());
+            let sum = crc32c::crc32c_append(crc32c::crc32c(&piece[..20]), &piece[24..]);
+            piece[20..24].copy_from_slice(&sum.to_le_bytes());
+            bytes.extend_from_slice(&piece);
+            Ok(true)
+        })
+        .unwrap();
+    let ruin = read(&bytes);
+    assert_eq!((ruin.count(), letters_of(&ruin)), ((0, 1), BTreeSet::from([letter])));
 }
 
 #[test]

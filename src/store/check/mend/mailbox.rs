@@ -9,7 +9,7 @@ use super::super::view::{Row, row};
 use super::body::has_pieces;
 use super::{Mend, NOTHING, did, first_account};
 use crate::mail::mailbox::{MailboxName, Uid};
-use crate::mail::message::{Flags, Keywords, SystemFlags, UidSet};
+use crate::mail::message::{Flags, SystemFlags, UidSet};
 use crate::store::blob::BlobRecord;
 use crate::store::change::Op;
 use crate::store::error::{Fault, Trouble};
@@ -132,24 +132,8 @@ fn lost(tables: &mut Tables<'_>, id: u32) -> Result<Option<MailboxRecord>, Troub
     };
     let clock = u32::try_from(tables.now.0).unwrap_or(0);
     let seq = tables.seq;
-    Ok(Some(MailboxRecord {
-        account,
-        name,
-        special_use: None,
-        uid_validity: tables.progress.uid_validity.max(clock).saturating_add(1),
-        uid_next: 1,
-        highest_modseq: seq,
-        flags_modseq: 0,
-        messages: 0,
-        unseen: 0,
-        deleted: 0,
-        size: 0,
-        deleted_size: 0,
-        keywords: Keywords::default(),
-        recent_from: 1,
-        vanish_from: seq,
-        vanish_bytes: 0,
-    }))
+    let uid_validity = tables.progress.uid_validity.max(clock).saturating_add(1);
+    Ok(Some(MailboxRecord { vanish_from: seq, ..MailboxRecord::empty(account, name, uid_validity, seq) }))
 }
 
 /// A name for a mailbox that has none, or one that another has.
