@@ -8,11 +8,12 @@
 //! `store` names redb; only `net` names rustls and sockets; nothing holds a whole large message in
 //! memory; an acknowledgement follows a commit; nothing polls: an idle server does not wake.
 
-pub mod cli;
+pub mod cli; //      one file per subcommand
 pub mod config; //   the settings, gathered from the folders that obey them
 pub mod daemon; //   which tasks run, and how they stop
+pub mod filter; //   judgements on a message: the spam filter
 pub mod flow; //     the journeys of a message, tying the folders above together; nothing awaits
 pub mod mail; //     the words everyone shares: addresses, flags, uids, the structure of a message
 pub mod net; //      sockets, TLS and the one loop that drives every session
 pub mod protocol; // SMTP, IMAP, POP3: bytes in, steps out, no sockets, no clock, no store
-pub mod store; //    redb and the journal: accounts, mailboxes, messages; the only folder that names redb //      one file per subcommand
+pub mod store; //    redb and the journal: accounts, mailboxes, messages; the only folder that names redb

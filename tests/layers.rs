@@ -14,11 +14,12 @@ const MAP: &[(&str, &[&str])] = &[
     ("mail", &[]),
     ("protocol", &["mail"]),
     ("store", &["mail"]),
-    ("flow", &["mail", "protocol", "store"]),
+    ("filter", &["mail"]),
+    ("flow", &["mail", "protocol", "filter", "store"]),
     ("net", &["protocol"]),
     ("config", &["protocol", "store", "flow", "net", "daemon"]),
-    ("daemon", &["mail", "protocol", "store", "flow", "net"]),
-    ("cli", &["mail", "protocol", "store", "flow", "net", "daemon", "config"]),
+    ("daemon", &["mail", "protocol", "filter", "store", "flow", "net"]),
+    ("cli", &["mail", "protocol", "filter", "store", "flow", "net", "daemon", "config"]),
 ];
 
 /// Words with the folders they may stand in (DESIGN section 2, invariants of absence).

@@ -1,0 +1,294 @@
+//! What a message shows, as hashes.
+
+use std::collections::HashMap;
+
+use crate::mail::structure::{Part, Structure, Walker};
+use crate::mail::text::{CharsetDecoder, TransferDecoder};
+
+use super::{fields, html, text};
+
+/// Bytes of a message that are looked at: its header and the beginning of its body. A message costs
+/// no more than this, whatever comes after it.
+pub const WINDOW_MAX: usize = 64 << 10;
+
+/// Most features of a message. Real mail stays under 2,500.
+pub const FEATURES_MAX: usize = 6000;
+
+/// Most parts whose kind is a feature.
+const PARTS_MAX: usize = 50;
+
+/// What a feature is about; part of its hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum About<'a> {
+    /// A word of the text.
+    Word,
+    /// A run of letters of the text.
+    Letters,
+    /// A word of the subject.
+    SubjectWord,
+    /// A run of letters of the subject.
+    SubjectLetters,
+    /// A word in the field of this name.
+    Field(&'a str),
+    /// The look of the field of this name: letters for letters, digits for digits.
+    Shape(&'a str),
+    /// That there is such a field, or two in this order.
+    Fields,
+    /// An element or attribute of HTML.
+    Html,
+    /// Where a link leads.
+    Link,
+    /// The kind of a part.
+    Kind,
+    /// A trick.
+    Trick,
+}
+
+impl About<'_> {
+    /// Where its hashes begin.
+    fn seed(self) -> u32 {
+        match self {
+            Self::Word => 1,
+            Self::Letters => 2,
+            Self::SubjectWord => 3,
+            Self::SubjectLetters => 4,
+            Self::Fields => 5,
+            Self::Html => 6,
+            Self::Link => 7,
+            Self::Kind => 8,
+            Self::Trick => 9,
+            Self::Field(name) => crc32c::crc32c_append(10, name.as_bytes()),
+            Self::Shape(name) => crc32c::crc32c_append(11, name.as_bytes()),
+        }
+    }
+
+    /// Says it to a person.
+    fn said(self, what: &str) -> String {
+        match self {
+            Self::Word => format!("\"{what}\""),
+            Self::Letters => format!("\"{what}\" in the text"),
+            Self::SubjectWord => format!("\"{what}\" in the subject"),
+            Self::SubjectLetters => format!("\"{what}\" in the subject's letters"),
+            Self::Field(name) => format!("\"{what}\" in {name}"),
+            Self::Shape(name) => format!("the form of {name} ({what})"),
+            Self::Fields => format!("the fields {what}"),
+            Self::Html => format!("HTML {what}"),
+            Self::Link => format!("a link to {what}"),
+            Self::Kind => format!("a part {what}"),
+            Self::Trick => what.to_owned(),
+        }
+    }
+}
+
+/// What a message shows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Features {
+    /// Ascending, without doubles.
+    hashes: Vec<u32>,
+}
+
+/// What the features of a message say, by hash.
+pub type Words = HashMap<u32, String>;
+
+impl Features {
+    /// Reads them out of a message, of which `head` is the beginning: all of it, or its first
+    /// [`WINDOW_MAX`] bytes at least.
+    #[must_use]
+    pub fn of(head: &[u8]) -> Self {
+        Collector::default().read(head).0
+    }
+
+    /// As [`Features::of`], with what they say.
+    #[must_use]
+    pub fn with_words(head: &[u8]) -> (Self, Words) {
+        let (features, words) = Collector { words: Some(Words::new()), ..Collector::default() }.read(head);
+        (features, words.unwrap_or_default())
+    }
+
+    /// The hashes, ascending.
+    #[must_use]
+    pub fn hashes(&self) -> &[u32] {
+        &self.hashes
+    }
+
+    /// A number that tells this message from others: the same for each copy of it.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+        self.hashes.iter().for_each(|hash| digest.update(&hash.to_le_bytes()));
+        digest.finish().as_ref().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
+    }
+}
+
+/// Gathers features.
+#[derive(Debug, Default)]
+pub(super) struct Collector {
+    hashes: Vec<u32>,
+    words: Option<Words>,
+}
+
+impl Collector {
+    /// Adds one.
+    pub(super) fn add(&mut self, about: About<'_>, what: &str) {
+        if self.hashes.len() >= 2 * FEATURES_MAX {
+            return;
+        }
+        let hash = crc32c::crc32c_append(about.seed(), what.as_bytes());
+        self.hashes.push(hash);
+        if let Some(words) = &mut self.words {
+            words.entry(hash).or_insert_with(|| about.said(what));
+        }
+    }
+
+    fn read(mut self, head: &[u8]) -> (Features, Option<Words>) {
+        let head = head.get(..WINDOW_MAX).unwrap_or(head);
+        let mut walker = Walker::new();
+        walker.feed(head);
+        let structure = walker.finish();
+        fields::read(header(&structure, head), &mut self);
+        for part in structure.parts().take(PARTS_MAX) {
+            self.part(part);
+        }
+        let mut left = WINDOW_MAX;
+        for part in structure.parts().filter(|part| part.is_text()) {
+            let decoded = decode(part, head, left);
+            left -= decoded.len().min(left);
+            self.body(part, &decoded);
+        }
+        let mut hashes = self.hashes;
+        // Those that came first count: the header, and what a reader sees first.
+        hashes.truncate(2 * FEATURES_MAX);
+        let mut seen = std::collections::HashSet::new();
+        hashes.retain(|hash| seen.insert(*hash));
+        hashes.truncate(FEATURES_MAX);
+        hashes.sort_unstable();
+        (Features { hashes }, self.words)
+    }
+
+    fn part(&mut self, part: Part<'_>) {
+        let (kind, of) = part.media();
+        self.add(About::Kind, &format!("of type {kind}/{of}").to_lowercase());
+        self.add(About::Kind, &format!("coded {}", part.encoding_name()).to_lowercase());
+        let disposition = part.disposition().map(|disposition| disposition.parameters).unwrap_or_default();
+        for parameter in part.parameters().into_iter().chain(disposition) {
+            match parameter.name.to_ascii_lowercase().as_str() {
+                "charset" => self.add(About::Kind, &format!("in {}", parameter.value).to_lowercase()),
+                "name" | "filename" => {
+                    let ending = parameter.value.rsplit_once('.').map_or("no ending", |(_, ending)| ending);
+                    self.add(About::Kind, &format!("named *.{ending}").to_lowercase());
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn body(&mut self, part: Part<'_>, decoded: &str) {
+        let is_html = part.media().1.eq_ignore_ascii_case("html") || html::looks_like(decoded);
+        if is_html {
+            let plain = html::read(decoded, self);
+            text::read(&plain, text::Where::Body, self);
+        } else {
+            text::read(decoded, text::Where::Body, self);
+        }
+        text::links(decoded, self);
+    }
+}
+
+/// The header of the message itself.
+fn header<'h>(structure: &Structure, head: &'h [u8]) -> &'h [u8] {
+    let Some(message) = structure.parts().next() else { return head };
+    let end = usize::try_from(message.header().length).unwrap_or(usize::MAX);
+    head.get(..end).unwrap_or(head)
+}
+
+/// A part's text, of which at most `left` bytes.
+fn decode(part: Part<'_>, head: &[u8], left: usize) -> String {
+    let at = |place: u64| usize::try_from(place).map_or(head.len(), |place| place.min(head.len()));
+    let body = part.body();
+    let coded = head.get(at(body.offset)..at(body.offset + body.length)).unwrap_or_default();
+    let (mut decoder, mut bytes) = (TransferDecoder::new(part.encoding()), Vec::new());
+    decoder.decode(coded, &mut bytes);
+    decoder.finish(&mut bytes);
+    bytes.truncate(left);
+    let parameters = part.parameters();
+    let charset = parameters.iter().find(|parameter| parameter.name.eq_ignore_ascii_case("charset"));
+    CharsetDecoder::decode_all(charset.map(|charset| charset.value.as_str()), &bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn said(message: &str) -> Vec<String> {
+        let (_, words) = Features::with_words(message.as_bytes());
+        words.into_values().collect()
+    }
+
+    #[test]
+    fn a_message_shows_its_words_fields_links_and_parts() {
+        let said = said(concat!(
+            "From: Ann <ann@example.org>\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n",
+            "Content-Type: multipart/mixed; boundary=b\r\n\r\n",
+            "--b\r\nContent-Type: text/html; charset=iso-8859-1\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n",
+            "<p>caf=E9 <b>now</b> <a href=3D\"http://shop.example.net/x\">here</a></p>\r\n",
+            "--b\r\nContent-Type: application/zip; name=\"bill.PDF.zip\"\r\nContent-Transfer-Encoding: base64\r\n\r\nUEs=\r\n--b--\r\n"
+        ));
+        for there in [
+            "\"ann\" in from",
+            "\"grüße\" in the subject",
+            "\"café\"",
+            "\"now\"",
+            "a link to shop.example.net",
+            "a link to example.net",
+            "a part named *.zip",
+            "a part of type application/zip",
+            "HTML <b>",
+        ] {
+            assert!(said.iter().any(|said| said == there), "{there} is missing in {said:?}");
+        }
+    }
+
+    #[test]
+    fn words_do_not_change_what_is_found() {
+        let message = b"Subject: one\r\n\r\ntwo three\r\n";
+        assert_eq!(Features::of(message), Features::with_words(message).0);
+    }
+
+    #[test]
+    fn copies_have_one_number_and_others_another() {
+        let id = |message: &[u8]| Features::of(message).id();
+        assert_eq!(id(b"Subject: one\r\n\r\ntwo\r\n"), id(b"Subject: one\r\n\r\ntwo\r\n"));
+        assert_ne!(id(b"Subject: one\r\n\r\ntwo\r\n"), id(b"Subject: one\r\n\r\nthree\r\n"));
+        // What we write on delivery is no part of it.
+        assert_eq!(
+            id(b"Return-Path: <a@b.c>\r\nX-Spam-Status: No\r\nSubject: one\r\n\r\ntwo\r\n"),
+            id(b"Subject: one\r\n\r\ntwo\r\n")
+        );
+    }
+
+    #[test]
+    fn a_message_made_to_blow_it_up_has_no_more_than_the_most_features() {
+        let mut many = b"Subject: x\r\n\r\n".to_vec();
+        (0..200_000).for_each(|number: u32| many.extend_from_slice(format!("w{number} ").as_bytes()));
+        assert!(Features::of(&many).hashes().len() <= FEATURES_MAX);
+        let nested =
+            [b"Content-Type: text/html\r\n\r\n".to_vec(), b"<div style='display:none'>".repeat(40_000)].concat();
+        assert!(Features::of(&nested).hashes().len() <= FEATURES_MAX);
+        let fields = [b"X: y z\r\n".repeat(100_000), b"\r\n".to_vec()].concat();
+        assert!(Features::of(&fields).hashes().len() <= FEATURES_MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_breaks_it(bytes in proptest::collection::vec(any::<u8>(), 0..3000)) {
+            let features = Features::of(&bytes);
+            prop_assert!(features.hashes().is_sorted_by(|one, other| one < other));
+        }
+
+        #[test]
+        fn nothing_html_breaks_it(text in "(<[a-z!/-]{0,6}|style=|display:none|&[a-z#0-9]{0,5};?|>|[ a-zé\u{200B}]{0,5}){0,60}") {
+            drop(Features::with_words(format!("Content-Type: text/html\r\n\r\n{text}").as_bytes()));
+        }
+    }
+}

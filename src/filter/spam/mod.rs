@@ -1,0 +1,44 @@
+//! A spam filter of fixed size that learns at once and says why.
+//!
+//! [`Features`] are what a message shows: its words, short runs of letters, what its fields say and
+//! in which order they stand, links, HTML, kinds of parts; each is a hash, and there are at most
+//! [`FEATURES_MAX`] of them in any message. A [`Model`] keeps a few numbers for each hash in a table that
+//! never grows and weighs a message by two methods, whose mean it takes: a linear one that corrects
+//! itself by its mistakes (logistic regression) and a Bayesian one that counts (how often in spam,
+//! how often in ham). Every message that was learnt is written down with what that changed, so a
+//! mistake is taken back exactly. [`Judgement`] puts the box's model and the account's together and
+//! names the strongest reasons.
+
+mod confusable; // letters that pose as others
+mod features; //   what a message shows
+mod fields; //     the header's features
+mod html; //       what a reader of HTML sees, and what is hidden from him
+mod judgement; //  one score of several models, with its reasons
+mod ledger; //     what was learnt of which message
+mod model; //      the table
+mod text; //       words, pairs and runs of letters
+
+pub use features::{FEATURES_MAX, Features, WINDOW_MAX, Words};
+pub use judgement::{Judgement, Reason, Share};
+pub use model::{Model, PieceError, Size, Taught};
+
+/// What a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Class {
+    /// Mail that was wanted.
+    Ham,
+    /// Mail that was not.
+    Spam,
+}
+
+impl Class {
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Ham => Self::Spam,
+            Self::Spam => Self::Ham,
+        }
+    }
+}

@@ -1,0 +1,449 @@
+//! The table: for each hash a weight and two counts, whatever was learnt.
+//!
+//! A message's score is the mean of two in logits (above zero is spam), each the sum over its features
+//! divided by the square root of their number, so that long messages do not weigh more:
+//! - linear: the weights of its features. A message that was judged wrong, or right without being
+//!   sure, moves the weights of its features, all by the same step (logistic regression, each
+//!   feature there or not);
+//! - Bayesian: for each feature the logarithm of how much more often it is in spam than in ham, by
+//!   how sure the counts make that. A message is counted while its Bayesian score is not sure.
+//!
+//! Steps are whole numbers and added with wrap-around, so that subtracting them restores the table
+//! exactly, whatever was learnt in between. Counts are halved before they would overflow; what was
+//! learnt before can't be taken back from then on.
+
+use serde::{Deserialize, Serialize};
+
+use super::Class;
+use super::features::Features;
+use super::ledger::{Entry, Ledger};
+
+/// Form of the saved pieces and meaning of the hashes: another one is not read.
+const VERSION: u8 = 1;
+
+/// A weight of one, as it is kept.
+const ONE: f32 = 1024.0;
+
+/// How far one mistake moves the weights.
+const RATE: f32 = 4.0;
+
+/// A message is learnt as long as the linear score's probability is further off than this.
+const MARGIN: f32 = 0.2;
+
+/// A message is counted while its Bayesian score is below this, in logits.
+const SURE: f32 = 10.0;
+
+/// Share of the Bayesian score.
+const BAYES: f32 = 0.3;
+
+/// Added to counts, so that none is zero.
+const PRIOR: f32 = 0.05;
+
+/// How many messages a feature must have been in to count for half of what it says.
+const TRUST: f32 = 1.0;
+
+/// Messages of a class after which all counts are halved.
+const COUNTED_MAX: u16 = 60_000;
+
+/// Slots in a saved piece: 12,288 bytes.
+const PIECE_SLOTS: usize = 2048;
+
+/// Pieces before the table: the facts and the ledger.
+const PIECES_BEFORE: u16 = 2;
+
+/// How large a table is: a power of two of slots of six bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Size(u8);
+
+impl Size {
+    /// The box's: 262,144 slots, 1.5 MiB.
+    pub const BOX: Self = Self(18);
+    /// An account's on top of it: 16,384 slots, 96 KiB.
+    pub const ACCOUNT: Self = Self(14);
+
+    /// The largest that takes no more than so many bytes, between 96 KiB and 3 MiB.
+    #[must_use]
+    pub fn within(bytes: u32) -> Self {
+        Self((14..=19).rev().find(|bits| 6_u32 << bits <= bytes).unwrap_or(14))
+    }
+
+    fn slots(self) -> usize {
+        1 << self.0
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Slot {
+    weight: i16,
+    ham: u16,
+    spam: u16,
+}
+
+/// What stands in the first piece.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Facts {
+    version: u8,
+    size: Size,
+    /// Messages counted, ham and spam.
+    counted: [u16; 2],
+    /// Messages learnt, ham and spam, less those taken back.
+    learnt: [u32; 2],
+}
+
+/// What teaching came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taught {
+    /// As what it was learnt before.
+    pub before: Option<Class>,
+    /// The table was changed; not where the message was judged right and surely.
+    pub changed: bool,
+}
+
+/// A saved piece that is none of this model's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PieceError;
+
+/// A table with what belongs to it.
+#[derive(Clone, Debug)]
+pub struct Model {
+    facts: Facts,
+    slots: Vec<Slot>,
+    ledger: Ledger,
+    /// Pieces of the table that changed since they were taken.
+    changed: Vec<bool>,
+    /// Anything was.
+    touched: bool,
+}
+
+impl Model {
+    /// One that has learnt nothing.
+    #[must_use]
+    pub fn new(size: Size) -> Self {
+        let facts = Facts { version: VERSION, size, counted: [0; 2], learnt: [0; 2] };
+        let slots = vec![Slot::default(); size.slots()];
+        let changed = vec![false; size.slots() / PIECE_SLOTS];
+        Self { facts, slots, ledger: Ledger::default(), changed, touched: false }
+    }
+
+    /// How many messages it has learnt as this.
+    #[must_use]
+    pub fn learnt(&self, class: Class) -> u32 {
+        self.facts.learnt[class as usize]
+    }
+
+    /// Bytes of its table.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.slots.len() * size_of::<Slot>()
+    }
+
+    /// As what a message was learnt, if it is among those that are remembered.
+    #[must_use]
+    pub fn class_of(&self, features: &Features) -> Option<Class> {
+        self.ledger.find(features.id()).map(|entry| entry.class)
+    }
+
+    /// The score in logits: above zero is spam.
+    #[must_use]
+    pub fn score(&self, features: &Features) -> f32 {
+        let (linear, bayes) = self.scores(features);
+        linear * (1.0 - BAYES) + bayes * BAYES
+    }
+
+    /// What each feature adds to the score.
+    pub fn shares<'m>(&'m self, features: &'m Features) -> impl Iterator<Item = (u32, f32)> + 'm {
+        let scale = scale(features);
+        features.hashes().iter().map(move |&hash| {
+            let slot = self.slot(hash);
+            (hash, (weight(slot) * (1.0 - BAYES) + self.evidence(slot) * BAYES) * scale)
+        })
+    }
+
+    /// Learns a message as `class`, or with `None` takes back what was learnt of it. What was learnt
+    /// of it before is taken back first. It is learnt only as far as it is not judged so already.
+    pub fn teach(&mut self, features: &Features, class: Option<Class>) -> Taught {
+        let id = features.id();
+        let before = self.ledger.find(id).map(|entry| entry.class);
+        if before == class {
+            return Taught { before, changed: false };
+        }
+        self.touched = true;
+        let taken = self.ledger.take(id);
+        if let Some(entry) = taken {
+            self.apply(features, entry, false);
+        }
+        let learnt = class.map(|class| self.lesson(features, id, class));
+        if let Some(entry) = learnt {
+            self.apply(features, entry, true);
+            self.ledger.push(entry);
+            self.age();
+        }
+        Taught { before, changed: taken.is_some() || learnt.is_some_and(|entry| entry.step != 0 || entry.counted) }
+    }
+
+    /// What learning a message as `class` would change.
+    fn lesson(&self, features: &Features, id: u64, class: Class) -> Entry {
+        let (linear, bayes) = self.scores(features);
+        let towards = if class == Class::Spam { 1.0 } else { -1.0 };
+        // How far the probability is off: between 0 and 1.
+        let off = 1.0 / (1.0 + (linear * towards).exp());
+        let step = if off > MARGIN { (RATE * off * towards * scale(features) * ONE).round() } else { 0.0 };
+        #[expect(clippy::cast_possible_truncation, reason = "at most RATE times ONE")]
+        Entry { id, class, step: step as i16, counted: bayes * towards < SURE }
+    }
+
+    /// Adds what an entry says to each slot, or takes it away.
+    fn apply(&mut self, features: &Features, entry: Entry, add: bool) {
+        let class = entry.class as usize;
+        for &hash in features.hashes() {
+            let place = self.place(hash);
+            let Some(slot) = self.slots.get_mut(place) else { continue };
+            slot.weight = if add { slot.weight.wrapping_add(entry.step) } else { slot.weight.wrapping_sub(entry.step) };
+            if entry.counted {
+                let count = if entry.class == Class::Spam { &mut slot.spam } else { &mut slot.ham };
+                *count = if add { count.saturating_add(1) } else { count.saturating_sub(1) };
+            }
+            if let Some(changed) = self.changed.get_mut(place / PIECE_SLOTS) {
+                *changed = true;
+            }
+        }
+        let moved = |count: u32| if add { count.saturating_add(1) } else { count.saturating_sub(1) };
+        self.facts.learnt[class] = moved(self.facts.learnt[class]);
+        if entry.counted {
+            let counted = self.facts.counted[class];
+            self.facts.counted[class] = if add { counted.saturating_add(1) } else { counted.saturating_sub(1) };
+        }
+    }
+
+    /// Halves all counts before one could overflow.
+    fn age(&mut self) {
+        if self.facts.counted.iter().all(|count| *count < COUNTED_MAX) {
+            return;
+        }
+        for slot in &mut self.slots {
+            *slot = Slot { ham: slot.ham / 2, spam: slot.spam / 2, ..*slot };
+        }
+        self.facts.counted = self.facts.counted.map(|count| count / 2);
+        self.changed.fill(true);
+        self.ledger.clear();
+    }
+
+    /// The linear and the Bayesian score.
+    fn scores(&self, features: &Features) -> (f32, f32) {
+        let slots = features.hashes().iter().map(|&hash| self.slot(hash));
+        let (linear, bayes) =
+            slots.fold((0.0, 0.0), |(linear, bayes), slot| (linear + weight(slot), bayes + self.evidence(slot)));
+        let scale = scale(features);
+        (linear * scale, bayes * scale)
+    }
+
+    /// The logarithm of how much more often a feature is in spam, by how sure that is.
+    fn evidence(&self, slot: Slot) -> f32 {
+        if slot.ham == 0 && slot.spam == 0 {
+            return 0.0;
+        }
+        let all = self.facts.counted.map(|count| f32::from(count.max(1)));
+        let (ham, spam) = (f32::from(slot.ham), f32::from(slot.spam));
+        let (in_ham, in_spam) = (ham / all[0], spam / all[1]);
+        let apart = (in_spam - in_ham) / (in_spam + in_ham);
+        let sure = apart * apart * (ham + spam) / (ham + spam + TRUST);
+        sure * ((in_spam + PRIOR / all[1]) / (in_ham + PRIOR / all[0])).ln()
+    }
+
+    fn place(&self, hash: u32) -> usize {
+        hash as usize & (self.slots.len() - 1)
+    }
+
+    fn slot(&self, hash: u32) -> Slot {
+        self.slots.get(self.place(hash)).copied().unwrap_or_default()
+    }
+}
+
+fn weight(slot: Slot) -> f32 {
+    f32::from(slot.weight) / ONE
+}
+
+/// What the sum over a message's features is multiplied by.
+#[expect(clippy::cast_precision_loss, reason = "a few thousand")]
+fn scale(features: &Features) -> f32 {
+    1.0 / (features.hashes().len().max(1) as f32).sqrt()
+}
+
+/// Saving and reading.
+impl Model {
+    /// The pieces that changed since this was last asked, to be saved all together; none where nothing
+    /// was learnt.
+    pub fn take_changed(&mut self) -> Vec<(u16, Vec<u8>)> {
+        if !std::mem::take(&mut self.touched) {
+            return Vec::new();
+        }
+        let mut pieces = vec![(0, encode(&self.facts)), (1, encode(&self.ledger))];
+        for (number, changed) in self.changed.iter_mut().enumerate() {
+            if std::mem::take(changed) {
+                let slots = self.slots.iter().skip(number * PIECE_SLOTS).take(PIECE_SLOTS);
+                let bytes = slots.flat_map(|slot| {
+                    let [a, b] = slot.weight.to_le_bytes();
+                    let ([c, d], [e, f]) = (slot.ham.to_le_bytes(), slot.spam.to_le_bytes());
+                    [a, b, c, d, e, f]
+                });
+                pieces.push((u16::try_from(number).unwrap_or(u16::MAX) + PIECES_BEFORE, bytes.collect()));
+            }
+        }
+        pieces
+    }
+
+    /// Has every piece saved again the next time.
+    pub fn save_all(&mut self) {
+        self.touched = true;
+        self.changed.fill(true);
+    }
+
+    /// How many pieces there can be.
+    #[must_use]
+    pub fn pieces(&self) -> u16 {
+        u16::try_from(self.changed.len()).unwrap_or(u16::MAX) + PIECES_BEFORE
+    }
+
+    /// Takes a saved piece in.
+    ///
+    /// # Errors
+    /// When it is of another form or of a table of another size: such a model begins anew.
+    pub fn load(&mut self, number: u16, bytes: &[u8]) -> Result<(), PieceError> {
+        match number {
+            0 => {
+                let facts: Facts = postcard::from_bytes(bytes).map_err(|_| PieceError)?;
+                if (facts.version, facts.size) != (VERSION, self.facts.size) {
+                    return Err(PieceError);
+                }
+                self.facts = facts;
+            }
+            1 => self.ledger = postcard::from_bytes(bytes).map_err(|_| PieceError)?,
+            _ => {
+                let first = usize::from(number - PIECES_BEFORE) * PIECE_SLOTS;
+                let slots = self.slots.get_mut(first..first + PIECE_SLOTS).ok_or(PieceError)?;
+                let (found, []) = bytes.as_chunks::<6>() else { return Err(PieceError) };
+                if found.len() != slots.len() {
+                    return Err(PieceError);
+                }
+                for (slot, &[a, b, c, d, e, f]) in slots.iter_mut().zip(found) {
+                    *slot = Slot {
+                        weight: i16::from_le_bytes([a, b]),
+                        ham: u16::from_le_bytes([c, d]),
+                        spam: u16::from_le_bytes([e, f]),
+                    };
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn encode(what: &impl Serialize) -> Vec<u8> {
+    // Nothing in these can fail to be spelled.
+    postcard::to_allocvec(what).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn letter(words: &str) -> Features {
+        Features::of(format!("From: someone@example.org\r\nSubject: {words}\r\n\r\n{words}\r\n").as_bytes())
+    }
+
+    #[test]
+    fn one_lesson_judges_the_sibling() {
+        let mut model = Model::new(Size::BOX);
+        let (spam, sibling) = (letter("cheap watches for you"), letter("cheap watches for your wife"));
+        let ham = letter("minutes of the meeting on thursday");
+        assert_eq!(model.score(&spam).abs(), 0.0);
+        assert_eq!(model.teach(&spam, Some(Class::Spam)), Taught { before: None, changed: true });
+        assert!(model.score(&sibling) > 0.5);
+        model.teach(&ham, Some(Class::Ham));
+        assert!(model.score(&letter("minutes of the next meeting")) < -0.3, "{}", model.score(&ham));
+        assert!(model.score(&sibling) > 0.5);
+        assert_eq!(model.class_of(&spam), Some(Class::Spam));
+    }
+
+    #[test]
+    fn what_is_judged_surely_changes_nothing_more() {
+        let mut model = Model::new(Size::BOX);
+        for number in 0..50 {
+            model.teach(&letter(&format!("cheap watches number {number}")), Some(Class::Spam));
+            model.teach(&letter(&format!("minutes of meeting {number}")), Some(Class::Ham));
+        }
+        let weights = |model: &Model| model.slots.iter().map(|slot| slot.weight).collect::<Vec<_>>();
+        let before = weights(&model);
+        model.teach(&letter("cheap watches again"), Some(Class::Spam));
+        assert_eq!(weights(&model), before);
+    }
+
+    #[test]
+    fn counts_are_halved_before_they_overflow() {
+        let mut model = Model::new(Size::ACCOUNT);
+        let spam = letter("cheap watches");
+        model.teach(&spam, Some(Class::Spam));
+        model.facts.counted = [10, COUNTED_MAX];
+        model.slots.iter_mut().for_each(|slot| slot.spam = slot.spam.saturating_mul(50_000));
+        let before = model.score(&spam);
+        model.age();
+        assert_eq!(model.facts.counted, [5, COUNTED_MAX / 2]);
+        assert!(before > 1.0 && model.score(&spam) > 1.0, "{before}");
+        assert_eq!(model.class_of(&spam), None);
+    }
+
+    #[test]
+    fn saved_pieces_make_the_model_again_and_foreign_ones_are_refused() {
+        let mut model = Model::new(Size::ACCOUNT);
+        assert_eq!(model.take_changed(), []);
+        let (spam, ham) = (letter("cheap watches"), letter("minutes of the meeting"));
+        model.teach(&spam, Some(Class::Spam));
+        let mut saved = model.take_changed();
+        model.teach(&ham, Some(Class::Ham));
+        saved.extend(model.take_changed());
+        assert!(saved.iter().all(|(number, bytes)| *number < model.pieces() && bytes.len() <= 16_320));
+        let mut again = Model::new(Size::ACCOUNT);
+        for (number, bytes) in &saved {
+            again.load(*number, bytes).unwrap();
+        }
+        assert_eq!((&again.slots, &again.facts, &again.ledger), (&model.slots, &model.facts, &model.ledger));
+        assert_eq!(model.take_changed(), []);
+        let mut other = Model::new(Size::BOX);
+        assert_eq!(other.load(0, &saved[0].1), Err(PieceError));
+        assert_eq!(other.load(2, b"short"), Err(PieceError));
+        assert_eq!(other.load(u16::MAX, &saved[2].1), Err(PieceError));
+    }
+
+    #[test]
+    fn a_full_ledger_fits_a_piece_and_forgets_the_oldest() {
+        let mut model = Model::new(Size::ACCOUNT);
+        let first = letter("first");
+        model.teach(&first, Some(Class::Spam));
+        for id in 0..super::super::ledger::ENTRIES_MAX as u64 {
+            model.ledger.push(Entry { id: u64::MAX - id, class: Class::Spam, step: i16::MIN, counted: true });
+        }
+        assert_eq!(model.class_of(&first), None);
+        assert!(encode(&model.ledger).len() <= 16_320, "{}", encode(&model.ledger).len());
+    }
+
+    proptest! {
+        /// Whatever else is learnt in between, taking a message back leaves what learning the
+        /// others alone, in the same steps, would have left.
+        #[test]
+        fn what_is_taken_back_leaves_no_trace(lessons in proptest::collection::vec(("[a-h]{1,2}( [a-h]{1,2}){0,5}", any::<bool>()), 1..12)) {
+            let mut model = Model::new(Size::ACCOUNT);
+            let empty = (model.slots.clone(), model.facts.clone());
+            let mut learnt: Vec<Features> = Vec::new();
+            for (words, spam) in &lessons {
+                let features = letter(words);
+                model.teach(&features, Some(if *spam { Class::Spam } else { Class::Ham }));
+                learnt.push(features);
+            }
+            for features in learnt.iter().step_by(2).chain(learnt.iter().skip(1).step_by(2)) {
+                model.teach(features, None);
+            }
+            prop_assert_eq!((model.slots, model.facts), empty);
+        }
+    }
+}
