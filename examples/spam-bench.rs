@@ -13,7 +13,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use pillarbox::filter::spam::{Class, Features, Judgement, Model, Size};
+use pillarbox::filter::spam::{Class, Features, Judges, Model, Size};
 
 /// Measures the spam filter on a labelled corpus.
 #[derive(Debug, Parser)]
@@ -56,7 +56,7 @@ impl Judge for Ours {
         let features = Features::of(message);
         self.reading += since.elapsed();
         let since = Instant::now();
-        let logit = Judgement::of(&features, None, &self.model, None).logit();
+        let logit = Judges { general: &self.model, own: None, known: false }.judge(&features).logit();
         self.judging += since.elapsed();
         self.last = Some(features);
         logit

@@ -115,7 +115,7 @@ fn make(args: &BackupArgs, plan: &mut Plan) -> Result<Report, Failure> {
         return Ok(report);
     }
     let mut opened = DataOffice::open(data)?;
-    let DataOffice::Store(store) = &opened else {
+    let DataOffice::Store(store, _) = &opened else {
         return Err(Failure("a server is just starting on this data folder; try again".to_owned()));
     };
     let job = Job::begin(store, args.since.as_deref().map(Since::parse).as_ref())?;

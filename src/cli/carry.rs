@@ -35,7 +35,7 @@ pub(super) fn with_account(
         return work(&mut remote).map_err(failed);
     }
     let opened = DataOffice::open(&office.data)?;
-    let DataOffice::Store(store) = &opened else {
+    let DataOffice::Store(store, _) = &opened else {
         return Err(Failure("a server is just starting on this data folder; try again".to_owned()));
     };
     let mut exchange = exchange(store, address).map_err(Failure)?;

@@ -62,7 +62,7 @@ pub(super) fn run(args: &CheckStoreArgs) -> Result<bool, Failure> {
         }
     } else {
         let opened = DataOffice::open_by(&args.office.data, |folder| open(folder, args.repair))?;
-        let DataOffice::Store(store) = &opened else {
+        let DataOffice::Store(store, _) = &opened else {
             return Err(Failure("a server is just starting on this data folder; try again".to_owned()));
         };
         examine(store, examination, false, &CheckStop::default(), &mut |event| clerk.take(&event));

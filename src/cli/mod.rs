@@ -25,6 +25,7 @@ mod restore; //     a data folder out of backups
 mod salvage; //     mail out of a ruined store
 mod serve; //       the server
 mod show; //        tables, amounts, JSON
+pub mod spam; //    what the spam filter thinks, and teaching it
 mod status; //      how the running server is
 mod try_; //        the server for trying out, with accounts and a letter
 
@@ -59,6 +60,7 @@ enum Command {
     Backup(backup::BackupArgs),
     Restore(restore::RestoreArgs),
     Salvage(salvage::SalvageArgs),
+    Spam(spam::SpamArgs),
     /// Print the version
     Version,
 }
@@ -92,6 +94,7 @@ pub fn main() -> ExitCode {
         Command::Backup(args) => backup::run(&args).map_err(Failure::from),
         Command::Restore(args) => restore::run(&args).map_err(Failure::from),
         Command::Salvage(args) => salvage::run(&args).map_err(Failure::from),
+        Command::Spam(args) => spam::run(&args).map_err(Failure::from),
         Command::Compact(args) => compact::run(&args).map_err(Failure::from),
         Command::CheckStore(args) => match check_store::run(&args) {
             Ok(true) => Ok(()),

@@ -7,7 +7,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use crate::daemon::control::{OUTCOME_LINE_MAX, Order, Outcome, ROWS_MAX, SocketPath, obey};
+use crate::daemon::control::{OUTCOME_LINE_MAX, Order, Outcome, ROWS_MAX, SocketPath, obey, obey_spam};
+use crate::flow::judge::{Filter, SpamConfig};
 use crate::store::{OpenError, Store, StoreConfig};
 
 /// Why a command failed; `Display` is one sentence without its full stop.
@@ -54,8 +55,8 @@ pub trait Office {
 pub enum DataOffice {
     /// A server runs.
     Server(Remote),
-    /// None runs; the store is ours until this is dropped.
-    Store(Store),
+    /// None runs; the store is ours until this is dropped, and so is its spam filter.
+    Store(Store, Filter),
 }
 
 impl DataOffice {
@@ -85,7 +86,9 @@ impl DataOffice {
             )));
         }
         refuse_foreign(folder)?;
-        open(folder).map(Self::Store).map_err(|error| Failure(error.to_string()))
+        open(folder)
+            .map(|store| Self::Store(store.clone(), Filter::new(store, SpamConfig::default())))
+            .map_err(|error| Failure(error.to_string()))
     }
 }
 
@@ -93,7 +96,10 @@ impl Office for DataOffice {
     fn give(&mut self, order: Order) -> Result<Outcome, Failure> {
         let outcome = match self {
             Self::Server(server) => server.give(&order)?,
-            Self::Store(store) => obey(store, order),
+            Self::Store(store, filter) => match order {
+                Order::Spam { account, task } => obey_spam(store, filter, account.as_deref(), task),
+                order => obey(store, order),
+            },
         };
         match outcome {
             Outcome::Refused { reason } => Err(Failure(reason)),
@@ -104,7 +110,10 @@ impl Office for DataOffice {
 
 impl Drop for DataOffice {
     fn drop(&mut self) {
-        if let Self::Store(store) = self {
+        if let Self::Store(store, filter) = self {
+            if let Err(error) = filter.save() {
+                tracing::error!(%error, "what the spam filter has learnt was not saved");
+            }
             // What was answered is on disk already; this only spares the next start a replay.
             let _ = store.close();
         }

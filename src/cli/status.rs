@@ -89,6 +89,7 @@ fn write(out: &mut impl Write, status: &Status) -> io::Result<()> {
         ("Card life", life(&store.wear)),
         ("Scrub", scrubbed(status.scrub.as_ref())),
         ("Last backup", last_backup(status)),
+        ("Spam filter", spam(status)),
     ] {
         writeln!(out, "{name:<12}{value}")?;
     }
@@ -152,6 +153,20 @@ fn life(wear: &WearFigures) -> String {
 }
 
 /// When the whole store was read last, and what that found.
+fn spam(status: &Status) -> String {
+    status.spam.map_or_else(
+        || "has judged nothing yet".to_owned(),
+        |spam| {
+            format!(
+                "was taught {} wanted and {} spam; {} in memory",
+                spam.ham,
+                spam.spam,
+                show::bytes(spam.memory_bytes)
+            )
+        },
+    )
+}
+
 fn scrubbed(scrub: Option<&ScrubState>) -> String {
     use std::fmt::Write as _;
 
@@ -223,6 +238,7 @@ mod tests {
                 last: Some(ScrubRound { finished: 86_400, ..ScrubRound::default() }),
             }),
             last_backup: Some(Made { id: "3f2a91c0d417".into(), bytes: 2048, ..Made::default() }),
+            spam: Some(crate::flow::judge::SpamFigures { ham: 3, spam: 4, memory_bytes: 2 << 20 }),
         };
         let mut out = Vec::new();
         write(&mut out, &status).unwrap();
@@ -233,6 +249,7 @@ mod tests {
         assert!(text.contains("Thu, 1 Jan 1970 00:00:00 +0000 (1 since start)"), "{text}");
         let backup = "Last backup Thu, 1 Jan 1970 00:00:00 +0000 (full, 2 KiB, 3f2a91c0d417)\n";
         assert!(text.contains(backup), "{text}");
+        assert!(text.contains("Spam filter was taught 3 wanted and 4 spam; 2 MiB in memory\n"), "{text}");
         let scrub = "finished Fri, 2 Jan 1970 00:00:00 +0000, 0 damaged; 1 damaged so far in the one under way\n";
         assert!(text.contains(scrub), "{text}");
         assert!(text.ends_with(&format!("damaged: {}\n", status.scrub.unwrap().named[0])), "{text}");

@@ -13,6 +13,7 @@ use crate::daemon::listen::ListenConfig;
 use crate::daemon::log::{self, LogConfig};
 use crate::daemon::{Changeable, Setup};
 use crate::flow::access::lockout::LoginConfig;
+use crate::flow::judge::SpamConfig;
 use crate::net::budget::NetConfig;
 use crate::net::tls::TlsConfig;
 use crate::protocol::imap::ImapConfig;
@@ -59,6 +60,8 @@ pub struct Settings {
     pub pop3: Pop3Config,
     /// Logins.
     pub login: LoginConfig,
+    /// The spam filter.
+    pub spam: SpamConfig,
     /// The mail store.
     pub store: StoreConfig,
 }
@@ -79,6 +82,7 @@ impl Default for Settings {
             imap: ImapConfig::default(),
             pop3: Pop3Config::default(),
             login: LoginConfig::default(),
+            spam: SpamConfig::default(),
             store: StoreConfig::default(),
         }
     }
@@ -127,6 +131,7 @@ impl Settings {
             imap: self.imap,
             pop3: self.pop3,
             login: self.login,
+            spam: self.spam,
             store: self.store,
         }
     }
@@ -164,6 +169,11 @@ impl Settings {
         }
         if self.store.require_mount.as_ref().is_some_and(|mount| !mount.is_absolute()) {
             return wrong("store.require-mount", "is no absolute path; write `/mnt/usb` or the like");
+        }
+        for (key, value) in [("spam.junk", Some(self.spam.junk)), ("spam.reject", self.spam.reject)] {
+            if value.is_some_and(|value| !(0.0..=1.0).contains(&value)) {
+                return wrong(key, "is no probability; write a number from 0 to 1");
+            }
         }
         log::parse_level(&self.log.level).map_err(|problem| ("log.level", problem))?;
         self.listen.check()

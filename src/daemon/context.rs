@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use super::listen::Service;
 use super::login::Doorway;
 use super::receive::Office;
+use super::teacher::Teacher;
 use crate::flow::access::pop3::Locks;
 use crate::net::budget::Budget;
 use crate::net::drive::Stop;
@@ -33,6 +34,8 @@ pub struct Context {
     pub store: Store,
     /// Logins.
     pub doorway: Doorway,
+    /// The spam filter, and who teaches it.
+    pub teacher: Teacher,
     /// Where SMTP delivers.
     pub office: Office,
     /// How SMTP sessions behave.

@@ -23,6 +23,7 @@ use tokio::time::timeout;
 
 use crate::flow::access::lockout::LoginConfig;
 use crate::flow::backup;
+use crate::flow::judge::{Filter, SpamConfig};
 use crate::net::budget::{Budget, NetConfig};
 use crate::net::drive::{Answers, Driver, Stop};
 use crate::net::listener;
@@ -46,6 +47,7 @@ pub mod rights; //     giving up root's rights
 pub mod scrub; //      reads the whole store once a month
 pub mod serve_imap; // IMAP connections
 pub mod serve_pop3; // POP3 connections
+pub mod teacher; //    teaching the spam filter behind the connections' backs
 
 use context::{Context, Roll};
 use control::{Control, ListenerStatus, Status, StatusSource};
@@ -56,6 +58,7 @@ use login::Doorway;
 use receive::Office;
 use rights::RightsError;
 use scrub::Scrub;
+use teacher::{Pupil, Teacher};
 
 /// Blocking threads at most: password checks, reads and bodies.
 const BLOCKING_THREADS: usize = 2;
@@ -134,6 +137,8 @@ pub struct Setup {
     pub pop3: Pop3Config,
     /// Logins.
     pub login: LoginConfig,
+    /// The spam filter.
+    pub spam: SpamConfig,
     /// The mail store.
     pub store: StoreConfig,
 }
@@ -264,8 +269,11 @@ pub fn run<T>(
         .map_err(|error| DaemonError::System("the reactor cannot be set up", error))?;
     let (stop_all, stop) = Stop::new();
     let hostname: Arc<str> = setup.hostname.as_str().into();
+    let filter = Filter::new(store.clone(), setup.spam.clone());
+    let (teacher, pupil) = Teacher::new(store.clone(), filter.clone());
     let context = Rc::new(Context {
-        office: Office::new(store.clone(), doorway.clone(), Arc::clone(&hostname), &setup.smtp),
+        office: Office::new(store.clone(), doorway.clone(), teacher.clone(), Arc::clone(&hostname), &setup.smtp),
+        teacher,
         smtp: Arc::new(setup.smtp.clone()),
         imap: Arc::new(setup.imap.clone()),
         hostname,
@@ -282,13 +290,25 @@ pub fn run<T>(
     });
     let served = LocalSet::new().block_on(&runtime, async {
         let scrub = Scrub::new(&store, &setup.store);
-        let control = Control::bind(&setup.data, store.clone(), status_source(&context, scrub.clone()))
+        let (teacher, status) = (context.teacher.clone(), status_source(&context, scrub.clone()));
+        let control = Control::bind(&setup.data, store.clone(), teacher, status)
             .map_err(|error| DaemonError::System("the control socket cannot be set up", error))?;
-        serve(Rc::clone(&context), bound, (control, scrub), on_hangup, log, |now| ready(now, furniture), &stop_all)
-            .await
+        serve(
+            Rc::clone(&context),
+            bound,
+            (control, scrub, pupil),
+            on_hangup,
+            log,
+            |now| ready(now, furniture),
+            &stop_all,
+        )
+        .await
     });
     // Whatever still blocks may finish its read; writes are in the store's hands already.
     runtime.shutdown_timeout(Duration::from_secs(1));
+    if let Err(error) = filter.save() {
+        tracing::warn!(%error, "what the spam filter has learnt last was not saved");
+    }
     let closed = store.close().map_err(|error| DaemonError::Store(format!("the store did not close well: {error}")));
     served.and(closed)
 }
@@ -296,7 +316,7 @@ pub fn run<T>(
 async fn serve(
     context: Rc<Context>,
     bound: Vec<Bound>,
-    (control, scrub): (Control, Scrub),
+    (control, scrub, pupil): (Control, Scrub, Pupil),
     on_hangup: &OnHangup,
     log: Option<&LogHandle>,
     ready: impl FnOnce(&Ready) -> Result<(), DaemonError>,
@@ -316,6 +336,7 @@ async fn serve(
     }
     acceptors.push(tokio::task::spawn_local(control.serve()));
     acceptors.push(tokio::task::spawn_local(scrub.run()));
+    acceptors.push(tokio::task::spawn_local(pupil.run()));
     ready(&Ready { listeners: context.listeners.clone(), ca: context.tls.ca() })?;
     tell_systemd(Moment::Ready);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
@@ -353,7 +374,7 @@ async fn serve(
 /// Gathers what `status` shows, when somebody asks.
 fn status_source(context: &Context, scrub: Scrub) -> StatusSource {
     let (store, budget, roll) = (context.store.clone(), context.budget.clone(), Arc::clone(&context.roll));
-    let listeners = context.listeners.clone();
+    let (listeners, filter) = (context.listeners.clone(), context.teacher.filter().clone());
     Arc::new(move || {
         let memory = health::memory();
         let shown = |(service, address): &(Service, SocketAddr)| ListenerStatus {
@@ -373,6 +394,7 @@ fn status_source(context: &Context, scrub: Scrub) -> StatusSource {
             scrub: scrub.state(),
             // What can't be read now is told by others.
             last_backup: backup::made(&store).ok().and_then(|mut made| made.pop()),
+            spam: filter.figures(),
         }
     })
 }
@@ -416,7 +438,8 @@ fn conversation(
             let site =
                 imap::Site { host: Arc::clone(&context.hostname), starttls: !service.has_implicit_tls(), clear_login };
             let session = imap::Session::new(Arc::clone(&context.imap), site);
-            let answers = serve_imap::ImapAnswers::new(context.store.clone(), &context.doorway, peer.ip());
+            let (store, teacher) = (context.store.clone(), context.teacher.clone());
+            let answers = serve_imap::ImapAnswers::new(store, teacher, &context.doorway, peer.ip());
             converse(context, service, session, answers, stream)
         }
         Service::Pop3 | Service::Pop3s => {

@@ -1,7 +1,8 @@
 //! SMTP connections: the world behind an [`smtp::Receiver`].
 //!
 //! Questions are point reads and are answered at once. A message's bytes are spooled on the reactor
-//! while they stay in memory and on a blocking thread once they have left it. The answer to
+//! while they stay in memory and on a blocking thread once they have left it. Mail from other servers
+//! is judged when its beginning is there, and put into INBOX or Junk accordingly. The answer to
 //! [`Request::Finish`] waits for the store: a 250 follows a commit. One line is logged for each
 //! message kept and for each refusal; never what a message says.
 
@@ -14,11 +15,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
 use super::login::{Doorway, Login, random};
+use super::teacher::Teacher;
+use crate::flow::judge::Verdict;
 use crate::flow::letter::{Letter, LetterError, Start, reply_to};
 use crate::flow::{arrive, submit};
 use crate::mail::date::{Timestamp, ZonedTime};
 use crate::mail::envelope::{Envelope, Recipient};
-use crate::mail::mailbox::AccountId;
+use crate::mail::mailbox::{AccountId, SpecialUse};
 use crate::net::drive::Answers;
 use crate::protocol::smtp::{self, Answer, Begin, Reply, Request, Role, Sender, SmtpConfig};
 use crate::store::{Folder, NewMessage, Store};
@@ -39,6 +42,7 @@ const SLOWEST_RATE: u64 = 1024;
 pub struct Office {
     store: Store,
     doorway: Doorway,
+    teacher: Teacher,
     host: Arc<str>,
     /// Places for messages received at one time.
     places: Arc<Semaphore>,
@@ -47,9 +51,9 @@ pub struct Office {
 impl Office {
     /// Sets up what connections share; `host` is our name in trace fields.
     #[must_use]
-    pub fn new(store: Store, doorway: Doorway, host: Arc<str>, config: &SmtpConfig) -> Self {
+    pub fn new(store: Store, doorway: Doorway, teacher: Teacher, host: Arc<str>, config: &SmtpConfig) -> Self {
         let places = Arc::new(Semaphore::new(usize::from(config.incoming_max.max(1))));
-        Self { store, doorway, host, places }
+        Self { store, doorway, teacher, host, places }
     }
 
     /// The world behind one connection.
@@ -81,6 +85,8 @@ pub struct Reception {
 struct Incoming {
     /// Away while a blocking thread works at it.
     letter: Option<Box<Letter>>,
+    /// What was found, once it was judged.
+    verdict: Option<Verdict>,
     envelope: Envelope,
     id: String,
     since: Instant,
@@ -173,11 +179,56 @@ impl Reception {
             host: &self.office.host,
             id: &id,
             at: ZonedTime::utc(now()),
-            complete: self.sender.as_ref().is_some_and(|sender| sender.role == Role::Submission),
+            complete: self.role() == Role::Submission,
+            judged: self.role() == Role::Exchange && self.office.teacher.filter().config().enabled,
         };
         let letter = Letter::begin(spool, &start).map_err(|error| refused(error.reply()))?;
-        self.incoming =
-            Some(Incoming { letter: Some(Box::new(letter)), envelope, id, since: Instant::now(), _place: place });
+        let (letter, since) = (Some(Box::new(letter)), Instant::now());
+        self.incoming = Some(Incoming { letter, verdict: None, envelope, id, since, _place: place });
+        Ok(())
+    }
+
+    fn role(&self) -> Role {
+        self.sender.as_ref().map_or(Role::Exchange, |sender| sender.role)
+    }
+
+    /// Has the letter judged if its beginning is there; at the `end` it is, whatever it is.
+    async fn judge(&mut self, end: bool) -> Result<(), Reply> {
+        let Some(incoming) = &mut self.incoming else { return Err(lost()) };
+        let Some(mut letter) = incoming.letter.take_if(|letter| end || letter.head().is_some()) else {
+            return Ok(());
+        };
+        let (filter, accounts) = (self.office.teacher.filter().clone(), self.targets.clone());
+        let working = tokio::task::spawn_blocking(move || {
+            let verdict = match if end { letter.end()? } else { letter.head() } {
+                // What can't be judged now is kept as it is: mail is not refused for that.
+                Some(head) => {
+                    filter.judge(head, &accounts).inspect_err(|error| tracing::warn!(%error, "not judged")).ok()
+                }
+                None => None,
+            };
+            letter.judged(verdict.as_ref().map_or("", |verdict| &verdict.fields))?;
+            Ok::<_, LetterError>((letter, verdict))
+        });
+        match working.await.map_err(|_| lost())? {
+            Ok((letter, verdict)) => {
+                incoming.letter = Some(letter);
+                incoming.verdict = verdict.or(incoming.verdict.take());
+            }
+            Err(error) => {
+                let reply = error.reply();
+                if let Some(incoming) = self.incoming.take() {
+                    incoming.log_failure(&error, &reply);
+                }
+                return Err(reply);
+            }
+        }
+        if incoming.verdict.as_ref().is_some_and(Verdict::is_rejected) {
+            let reply = Reply::new(554, "5.7.1", "this looks like spam and is not taken");
+            incoming.log_refusal(&reply);
+            self.incoming = None;
+            return Err(reply);
+        }
         Ok(())
     }
 
@@ -204,25 +255,40 @@ impl Reception {
                 incoming.log_failure(&error, &reply);
             }
             reply
-        })
+        })?;
+        self.judge(false).await
     }
 
     async fn finish(&mut self) -> Result<(), Reply> {
+        if self.incoming.as_ref().is_some_and(|incoming| incoming.letter.as_ref().is_some_and(|letter| letter.waits()))
+        {
+            self.judge(true).await?;
+        }
         let Some(mut incoming) = self.incoming.take() else { return Err(lost()) };
         let Some(letter) = incoming.letter.take() else { return Err(lost()) };
-        self.sender = None;
+        let sender = self.sender.take();
         let accounts = std::mem::take(&mut self.targets);
         let size = letter.size();
-        let kept = self.keep(letter, &accounts).await;
+        let junk = |account: &&AccountId| incoming.verdict.as_ref().is_some_and(|verdict| verdict.is_junk(**account));
+        let kept = self.keep(letter, &accounts, incoming.verdict.as_ref()).await;
         match &kept {
-            Ok(()) => tracing::info!(
-                id = %incoming.id,
-                from = %incoming.envelope.from,
-                recipients = incoming.envelope.recipients.len(),
-                accounts = accounts.len(),
-                size,
-                "message kept"
-            ),
+            Ok(()) => {
+                tracing::info!(
+                    id = %incoming.id,
+                    from = %incoming.envelope.from,
+                    recipients = incoming.envelope.recipients.len(),
+                    accounts = accounts.len(),
+                    junk = accounts.iter().filter(junk).count(),
+                    size,
+                    "message kept"
+                );
+                // Whoever was written to is known to the spam filter from now on.
+                if let Some(login) = sender.and_then(|sender| sender.login) {
+                    let recipients = incoming.envelope.recipients.iter();
+                    let addresses = recipients.filter_map(|recipient| recipient.path.address().cloned());
+                    self.office.teacher.wrote_to(login.account, addresses.collect());
+                }
+            }
             Err(error) => {
                 let reply = error.reply();
                 incoming.log_failure(error, &reply);
@@ -232,14 +298,23 @@ impl Reception {
         Ok(())
     }
 
-    async fn keep(&self, letter: Box<Letter>, accounts: &[AccountId]) -> Result<(), LetterError> {
+    async fn keep(
+        &self,
+        letter: Box<Letter>,
+        accounts: &[AccountId],
+        verdict: Option<&Verdict>,
+    ) -> Result<(), LetterError> {
         let message: NewMessage = if letter.is_on_disk() {
             let working = tokio::task::spawn_blocking(move || letter.finish());
             working.await.map_err(|_| LetterError::Spool(crate::store::WriteError::Closed))??
         } else {
             letter.finish()?
         };
-        let to = accounts.iter().map(|&account| (account, Folder::Inbox)).collect();
+        let folder = |account| match verdict {
+            Some(verdict) if verdict.is_junk(account) => Folder::Special(SpecialUse::Junk),
+            _ => Folder::Inbox,
+        };
+        let to = accounts.iter().map(|&account| (account, folder(account))).collect();
         self.office.store.deliver(message, to).await.map(drop).map_err(LetterError::Spool)
     }
 }

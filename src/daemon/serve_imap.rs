@@ -11,7 +11,9 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
 use super::login::{Doorway, Login};
+use super::teacher::Teacher;
 use crate::flow::access::imap::{Incoming, Plan, Write, plan, read, refused, unreadable};
+use crate::flow::learn::{self, Lesson};
 use crate::mail::date::{Timestamp, ZonedTime};
 use crate::mail::mailbox::{AccountId, ModSeq};
 use crate::mail::message::BlobId;
@@ -31,6 +33,7 @@ const BLOCK_BYTES: u64 = 64 * 1024;
 #[derive(Debug)]
 pub struct ImapAnswers {
     store: Store,
+    teacher: Teacher,
     login: Login,
     account: Option<(AccountId, watch::Receiver<ModSeq>)>,
     /// The body that is being sent, and where it was read last.
@@ -42,8 +45,8 @@ pub struct ImapAnswers {
 impl ImapAnswers {
     /// The world behind a connection from `client`.
     #[must_use]
-    pub fn new(store: Store, doorway: &Doorway, client: IpAddr) -> Self {
-        Self { store, login: doorway.login(client), account: None, body: None, incoming: None }
+    pub fn new(store: Store, teacher: Teacher, doorway: &Doorway, client: IpAddr) -> Self {
+        Self { store, teacher, login: doorway.login(client), account: None, body: None, incoming: None }
     }
 
     async fn sasl(&mut self, request: sasl::Request) -> Answer {
@@ -52,6 +55,19 @@ impl ImapAnswers {
             self.account = Some((identity.account, self.store.watch(identity.account)));
         }
         Answer::Sasl(answer)
+    }
+
+    /// What the request says of mail to the spam filter.
+    fn lesson(&self, account: AccountId, request: &Request) -> Option<Lesson> {
+        let config = self.teacher.filter().config();
+        // Without it mail is kept all the same.
+        learn::lesson(&self.store, account, request, config.learn_from_reading).ok().flatten()
+    }
+
+    fn teach(&self, lesson: Option<Lesson>, answer: &Answer) {
+        if let Some(given) = lesson.and_then(|lesson| lesson.given(answer)) {
+            self.teacher.give(given);
+        }
     }
 
     /// A piece of a body. It stays open until something else is asked.
@@ -103,10 +119,13 @@ impl ImapAnswers {
             Request::AppendEnd { flags, date } => {
                 let Some(incoming) = self.incoming.take() else { return unavailable() };
                 let (store, date) = (self.store.clone(), date.unwrap_or_else(|| ZonedTime::utc(now())));
-                match blocking(move || incoming.keep(&store, flags, date)).await {
+                let lesson = incoming.lesson(&flags);
+                let answer = match blocking(move || incoming.keep(&store, flags, date)).await {
                     Ok(placing) => settled(placing, Answer::Placed).await,
                     Err(error) => Answer::Refused(refused(&error)),
-                }
+                };
+                self.teach(lesson, &answer);
+                answer
             }
             _ => {
                 self.incoming = None;
@@ -132,15 +151,22 @@ impl Answers<imap::Session> for ImapAnswers {
             | Request::AppendBytes(_)
             | Request::AppendEnd { .. }
             | Request::AppendCancel => self.append(account, request).await,
-            request => match plan(&self.store, account, request) {
-                Plan::Answer(answer) => answer,
-                Plan::Read(request) => {
-                    let store = self.store.clone();
-                    let reading = spawn_blocking(move || read(&store, account, request, now()));
-                    reading.await.unwrap_or_else(|_| unavailable())
+            request => {
+                let lesson = self.lesson(account, &request);
+                match plan(&self.store, account, request) {
+                    Plan::Answer(answer) => answer,
+                    Plan::Read(request) => {
+                        let store = self.store.clone();
+                        let reading = spawn_blocking(move || read(&store, account, request, now()));
+                        reading.await.unwrap_or_else(|_| unavailable())
+                    }
+                    Plan::Write(write) => {
+                        let answer = written(write).await;
+                        self.teach(lesson, &answer);
+                        answer
+                    }
                 }
-                Plan::Write(write) => written(write).await,
-            },
+            }
         }
     }
 

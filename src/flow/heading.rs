@@ -1,6 +1,6 @@
 //! A message's header as it streams by on its way in (RFC 5321 section 4.4, RFC 6409 section 8).
 //!
-//! A Return-Path that came along is taken out, Received fields are counted, what a submission lacks
+//! A Return-Path and what poses as our spam filter's word are taken out, Received fields are counted, what a submission lacks
 //! is added at the header's end, and a message without an empty line between header and body gets
 //! one, so that our own fields never swallow its first line. Only the beginning of one line is ever
 //! held back; every other byte passes as it came.
@@ -8,6 +8,9 @@
 /// Most bytes of a line held back to see whether it begins a field. A longer name is none: RFC 5322
 /// lines have at most 998 bytes, and the longest registered name has 40.
 const NAME_MAX: usize = 256;
+
+/// How the names of the fields begin that the spam filter writes, in lower case.
+const OURS: &[u8] = b"x-spam-";
 
 /// Fields to add at the end of the header where the message has none of that name.
 #[derive(Clone, Debug, Default)]
@@ -128,7 +131,7 @@ impl Heading {
             Beginning::Mbox => self.taking_out = true,
             Beginning::Field(length) => {
                 let name = self.held.get(..length).unwrap_or_default().to_ascii_lowercase();
-                self.taking_out = name == b"return-path";
+                self.taking_out = name == b"return-path" || name.starts_with(OURS);
                 match name.as_slice() {
                     b"received" => self.received = self.received.saturating_add(1),
                     b"message-id" => self.additions.message_id = None,
@@ -206,6 +209,13 @@ mod tests {
         let text =
             "A: 1\r\nreturn-path :\r\n <x@y>\r\nReturn-Path-2: 3\r\nReturn-Path: <>\r\n\r\nReturn-Path: body\r\n";
         assert_eq!(plain(text), "A: 1\r\nReturn-Path-2: 3\r\n\r\nReturn-Path: body\r\n");
+    }
+
+    #[test]
+    fn a_spam_filters_word_that_came_along_is_taken_out() {
+        let text =
+            "A: 1\r\nX-Spam-Status: No\r\n score=-9\r\nx-spam-flag : NO\r\nX-Spammer: 3\r\n\r\nX-Spam-Level: *\r\n";
+        assert_eq!(plain(text), "A: 1\r\nX-Spammer: 3\r\n\r\nX-Spam-Level: *\r\n");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! walker, a piece at a time, so that a letter of any size needs the same memory.
 
 use super::heading::{Additions, Heading};
+use crate::filter::spam::WINDOW_MAX;
 use crate::mail::date::ZonedTime;
 use crate::mail::envelope::{Client, Envelope};
 use crate::mail::message::FlagNames;
@@ -28,6 +29,8 @@ pub struct Start<'a> {
     pub at: ZonedTime,
     /// Add Date and Message-ID where they are missing (RFC 6409 section 8).
     pub complete: bool,
+    /// It waits with its beginning until [`Letter::judged`] is called.
+    pub judged: bool,
 }
 
 /// A message on its way in.
@@ -37,6 +40,16 @@ pub struct Letter {
     walker: Walker,
     heading: Heading,
     at: ZonedTime,
+    /// The beginning, as long as it waits to be judged.
+    head: Option<Head>,
+}
+
+/// The beginning of a letter that waits.
+#[derive(Debug)]
+struct Head {
+    bytes: Vec<u8>,
+    /// Bytes of our trace fields; the judge's fields come behind them.
+    trace: usize,
 }
 
 /// Why a letter is not kept.
@@ -82,15 +95,17 @@ impl Letter {
     /// # Errors
     /// As [`Spool::write`].
     pub fn begin(spool: Spool, start: &Start<'_>) -> Result<Self, LetterError> {
-        let Start { client, envelope, host, id, at, complete } = *start;
+        let Start { client, envelope, host, id, at, complete, judged } = *start;
         let additions = if complete {
             Additions { message_id: Some(trace::message_id(id, host)), date: Some(trace::date(at)) }
         } else {
             Additions::default()
         };
-        let mut letter = Self { spool, walker: Walker::new(), heading: Heading::new(additions), at };
-        letter.keep(trace::return_path(&envelope.from).as_bytes())?;
-        letter.keep(trace::received(&Stamp { client, by: host, id, envelope, at }).as_bytes())?;
+        let mut trace = trace::return_path(&envelope.from);
+        trace.push_str(&trace::received(&Stamp { client, by: host, id, envelope, at }));
+        let head = judged.then(|| Head { trace: trace.len(), bytes: Vec::new() });
+        let mut letter = Self { spool, walker: Walker::new(), heading: Heading::new(additions), at, head };
+        letter.keep(trace.as_bytes())?;
         Ok(letter)
     }
 
@@ -107,7 +122,48 @@ impl Letter {
         self.keep(&kept)
     }
 
+    /// The beginning of a letter that waits to be judged and has come far enough for that.
+    #[must_use]
+    pub fn head(&self) -> Option<&[u8]> {
+        let head = self.head.as_ref()?;
+        (head.bytes.len() >= WINDOW_MAX).then_some(head.bytes.as_slice())
+    }
+
+    /// Tells whether it waits to be judged.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        self.head.is_some()
+    }
+
+    /// Ends the content: a letter that waits has come far enough now.
+    ///
+    /// # Errors
+    /// As [`Spool::write`].
+    pub fn end(&mut self) -> Result<Option<&[u8]>, LetterError> {
+        let mut rest = Vec::new();
+        self.heading.finish(&mut rest);
+        self.keep(&rest)?;
+        Ok(self.head.as_ref().map(|head| head.bytes.as_slice()))
+    }
+
+    /// Writes down what the judge says, whole fields with their CRLFs, and waits no more. May block
+    /// once [`Letter::is_on_disk`].
+    ///
+    /// # Errors
+    /// As [`Spool::write`].
+    pub fn judged(&mut self, fields: &str) -> Result<(), LetterError> {
+        let Some(Head { bytes, trace }) = self.head.take() else { return Ok(()) };
+        let (trace, rest) = bytes.split_at(trace.min(bytes.len()));
+        self.keep(trace)?;
+        self.keep(fields.as_bytes())?;
+        self.keep(rest)
+    }
+
     fn keep(&mut self, bytes: &[u8]) -> Result<(), LetterError> {
+        if let Some(head) = &mut self.head {
+            head.bytes.extend_from_slice(bytes);
+            return Ok(());
+        }
         self.walker.feed(bytes);
         self.spool.write(bytes).map_err(LetterError::Spool)
     }
@@ -119,7 +175,7 @@ impl Letter {
 
     /// Bytes so far, our own fields included.
     pub fn size(&self) -> u64 {
-        self.spool.len()
+        self.head.as_ref().map_or(0, |head| head.bytes.len() as u64) + self.spool.len()
     }
 
     /// Ends the letter. May block once [`Letter::is_on_disk`].
@@ -127,9 +183,8 @@ impl Letter {
     /// # Errors
     /// [`LetterError::Loop`], or as [`Spool::finish`].
     pub fn finish(mut self) -> Result<NewMessage, LetterError> {
-        let mut rest = Vec::new();
-        self.heading.finish(&mut rest);
-        self.keep(&rest)?;
+        self.end()?;
+        self.judged("")?;
         if self.heading.received() > RECEIVED_MAX {
             return Err(LetterError::Loop);
         }

@@ -24,15 +24,19 @@ mod backup;
 mod examine;
 mod obey;
 mod order;
+mod spam;
+
+pub use spam::obey as obey_spam;
 
 pub use examine::{CheckEvent, EVENT_LINE_MAX, Examination, examine};
 pub(super) use examine::{StopOnDrop, quietly};
 use obey::compacting;
 pub use obey::{exchange, obey};
 pub use order::{
-    AccountRow, AliasRow, ListenerStatus, ORDER_LINE_MAX, OUTCOME_LINE_MAX, Order, Outcome, ROWS_MAX, Status,
+    AccountRow, AliasRow, ListenerStatus, ORDER_LINE_MAX, OUTCOME_LINE_MAX, Order, Outcome, ROWS_MAX, SpamTask, Status,
 };
 
+use super::teacher::Teacher;
 use crate::flow::backup::Job;
 use crate::flow::carry::Exchange;
 use crate::store::Store;
@@ -73,6 +77,7 @@ pub struct Control {
 #[derive(Clone)]
 struct Desk {
     store: Store,
+    teacher: Teacher,
     status: StatusSource,
     /// One import or export at a time: each holds a batch of messages in memory.
     carrying: Arc<Semaphore>,
@@ -94,7 +99,7 @@ impl Control {
     ///
     /// # Errors
     /// [`io::ErrorKind::AddrInUse`] when another server listens there.
-    pub fn bind(folder: &Path, store: Store, status: StatusSource) -> io::Result<Self> {
+    pub fn bind(folder: &Path, store: Store, teacher: Teacher, status: StatusSource) -> io::Result<Self> {
         let path = folder.join(SOCKET);
         let address = SocketPath::of(folder)?;
         if fs::symlink_metadata(&path).is_ok_and(|found| found.file_type().is_socket()) {
@@ -106,7 +111,7 @@ impl Control {
         let listener = UnixListener::bind(address.as_path())?;
         fs::set_permissions(&path, Permissions::from_mode(0o600))?;
         let one = || Arc::new(Semaphore::new(1));
-        let desk = Desk { store, status, carrying: one(), saving: one(), checking: one() };
+        let desk = Desk { store, teacher, status, carrying: one(), saving: one(), checking: one() };
         Ok(Self { listener, path, desk })
     }
 
@@ -193,6 +198,16 @@ impl Desk {
                     }
                     Err(reason) => Outcome::Refused { reason },
                 },
+                Ok(Order::Spam { account, task }) => {
+                    let teacher = self.teacher.clone();
+                    let store = self.store.clone();
+                    let working = tokio::task::spawn_blocking(move || {
+                        let outcome = spam::obey(&store, teacher.filter(), account.as_deref(), task);
+                        teacher.learnt();
+                        outcome
+                    });
+                    working.await.unwrap_or_else(|_| Outcome::Refused { reason: "the server is stopping".into() })
+                }
                 Ok(Order::Status) => Outcome::Status { status: Box::new((self.status)()) },
                 Ok(order) => {
                     let store = self.store.clone();
@@ -288,6 +303,7 @@ impl SocketPath {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::flow::judge::{Filter, SpamConfig};
     use crate::mail::secret::{ScramVerifier, tests::password};
     use crate::store::{Quota, StoreConfig};
     use std::future::Future;
@@ -309,9 +325,14 @@ mod tests {
         tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
     }
 
+    fn teacher(store: &Store) -> Teacher {
+        Teacher::new(store.clone(), Filter::new(store.clone(), SpamConfig::default())).0
+    }
+
     fn bind(house: &House) -> io::Result<Control> {
         let status = Status { pid: 77, ..Status::default() };
-        Control::bind(house.folder.path(), house.store.clone(), Arc::new(move || status.clone()))
+        let (folder, store) = (house.folder.path(), house.store.clone());
+        Control::bind(folder, store, teacher(&house.store), Arc::new(move || status.clone()))
     }
 
     /// Serves while `client` works on a thread of its own.
@@ -407,7 +428,7 @@ mod tests {
         let deep = folder.path().join("x".repeat(60)).join("y".repeat(60));
         fs::create_dir_all(&deep).unwrap();
         on_reactor(async {
-            let control = Control::bind(&deep, store.clone(), Arc::new(Status::default)).unwrap();
+            let control = Control::bind(&deep, store.clone(), teacher(&store), Arc::new(Status::default)).unwrap();
             assert!(deep.join(SOCKET).exists() && answers(&deep));
             drop(control);
         });

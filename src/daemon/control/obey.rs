@@ -7,6 +7,7 @@ use super::order::{AccountRow, AliasRow, Order, Outcome, ROWS_MAX};
 use crate::flow::backup::note_made;
 use crate::flow::carry::Exchange;
 use crate::mail::address::{Address, Domain};
+use crate::mail::mailbox::AccountId;
 use crate::store::compact::CompactStart;
 use crate::store::{Account, Alias, ReadError, Reader, Store, WriteError};
 
@@ -68,8 +69,16 @@ pub fn obey(store: &Store, order: Order) -> Outcome {
 /// # Errors
 /// Why not, as one sentence.
 pub fn exchange(store: &Store, address: &str) -> Result<Exchange, String> {
+    account(store, address).map(|account| Exchange::new(store.clone(), account))
+}
+
+/// The account with this address.
+///
+/// # Errors
+/// Why there is none, as one sentence.
+pub(super) fn account(store: &Store, address: &str) -> Result<AccountId, String> {
     let account = store.reader().map_err(Refusal::from).and_then(|reader| find(&reader, address));
-    account.map(|account| Exchange::new(store.clone(), account.id)).map_err(|refusal| refusal.to_string())
+    account.map(|account| account.id).map_err(|refusal| refusal.to_string())
 }
 
 /// What to say of a compaction that was asked for.
@@ -153,7 +162,9 @@ fn carry_out(store: &Store, order: Order) -> Result<Outcome, Refusal> {
         Order::Compact { force } => return Ok(compacting(store.compact(force).wait())),
         Order::Compaction => return Ok(Outcome::Compaction { compaction: store.compaction() }),
         Order::NoteBackup { made } => note_made(store, made).map_err(|error| Refusal::Note(error.to_string())),
-        Order::Carry { .. } | Order::Backup { .. } | Order::CheckStore { .. } | Order::Status => Err(Refusal::NoServer),
+        Order::Carry { .. } | Order::Backup { .. } | Order::CheckStore { .. } | Order::Spam { .. } | Order::Status => {
+            Err(Refusal::NoServer)
+        }
     };
     done.map(|()| Outcome::Done)
 }

@@ -7,13 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use super::examine::Examination;
 use crate::daemon::scrub::ScrubState;
+use crate::filter::spam::Class;
 use crate::flow::backup::Made;
+use crate::flow::judge::{Opinion, SpamFigures};
 use crate::mail::secret::ScramVerifier;
 use crate::store::compact::{CompactStart, Compaction};
 use crate::store::{Figures, Quota, Usage};
 
-/// Longest order in bytes, its LF included.
-pub const ORDER_LINE_MAX: usize = 64 << 10;
+/// Longest order in bytes, its LF included: the beginning of a message in base64 fits.
+pub const ORDER_LINE_MAX: usize = 128 << 10;
 
 /// Longest outcome in bytes, its LF included; long lists of accounts come in several.
 pub const OUTCOME_LINE_MAX: usize = 1 << 20;
@@ -126,6 +128,33 @@ pub enum Order {
     },
     /// Tell how far a compaction is. [`Outcome::Compaction`]
     Compaction,
+    /// Ask or teach the spam filter. [`Outcome::Spam`]
+    Spam {
+        /// For the account with this address; none for the box alone.
+        account: Option<String>,
+        /// What.
+        task: SpamTask,
+    },
+}
+
+/// What the spam filter is asked to do.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "task", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum SpamTask {
+    /// Tell what it thinks of a message.
+    Score {
+        /// The message's beginning, in base64.
+        head: String,
+    },
+    /// Learn a message, or with no class take back what was learnt of it.
+    Teach {
+        /// The message's beginning, in base64.
+        head: String,
+        /// What it is.
+        class: Option<Class>,
+    },
+    /// Forget everything. [`Outcome::Done`]
+    Reset,
 }
 
 /// What came of an order.
@@ -168,6 +197,11 @@ pub enum Outcome {
     Compaction {
         /// How far.
         compaction: Compaction,
+    },
+    /// What the spam filter says of a message; where it was to learn it, before that.
+    Spam {
+        /// What.
+        opinion: Box<Opinion>,
     },
 }
 
@@ -215,6 +249,8 @@ pub struct Status {
     pub scrub: Option<ScrubState>,
     /// The last backup.
     pub last_backup: Option<Made>,
+    /// What the spam filter has learnt; `None` as long as it has judged nothing.
+    pub spam: Option<SpamFigures>,
 }
 
 /// One listener.

@@ -105,6 +105,13 @@ impl Features {
         (features, words.unwrap_or_default())
     }
 
+    /// What some features of a message say; the message is read again.
+    #[must_use]
+    pub fn words_of(head: &[u8], hashes: &[u32]) -> Words {
+        let wanted = Some(hashes.iter().copied().collect());
+        Collector { words: Some(Words::new()), wanted, ..Collector::default() }.read(head).1.unwrap_or_default()
+    }
+
     /// The hashes, ascending.
     #[must_use]
     pub fn hashes(&self) -> &[u32] {
@@ -125,6 +132,8 @@ impl Features {
 pub(super) struct Collector {
     hashes: Vec<u32>,
     words: Option<Words>,
+    /// Of which alone the words are wanted.
+    wanted: Option<std::collections::HashSet<u32>>,
 }
 
 impl Collector {
@@ -135,7 +144,9 @@ impl Collector {
         }
         let hash = crc32c::crc32c_append(about.seed(), what.as_bytes());
         self.hashes.push(hash);
-        if let Some(words) = &mut self.words {
+        if let Some(words) = &mut self.words
+            && self.wanted.as_ref().is_none_or(|wanted| wanted.contains(&hash))
+        {
             words.entry(hash).or_insert_with(|| about.said(what));
         }
     }

@@ -1,13 +1,17 @@
 //! One score of all that is known, with the share of each and the strongest reasons.
 
-use super::features::{Features, Words};
+use super::features::Features;
+use super::known::KNOWN_LOGIT;
 use super::model::Model;
 
 /// Most reasons that are named.
 const REASONS_MAX: usize = 10;
 
+/// Messages after which an account's own model counts as much as it will grow to half of.
+const OWN_TRUST: f32 = 50.0;
+
 /// Part of a score.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Share {
     /// Whose it is.
     pub what: String,
@@ -16,7 +20,7 @@ pub struct Share {
 }
 
 /// A reason.
-#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Reason {
     /// What the message shows.
     pub what: String,
@@ -25,26 +29,72 @@ pub struct Reason {
 }
 
 /// What is thought of a message.
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Judgement {
-    /// The parts of the score.
+    /// The parts of the score, which is their sum.
     pub shares: Vec<Share>,
     /// The strongest reasons, strongest first; only where they were asked for.
     pub reasons: Vec<Reason>,
 }
 
-impl Judgement {
-    /// Judges by the box's model and, where there is one, the account's on top of it. Reasons are named
-    /// where `words` tells what the features say.
-    #[must_use]
-    pub fn of(features: &Features, words: Option<&Words>, general: &Model, own: Option<&Model>) -> Self {
-        let share = |what: &str, model: &Model| Share { what: what.to_owned(), logit: model.score(features) };
-        let shares = [Some(share("this box", general)), own.map(|own| share("this account", own))];
-        let shares = shares.into_iter().flatten().collect();
-        let reasons = words.map(|words| reasons(features, words, general, own)).unwrap_or_default();
-        Self { shares, reasons }
+/// What a message is judged by.
+#[derive(Clone, Copy, Debug)]
+pub struct Judges<'m> {
+    /// The box's model.
+    pub general: &'m Model,
+    /// The account's, where it has learnt something. The more it has, the more it counts, up to half.
+    pub own: Option<&'m Model>,
+    /// The account has written to whoever sends this.
+    pub known: bool,
+}
+
+impl Judges<'_> {
+    /// How much each model counts; both together 1.
+    fn parts(&self) -> (f32, f32) {
+        let Some(own) = self.own else { return (1.0, 0.0) };
+        let [ham, spam] = [super::Class::Ham, super::Class::Spam].map(|class| own.learnt(class));
+        #[expect(clippy::cast_precision_loss, reason = "a share of many needs no exact count")]
+        let learnt = ham.saturating_add(spam) as f32;
+        let part = 0.5 * learnt / (learnt + OWN_TRUST);
+        (1.0 - part, part)
     }
 
+    /// Judges a message.
+    #[must_use]
+    pub fn judge(&self, features: &Features) -> Judgement {
+        let parts = self.parts();
+        let share = |what: &str, logit| Some(Share { what: what.to_owned(), logit });
+        let shares = [
+            share("what this box has learnt", parts.0 * self.general.score(features)),
+            self.own.and_then(|own| share("what this account has learnt", parts.1 * own.score(features))),
+            self.known.then(|| share("you have written to the sender", KNOWN_LOGIT)).flatten(),
+        ];
+        Judgement { shares: shares.into_iter().flatten().collect(), reasons: Vec::new() }
+    }
+
+    /// Names the strongest reasons; `head` is what the features were read from.
+    #[must_use]
+    pub fn reasons(&self, features: &Features, head: &[u8]) -> Vec<Reason> {
+        let parts = self.parts();
+        let mut shares: Vec<(u32, f32)> =
+            self.general.shares(features).map(|(hash, logit)| (hash, logit * parts.0)).collect();
+        if let Some(own) = self.own {
+            // Both go through the same hashes in the same order.
+            for ((_, sum), (_, more)) in shares.iter_mut().zip(own.shares(features)) {
+                *sum += more * parts.1;
+            }
+        }
+        shares.retain(|(_, logit)| logit.abs() > f32::EPSILON);
+        shares.sort_by(|(_, one), (_, other)| other.abs().total_cmp(&one.abs()));
+        shares.truncate(REASONS_MAX);
+        let hashes: Vec<u32> = shares.iter().map(|(hash, _)| *hash).collect();
+        let mut words = Features::words_of(head, &hashes);
+        let told = shares.into_iter().filter_map(|(hash, logit)| Some(Reason { what: words.remove(&hash)?, logit }));
+        told.collect()
+    }
+}
+
+impl Judgement {
     /// The score in logits.
     #[must_use]
     pub fn logit(&self) -> f32 {
@@ -58,20 +108,6 @@ impl Judgement {
     }
 }
 
-fn reasons(features: &Features, words: &Words, general: &Model, own: Option<&Model>) -> Vec<Reason> {
-    let mut shares: Vec<(u32, f32)> = general.shares(features).collect();
-    if let Some(own) = own {
-        // Both go through the same hashes in the same order.
-        for ((_, sum), (_, more)) in shares.iter_mut().zip(own.shares(features)) {
-            *sum += more;
-        }
-    }
-    shares.retain(|(_, logit)| logit.abs() > f32::EPSILON);
-    shares.sort_by(|(_, one), (_, other)| other.abs().total_cmp(&one.abs()));
-    let told = shares.into_iter().filter_map(|(hash, logit)| Some(Reason { what: words.get(&hash)?.clone(), logit }));
-    told.take(REASONS_MAX).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::{Class, Size};
@@ -83,25 +119,29 @@ mod tests {
         model.teach(&Features::of(b"Subject: cheap watches\r\n\r\nbuy a watch\r\n"), Some(Class::Spam));
         model.teach(&Features::of(b"Subject: minutes\r\n\r\nthe meeting of today\r\n"), Some(Class::Ham));
         let message = b"Subject: cheap\r\n\r\nbuy today\r\n";
-        let (features, words) = Features::with_words(message);
-        let judgement = Judgement::of(&features, Some(&words), &model, None);
-        assert!(judgement.reasons.len() <= REASONS_MAX);
+        let features = Features::of(message);
+        let judges = Judges { general: &model, own: None, known: false };
+        let (judgement, reasons) = (judges.judge(&features), judges.reasons(&features, message));
+        assert!(reasons.len() <= REASONS_MAX);
         assert!(
-            judgement.reasons.iter().any(|reason| reason.what == "\"cheap\" in the subject" && reason.logit > 0.0),
-            "{judgement:?}"
+            reasons.iter().any(|reason| reason.what == "\"cheap\" in the subject" && reason.logit > 0.0),
+            "{reasons:?}"
         );
-        assert!(judgement.reasons.is_sorted_by(|one, other| one.logit.abs() >= other.logit.abs()));
+        assert!(reasons.is_sorted_by(|one, other| one.logit.abs() >= other.logit.abs()));
         assert_eq!(judgement.probability() > 0.5, judgement.logit() > 0.0);
     }
 
     #[test]
-    fn an_accounts_model_is_added_to_the_boxs() {
+    fn an_accounts_model_and_its_correspondents_are_shares_of_their_own() {
         let features = Features::of(b"Subject: offer\r\n\r\nan offer\r\n");
         let (mut general, mut own) = (Model::new(Size::BOX), Model::new(Size::ACCOUNT));
         general.teach(&features, Some(Class::Spam));
         own.teach(&features, Some(Class::Ham));
-        let both = Judgement::of(&features, None, &general, Some(&own));
-        assert!(both.logit() < Judgement::of(&features, None, &general, None).logit());
-        assert_eq!(both.shares.len(), 2);
+        let alone = Judges { general: &general, own: None, known: false }.judge(&features).logit();
+        let both = Judges { general: &general, own: Some(&own), known: false }.judge(&features);
+        let known = Judges { general: &general, own: Some(&own), known: true }.judge(&features);
+        assert!(both.logit() < alone);
+        assert!((known.logit() - both.logit() - KNOWN_LOGIT).abs() < 1e-6);
+        assert_eq!((both.shares.len(), known.shares.len()), (2, 3));
     }
 }

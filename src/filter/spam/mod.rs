@@ -14,12 +14,14 @@ mod features; //   what a message shows
 mod fields; //     the header's features
 mod html; //       what a reader of HTML sees, and what is hidden from him
 mod judgement; //  one score of several models, with its reasons
+mod known; //      whom an account has written to
 mod ledger; //     what was learnt of which message
 mod model; //      the table
 mod text; //       words, pairs and runs of letters
 
 pub use features::{FEATURES_MAX, Features, WINDOW_MAX, Words};
-pub use judgement::{Judgement, Reason, Share};
+pub use judgement::{Judgement, Judges, Reason, Share};
+pub use known::Known;
 pub use model::{Model, PieceError, Size, Taught};
 
 /// What a message is.

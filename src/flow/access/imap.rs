@@ -5,8 +5,9 @@
 //! which [`Incoming`] holds.
 
 use super::search::{Budget, Question};
+use crate::flow::learn::{self, Lesson};
 use crate::mail::date::{Timestamp, ZonedTime};
-use crate::mail::mailbox::{AccountId, Mailbox, MailboxId, MailboxName, ModSeq, Uid};
+use crate::mail::mailbox::{AccountId, Mailbox, MailboxId, MailboxName, ModSeq, SpecialUse, Uid};
 use crate::mail::message::{FlagNames, Flagged, Message, Placed, SystemFlags, UidSet};
 use crate::mail::structure::{Structure, Walker};
 use crate::protocol::imap::request::{Answer, Changes, Opened, Refused, Request, Search};
@@ -153,7 +154,9 @@ pub fn unreadable(error: &ReadError) -> Answer {
 /// A message on its way in by APPEND.
 #[derive(Debug)]
 pub struct Incoming {
+    account: AccountId,
     mailbox: MailboxId,
+    special_use: Option<SpecialUse>,
     spool: Spool,
     walker: Walker,
 }
@@ -173,9 +176,9 @@ impl Incoming {
             let reader = store.reader()?;
             Ok((reader.mailbox_named(account, name)?, reader.account(account)?))
         };
-        let (mailbox, account) = look().map_err(|error: ReadError| unreadable(&error))?;
+        let (mailbox, found) = look().map_err(|error: ReadError| unreadable(&error))?;
         let Some(mailbox) = mailbox else { return Err(Answer::Mailbox(None)) };
-        let fits = account.is_some_and(|account| {
+        let fits = found.is_some_and(|account| {
             let within =
                 |limit: Option<u64>, used: u64, more| limit.is_none_or(|limit| used.saturating_add(more) <= limit);
             within(account.quota.bytes, account.used.bytes, size)
@@ -185,7 +188,14 @@ impl Incoming {
             return Err(Answer::Refused(Refused::OverQuota));
         }
         let spool = store.spool().map_err(|error| Answer::Refused(refused(&error)))?;
-        Ok((Self { mailbox: mailbox.id, spool, walker: Walker::new() }, Box::new(mailbox)))
+        let (id, special_use) = (mailbox.id, mailbox.special_use);
+        Ok((Self { account, mailbox: id, special_use, spool, walker: Walker::new() }, Box::new(mailbox)))
+    }
+
+    /// What it says to the spam filter that the message is put there.
+    #[must_use]
+    pub fn lesson(&self, flags: &FlagNames) -> Option<Lesson> {
+        learn::appended(self.account, self.mailbox, self.special_use, flags)
     }
 
     /// Takes the next bytes. May block.
