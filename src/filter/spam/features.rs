@@ -62,6 +62,16 @@ impl About<'_> {
         }
     }
 
+    /// How much it says to a person, from 0; runs of letters say nothing.
+    fn rank(self) -> Option<u8> {
+        match self {
+            Self::Word | Self::SubjectWord | Self::Link | Self::Trick => Some(0),
+            Self::Html | Self::Kind => Some(1),
+            Self::Field(_) | Self::Fields => Some(2),
+            Self::Letters | Self::SubjectLetters | Self::Shape(_) => None,
+        }
+    }
+
     /// Says it to a person.
     fn said(self, what: &str) -> String {
         match self {
@@ -88,7 +98,16 @@ pub struct Features {
 }
 
 /// What the features of a message say, by hash.
-pub type Words = HashMap<u32, String>;
+pub type Words = HashMap<u32, Saying>;
+
+/// What a feature says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Saying {
+    /// How much it says to a person: 0 most.
+    pub rank: u8,
+    /// In words.
+    pub what: String,
+}
 
 impl Features {
     /// Reads them out of a message, of which `head` is the beginning: all of it, or its first
@@ -105,7 +124,8 @@ impl Features {
         (features, words.unwrap_or_default())
     }
 
-    /// What some features of a message say; the message is read again.
+    /// What some features of a message say, of those that say something to a person; the message is
+    /// read again.
     #[must_use]
     pub fn words_of(head: &[u8], hashes: &[u32]) -> Words {
         let wanted = Some(hashes.iter().copied().collect());
@@ -145,9 +165,11 @@ impl Collector {
         let hash = crc32c::crc32c_append(about.seed(), what.as_bytes());
         self.hashes.push(hash);
         if let Some(words) = &mut self.words
-            && self.wanted.as_ref().is_none_or(|wanted| wanted.contains(&hash))
+            && self.wanted.as_ref().is_none_or(|wanted| about.rank().is_some() && wanted.contains(&hash))
         {
-            words.entry(hash).or_insert_with(|| about.said(what));
+            words
+                .entry(hash)
+                .or_insert_with(|| Saying { rank: about.rank().unwrap_or(u8::MAX), what: about.said(what) });
         }
     }
 
@@ -233,7 +255,7 @@ mod tests {
 
     fn said(message: &str) -> Vec<String> {
         let (_, words) = Features::with_words(message.as_bytes());
-        words.into_values().collect()
+        words.into_values().map(|saying| saying.what).collect()
     }
 
     #[test]

@@ -121,6 +121,7 @@ impl Fields<'_> {
             "received" => {
                 self.received += 1;
                 // Who gave it, as it called itself and as it was seen; not who took it, nor when.
+                let body = body.split_whitespace().collect::<Vec<_>>().join(" ");
                 let from = body.split_once(" by ").map_or(&*body, |(from, _)| from).to_lowercase();
                 if from.starts_with("from ") {
                     self.words(&name, &from);

@@ -244,7 +244,7 @@ mod tests {
     fn said(html: &str) -> Vec<String> {
         let (_, words) =
             Features::with_words(format!("Content-Type: text/html; charset=utf-8\r\n\r\n{html}").as_bytes());
-        words.into_values().collect()
+        words.into_values().map(|saying| saying.what).collect()
     }
 
     #[test]

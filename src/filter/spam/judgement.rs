@@ -7,6 +7,9 @@ use super::model::Model;
 /// Most reasons that are named.
 const REASONS_MAX: usize = 10;
 
+/// Most features that reasons are looked for in: many are runs of letters, which tell nobody anything.
+const LOOKED_AT_MAX: usize = 500;
+
 /// Messages after which an account's own model counts as much as it will grow to half of.
 const OWN_TRUST: f32 = 50.0;
 
@@ -86,11 +89,15 @@ impl Judges<'_> {
         }
         shares.retain(|(_, logit)| logit.abs() > f32::EPSILON);
         shares.sort_by(|(_, one), (_, other)| other.abs().total_cmp(&one.abs()));
-        shares.truncate(REASONS_MAX);
+        shares.truncate(LOOKED_AT_MAX);
         let hashes: Vec<u32> = shares.iter().map(|(hash, _)| *hash).collect();
         let mut words = Features::words_of(head, &hashes);
-        let told = shares.into_iter().filter_map(|(hash, logit)| Some(Reason { what: words.remove(&hash)?, logit }));
-        told.collect()
+        let told = shares.into_iter().filter_map(|(hash, logit)| Some((words.remove(&hash)?, logit)));
+        let mut told: Vec<_> = told.collect();
+        // What adds as much comes by how much it says; a message that was learnt alone has many such.
+        #[expect(clippy::cast_possible_truncation, reason = "logits are small")]
+        told.sort_by_key(|(saying, logit)| (-(logit.abs() * 1000.0).round() as i32, saying.rank));
+        told.into_iter().take(REASONS_MAX).map(|(saying, logit)| Reason { what: saying.what, logit }).collect()
     }
 }
 

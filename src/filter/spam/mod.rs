@@ -19,7 +19,7 @@ mod ledger; //     what was learnt of which message
 mod model; //      the table
 mod text; //       words, pairs and runs of letters
 
-pub use features::{FEATURES_MAX, Features, WINDOW_MAX, Words};
+pub use features::{FEATURES_MAX, Features, Saying, WINDOW_MAX, Words};
 pub use judgement::{Judgement, Judges, Reason, Share};
 pub use known::Known;
 pub use model::{Model, PieceError, Size, Taught};

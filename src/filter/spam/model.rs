@@ -33,8 +33,11 @@ const MARGIN: f32 = 0.2;
 /// A message is counted while its Bayesian score is below this, in logits.
 const SURE: f32 = 10.0;
 
-/// Share of the Bayesian score.
+/// Share of the Bayesian score, once both classes are known.
 const BAYES: f32 = 0.3;
+
+/// How many messages of the class of which fewer were counted give the Bayesian score half its share.
+const BALANCE: f32 = 3.0;
 
 /// Added to counts, so that none is zero.
 const PRIOR: f32 = 0.05;
@@ -147,15 +150,22 @@ impl Model {
     #[must_use]
     pub fn score(&self, features: &Features) -> f32 {
         let (linear, bayes) = self.scores(features);
-        linear * (1.0 - BAYES) + bayes * BAYES
+        let part = self.bayes();
+        linear * (1.0 - part) + bayes * part
+    }
+
+    /// The share of the Bayesian score. Who has only seen one kind takes everything for that.
+    fn bayes(&self) -> f32 {
+        let fewer = self.facts.counted.into_iter().min().map_or(0.0, f32::from);
+        BAYES * fewer / (fewer + BALANCE)
     }
 
     /// What each feature adds to the score.
     pub fn shares<'m>(&'m self, features: &'m Features) -> impl Iterator<Item = (u32, f32)> + 'm {
-        let scale = scale(features);
+        let (scale, part) = (scale(features), self.bayes());
         features.hashes().iter().map(move |&hash| {
             let slot = self.slot(hash);
-            (hash, (weight(slot) * (1.0 - BAYES) + self.evidence(slot) * BAYES) * scale)
+            (hash, (weight(slot) * (1.0 - part) + self.evidence(slot) * part) * scale)
         })
     }
 

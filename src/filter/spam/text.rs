@@ -136,7 +136,7 @@ mod tests {
     fn said(text: &str) -> Vec<String> {
         let (_, words) =
             Features::with_words(format!("Content-Type: text/plain; charset=utf-8\r\n\r\n{text}").as_bytes());
-        words.into_values().collect()
+        words.into_values().map(|saying| saying.what).collect()
     }
 
     #[test]
