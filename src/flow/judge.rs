@@ -481,3 +481,117 @@ fn printable(text: &str) -> String {
     let text = text.get(..end.last().unwrap_or(0)).unwrap_or_default();
     format!("=?utf-8?B?{}?=", base64::engine::general_purpose::STANDARD.encode(text))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::secret::{ScramVerifier, tests::password};
+    use crate::store::{Quota, StoreConfig};
+
+    const SPAM: &[u8] = b"Subject: cheap watches\r\n\r\nbuy replica watches at the best price\r\n";
+    const HAM: &[u8] = b"Subject: minutes\r\n\r\nthe minutes of the meeting on thursday\r\n";
+
+    fn filter(accounts: u32, config: SpamConfig) -> (tempfile::TempDir, Filter, Vec<AccountId>) {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = StoreConfig { journal_bytes: 1 << 20, reserve_bytes: 0, ..StoreConfig::default() };
+        let store = Store::open(folder.path(), &settings).unwrap();
+        let add = |number: u32| {
+            let address = Address::parse(&format!("user{number}@x.test")).unwrap();
+            let verifier = ScramVerifier::derive(&password("pencil"), [1; 16], 2);
+            store.add_account(address, verifier, Quota::default()).wait().unwrap()
+        };
+        let ids = (0..accounts).map(add).collect();
+        (folder, Filter::new(store, config), ids)
+    }
+
+    fn again(filter: &Filter) -> Filter {
+        Filter::new(filter.0.store.clone(), filter.0.config.clone())
+    }
+
+    #[test]
+    fn each_account_judges_for_itself_and_the_fields_tell_what_the_box_thinks() {
+        let (_folder, filter, ids) = filter(2, SpamConfig::default());
+        for _ in 0..3 {
+            filter.teach(SPAM, None, Some(Class::Spam)).unwrap();
+            filter.teach(HAM, None, Some(Class::Ham)).unwrap();
+        }
+        // The second one wants it, and has said so often.
+        for number in 0..200 {
+            let letter = [SPAM, format!("number {number}\r\n").as_bytes()].concat();
+            let features = Features::of(&letter);
+            let mut models = filter.models();
+            let own = models.own(&filter, ids[1]).unwrap();
+            own.model.get_or_insert_with(|| Model::new(Size::ACCOUNT)).teach(&features, Some(Class::Ham));
+        }
+        let verdict = filter.judge(SPAM, &ids).unwrap();
+        assert!(verdict.is_junk(ids[0]) && !verdict.is_junk(ids[1]), "{verdict:?}");
+        assert!(verdict.fields.starts_with("X-Spam-Status: Yes, score="), "{}", verdict.fields);
+        assert!(!verdict.fields.contains("account"), "{}", verdict.fields);
+        assert!(filter.judge(SPAM, &ids[1..]).unwrap().fields.contains("what this account has learnt"));
+    }
+
+    #[test]
+    fn what_one_refuses_and_another_does_not_is_junk_for_the_first() {
+        let (_folder, filter, ids) = filter(2, SpamConfig { reject: Some(0.0), ..SpamConfig::default() });
+        let verdict = filter.judge(HAM, &ids).unwrap();
+        assert!(verdict.is_rejected());
+        let mixed = Verdict { fates: vec![(ids[0], Fate::Reject), (ids[1], Fate::Accept)], ..verdict };
+        assert!(!mixed.is_rejected() && mixed.is_junk(ids[0]) && !mixed.is_junk(ids[1]));
+    }
+
+    #[test]
+    fn accounts_that_leave_memory_come_back_as_they_were() {
+        let (_folder, filter, ids) = filter(OWN_MAX as u32 + 2, SpamConfig::default());
+        for &id in &ids {
+            filter.teach(SPAM, Some(id), Some(Class::Spam)).unwrap();
+            filter.wrote_to(id, &[Address::parse("friend@y.test").unwrap()]).unwrap();
+        }
+        assert_eq!(filter.models().own.len(), OWN_MAX);
+        let letter = [b"Return-Path: <friend@y.test>\r\n", SPAM].concat();
+        let opinion = filter.opinion(&letter, Some(ids[0])).unwrap();
+        assert_eq!((opinion.judgement.shares.len(), opinion.taught), (3, Some(Class::Spam)));
+        filter.save().unwrap();
+        assert_eq!(again(&filter).opinion(&letter, Some(ids[0])).unwrap(), opinion);
+    }
+
+    #[test]
+    fn a_damaged_model_begins_anew_and_mail_goes_on() {
+        let (_folder, filter, ids) = filter(1, SpamConfig::default());
+        let untaught = filter.opinion(SPAM, None).unwrap();
+        filter.teach(SPAM, Some(ids[0]), Some(Class::Spam)).unwrap();
+        filter.save().unwrap();
+        filter.0.store.save_learned(None, vec![(0, b"of another form".to_vec())]).wait().unwrap();
+        filter.0.store.save_learned(Some(ids[0]), vec![(KNOWN_PIECE, vec![255; 9])]).wait().unwrap();
+        let anew = again(&filter);
+        assert_eq!(anew.opinion(SPAM, None).unwrap(), untaught);
+        assert!(anew.judge(SPAM, &ids).is_ok());
+        // And is saved over the old one, all of it.
+        anew.teach(HAM, None, Some(Class::Ham)).unwrap();
+        anew.save().unwrap();
+        assert_eq!(again(&filter).figures(), None, "nothing is read before it is needed");
+        assert_eq!(again(&filter).opinion(HAM, None).unwrap().taught, Some(Class::Ham));
+        assert_eq!(again(&filter).opinion(SPAM, None).unwrap().taught, None);
+    }
+
+    #[test]
+    fn to_forget_is_durable() {
+        let (_folder, filter, ids) = filter(1, SpamConfig::default());
+        let untaught = filter.opinion(SPAM, Some(ids[0])).unwrap();
+        filter.teach(SPAM, Some(ids[0]), Some(Class::Spam)).unwrap();
+        filter.save().unwrap();
+        filter.reset(None).unwrap();
+        assert_eq!(filter.opinion(SPAM, Some(ids[0])).unwrap(), untaught);
+        assert_eq!(again(&filter).opinion(SPAM, Some(ids[0])).unwrap(), untaught);
+    }
+
+    #[test]
+    fn fields_are_short_lines_of_ascii() {
+        let (_folder, filter, ids) = filter(1, SpamConfig::default());
+        let letter = "Subject: Grüße\r\n\r\nпривет мир, ein langes Wort wäre Donaudampfschifffahrtsgesellschaft\r\n";
+        filter.teach(letter.as_bytes(), None, Some(Class::Spam)).unwrap();
+        let fields = filter.judge(letter.as_bytes(), &ids).unwrap().fields;
+        assert!(fields.is_ascii() && fields.ends_with("\r\n") && fields.contains("=?utf-8?B?"), "{fields}");
+        assert!(fields.lines().all(|line| line.len() < 200), "{fields}");
+        assert!(fields.lines().skip(1).all(|line| line.starts_with("X-Spam-Reasons:") || line.starts_with(' ')));
+    }
+}

@@ -182,3 +182,41 @@ fn head(store: &Store, blob: BlobId) -> Result<Vec<u8>, ReadError> {
     }
     Ok(head)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mail::message::Keyword;
+
+    fn flags(system: SystemFlags, keywords: &[&str]) -> FlagNames {
+        FlagNames { system, keywords: keywords.iter().filter_map(|name| Keyword::new(name)).collect() }
+    }
+
+    #[test]
+    fn keywords_say_it_and_reading_suggests_it() {
+        let none = SystemFlags::default();
+        let said = |mode, flags: &FlagNames| marked(mode, flags, true);
+        assert_eq!(said(FlagMode::Add, &flags(none, &["$Junk"])), Some(Sign::Said(Class::Spam)));
+        assert_eq!(said(FlagMode::Replace, &flags(none, &["$notjunk"])), Some(Sign::Said(Class::Ham)));
+        assert_eq!(said(FlagMode::Add, &flags(none, &["NonJunk"])), Some(Sign::Said(Class::Ham)));
+        assert_eq!(said(FlagMode::Add, &flags(none, &["$Junk", "$NotJunk"])), None, "which of them?");
+        assert_eq!(said(FlagMode::Remove, &flags(none, &["$Junk"])), None);
+        let seen = flags(SystemFlags::SEEN, &[]);
+        assert_eq!(said(FlagMode::Add, &seen), Some(Sign::Suggested(Class::Ham)));
+        assert_eq!(said(FlagMode::Remove, &seen), None);
+        assert_eq!(marked(FlagMode::Add, &seen, false), None, "when it is turned off");
+    }
+
+    #[test]
+    fn an_append_says_it_by_its_mailbox_and_louder_by_its_keywords() {
+        let sign = |special_use, keywords: &[&str]| {
+            let flags = flags(SystemFlags::SEEN, keywords);
+            appended(AccountId(1), MailboxId(2), special_use, &flags).map(|lesson| lesson.sign)
+        };
+        assert_eq!(sign(Some(SpecialUse::Junk), &[]), Some(Sign::Said(Class::Spam)));
+        assert_eq!(sign(Some(SpecialUse::Junk), &["$NotJunk"]), Some(Sign::Said(Class::Ham)));
+        assert_eq!(sign(Some(SpecialUse::Sent), &[]), Some(Sign::Suggested(Class::Ham)));
+        assert_eq!(sign(Some(SpecialUse::Drafts), &[]), None);
+        assert_eq!(sign(None, &[]), None);
+    }
+}
