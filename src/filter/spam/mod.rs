@@ -16,6 +16,7 @@ mod html; //       what a reader of HTML sees, and what is hidden from him
 mod judgement; //  one score of several models, with its reasons
 mod ledger; //     what was learnt of which message
 mod model; //      the table
+mod signs; //      what the whole of a message shows
 mod text; //       words, pairs and runs of letters
 
 pub use features::{FEATURES_MAX, Features, WINDOW_MAX, Words};
