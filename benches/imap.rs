@@ -11,7 +11,9 @@ use std::time::Instant;
 
 use pillarbox::daemon::login::Doorway;
 use pillarbox::daemon::serve_imap::ImapAnswers;
+use pillarbox::daemon::teacher::Teacher;
 use pillarbox::flow::access::lockout::LoginConfig;
+use pillarbox::flow::judge::{Filter, SpamConfig};
 use pillarbox::mail::address::Address;
 use pillarbox::mail::date::{Timestamp, ZonedTime};
 use pillarbox::mail::mailbox::MailboxName;
@@ -37,9 +39,10 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let doorway = Doorway::new(store.clone(), LoginConfig::default()).expect("a door");
     let site = Site { host: "pillarbox.test".into(), starttls: false, clear_login: true };
+    let (teacher, _) = Teacher::new(store.clone(), Filter::new(store.clone(), SpamConfig::default()));
     let mut client = Client {
         session: Session::new(Arc::new(ImapConfig::default()), site),
-        answers: ImapAnswers::new(store.clone(), &doorway, IpAddr::from([127, 0, 0, 1])),
+        answers: ImapAnswers::new(store.clone(), teacher, &doorway, IpAddr::from([127, 0, 0, 1])),
         runtime,
     };
     client.command("a LOGIN ann ann-secret\r\n");

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use pillarbox::daemon::receive::Office;
 use pillarbox::daemon::serve_imap::ImapAnswers;
 use pillarbox::daemon::serve_pop3::Pop3Answers;
+use pillarbox::daemon::teacher::Teacher;
+use pillarbox::flow::judge::{Filter, SpamConfig};
 use pillarbox::protocol::imap::{ImapConfig, Session, Site};
 use pillarbox::protocol::pop3;
 use pillarbox::protocol::smtp::{Receiver, Role, Setup, SmtpConfig};
@@ -32,6 +34,12 @@ fn pop3() {
     play_folder("pop3", &Pop3);
 }
 
+/// A teacher whose lessons nobody takes: transcripts are about protocols.
+fn teacher(world: &World) -> Teacher {
+    let config = SpamConfig { enabled: false, ..SpamConfig::default() };
+    Teacher::new(world.store.clone(), Filter::new(world.store.clone(), config)).0
+}
+
 /// An IMAP session with the world behind it.
 struct Imap;
 
@@ -41,7 +49,7 @@ impl Stage for Imap {
         let peer = script.client.unwrap_or(IpAddr::from([192, 0, 2, 1]));
         let site = Site { host: "pillarbox.test".into(), starttls: !script.tls, clear_login: script.clear_login };
         let session = Session::new(Arc::new(config), site);
-        let answers = ImapAnswers::new(world.store.clone(), &world.doorway, peer);
+        let answers = ImapAnswers::new(world.store.clone(), teacher(world), &world.doorway, peer);
         wire::open(session, answers, script, world, pace)
     }
 }
@@ -59,7 +67,7 @@ impl Stage for Smtp {
         let config: SmtpConfig = toml::from_str(&script.settings).map_err(|error| error.to_string())?;
         let peer = script.client.unwrap_or(IpAddr::from([192, 0, 2, 1]));
         let name: Arc<str> = "pillarbox.test".into();
-        let office = Office::new(world.store.clone(), world.doorway.clone(), name.clone(), &config);
+        let office = Office::new(world.store.clone(), world.doorway.clone(), teacher(world), name.clone(), &config);
         let config = Arc::new(config);
         let setup = Setup { role, name, config, peer, starttls: !script.tls, login_in_clear: script.clear_login };
         wire::open(Receiver::new(setup), office.reception(peer), script, world, pace)

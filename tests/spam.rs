@@ -91,13 +91,13 @@ fn moving_a_message_to_junk_and_back_judges_its_siblings() {
     assert_eq!(uids(&server, 0, "Junk", "friend").len(), 1, "the sibling is junk");
     assert_eq!(uids(&server, 0, "INBOX", "Lunch").len(), 1, "and nothing else is");
     let told = header(&server, 0, "Junk", "friend");
-    assert!(told.contains("X-Spam-Status: Yes, score=") && told.contains("\"watches\""), "{told}");
+    assert!(told.contains("X-Spam-Status: Yes, score=") && told.contains("replica watches"), "{told}");
     assert!(!told.contains("forged"), "{told}");
 
     // Explained in the same words by the command.
     let letter = format!("From: a@b.test\r\nSubject: Cheap watches\r\n\r\n{WATCHES}");
     let told = spam(&server, &["explain", "-"], &letter);
-    assert!(told.starts_with("-: 0.") && told.contains(" junk\n") && told.contains("\"watches\""), "{told}");
+    assert!(told.starts_with("-: 0.") && told.contains(" junk\n") && told.contains("watches"), "{told}");
 
     for subject in ["for you", "for your friend"] {
         let uid = uids(&server, 0, "Junk", subject).remove(0);

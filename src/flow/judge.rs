@@ -277,7 +277,9 @@ impl Filter {
     pub fn wrote_to(&self, account: AccountId, addresses: &[Address]) -> Result<(), ReadError> {
         let mut models = self.models();
         let own = models.own(self, account)?;
-        addresses.iter().for_each(|address| own.known.add(address));
+        for address in addresses {
+            own.known.add(address);
+        }
         own.known_changed = true;
         Ok(())
     }
@@ -491,11 +493,11 @@ mod tests {
     const SPAM: &[u8] = b"Subject: cheap watches\r\n\r\nbuy replica watches at the best price\r\n";
     const HAM: &[u8] = b"Subject: minutes\r\n\r\nthe minutes of the meeting on thursday\r\n";
 
-    fn filter(accounts: u32, config: SpamConfig) -> (tempfile::TempDir, Filter, Vec<AccountId>) {
+    fn filter(accounts: usize, config: SpamConfig) -> (tempfile::TempDir, Filter, Vec<AccountId>) {
         let folder = tempfile::tempdir().unwrap();
         let settings = StoreConfig { journal_bytes: 1 << 20, reserve_bytes: 0, ..StoreConfig::default() };
         let store = Store::open(folder.path(), &settings).unwrap();
-        let add = |number: u32| {
+        let add = |number: usize| {
             let address = Address::parse(&format!("user{number}@x.test")).unwrap();
             let verifier = ScramVerifier::derive(&password("pencil"), [1; 16], 2);
             store.add_account(address, verifier, Quota::default()).wait().unwrap()
@@ -541,7 +543,7 @@ mod tests {
 
     #[test]
     fn accounts_that_leave_memory_come_back_as_they_were() {
-        let (_folder, filter, ids) = filter(OWN_MAX as u32 + 2, SpamConfig::default());
+        let (_folder, filter, ids) = filter(OWN_MAX + 2, SpamConfig::default());
         for &id in &ids {
             filter.teach(SPAM, Some(id), Some(Class::Spam)).unwrap();
             filter.wrote_to(id, &[Address::parse("friend@y.test").unwrap()]).unwrap();

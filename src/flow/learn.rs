@@ -110,12 +110,11 @@ fn marked(mode: FlagMode, flags: &FlagNames, from_reading: bool) -> Option<Sign>
     let has = |name: &str| flags.keywords.iter().any(|keyword| keyword.as_str().eq_ignore_ascii_case(name));
     let (junk, not_junk) = (has("$Junk") || has("Junk"), has("$NotJunk") || has("NonJunk"));
     match mode {
-        // Clients that change from the one to the other take the old one away as well.
-        FlagMode::Remove => None,
         FlagMode::Add | FlagMode::Replace if junk != not_junk => {
             Some(Sign::Said(if junk { Class::Spam } else { Class::Ham }))
         }
         FlagMode::Add if from_reading && flags.system.contains(SystemFlags::SEEN) => Some(Sign::Suggested(Class::Ham)),
+        // Clients that change from the one to the other take the old one away as well.
         _ => None,
     }
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use crate::mail::structure::{Part, Structure, Walker};
 use crate::mail::text::{CharsetDecoder, TransferDecoder};
 
+use super::signs::Signs;
 use super::{fields, html, text};
 
 /// Bytes of a message that are looked at: its header and the beginning of its body. A message costs
@@ -15,7 +16,7 @@ pub const WINDOW_MAX: usize = 64 << 10;
 pub const FEATURES_MAX: usize = 6000;
 
 /// Most parts whose kind is a feature.
-const PARTS_MAX: usize = 50;
+pub(super) const PARTS_MAX: usize = 50;
 
 /// What a feature is about; part of its hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +43,8 @@ pub(super) enum About<'a> {
     Kind,
     /// A trick.
     Trick,
+    /// A sign of the whole message.
+    Sign,
 }
 
 impl About<'_> {
@@ -57,6 +60,7 @@ impl About<'_> {
             Self::Link => 7,
             Self::Kind => 8,
             Self::Trick => 9,
+            Self::Sign => 12,
             Self::Field(name) => crc32c::crc32c_append(10, name.as_bytes()),
             Self::Shape(name) => crc32c::crc32c_append(11, name.as_bytes()),
         }
@@ -65,11 +69,16 @@ impl About<'_> {
     /// How much it says to a person, from 0; runs of letters say nothing.
     fn rank(self) -> Option<u8> {
         match self {
-            Self::Word | Self::SubjectWord | Self::Link | Self::Trick => Some(0),
+            Self::Word | Self::SubjectWord | Self::Link | Self::Trick | Self::Sign => Some(0),
             Self::Html | Self::Kind => Some(1),
             Self::Field(_) | Self::Fields => Some(2),
             Self::Letters | Self::SubjectLetters | Self::Shape(_) => None,
         }
+    }
+
+    /// It means the same in anyone's mail.
+    fn is_general(self) -> bool {
+        !matches!(self, Self::Field(_) | Self::Shape(_) | Self::Fields | Self::Link | Self::Kind)
     }
 
     /// Says it to a person.
@@ -85,7 +94,7 @@ impl About<'_> {
             Self::Html => format!("HTML {what}"),
             Self::Link => format!("a link to {what}"),
             Self::Kind => format!("a part {what}"),
-            Self::Trick => what.to_owned(),
+            Self::Trick | Self::Sign => what.to_owned(),
         }
     }
 }
@@ -115,6 +124,13 @@ impl Features {
     #[must_use]
     pub fn of(head: &[u8]) -> Self {
         Collector::default().read(head).0
+    }
+
+    /// As [`Features::of`], but only those that mean the same in anyone's mail: none of names,
+    /// addresses, programs and places. What ships with the filter is learnt of these.
+    #[must_use]
+    pub fn general(head: &[u8]) -> Self {
+        Collector { general: true, ..Collector::default() }.read(head).0
     }
 
     /// As [`Features::of`], with what they say.
@@ -154,6 +170,8 @@ pub(super) struct Collector {
     words: Option<Words>,
     /// Of which alone the words are wanted.
     wanted: Option<std::collections::HashSet<u32>>,
+    /// Leave out what holds for one mailbox alone.
+    general: bool,
 }
 
 impl Collector {
@@ -162,7 +180,10 @@ impl Collector {
         if self.hashes.len() >= 2 * FEATURES_MAX {
             return;
         }
-        let hash = crc32c::crc32c_append(about.seed(), what.as_bytes());
+        if self.general && !about.is_general() {
+            return;
+        }
+        let hash = spread(crc32c::crc32c_append(about.seed(), what.as_bytes()));
         self.hashes.push(hash);
         if let Some(words) = &mut self.words
             && self.wanted.as_ref().is_none_or(|wanted| about.rank().is_some() && wanted.contains(&hash))
@@ -178,7 +199,8 @@ impl Collector {
         let mut walker = Walker::new();
         walker.feed(head);
         let structure = walker.finish();
-        fields::read(header(&structure, head), &mut self);
+        let mut signs = Signs::default();
+        fields::read(header(&structure, head), &mut signs, &mut self);
         for part in structure.parts().take(PARTS_MAX) {
             self.part(part);
         }
@@ -186,8 +208,9 @@ impl Collector {
         for part in structure.parts().filter(|part| part.is_text()) {
             let decoded = decode(part, head, left);
             left -= decoded.len().min(left);
-            self.body(part, &decoded);
+            self.body(part, &decoded, &mut signs);
         }
+        signs.tell(&structure, &mut self);
         let mut hashes = self.hashes;
         // Those that came first count: the header, and what a reader sees first.
         hashes.truncate(2 * FEATURES_MAX);
@@ -215,16 +238,25 @@ impl Collector {
         }
     }
 
-    fn body(&mut self, part: Part<'_>, decoded: &str) {
+    fn body(&mut self, part: Part<'_>, decoded: &str, signs: &mut Signs) {
         let is_html = part.media().1.eq_ignore_ascii_case("html") || html::looks_like(decoded);
         if is_html {
             let plain = html::read(decoded, self);
+            signs.text(&plain, decoded.len());
+            signs.links(decoded.matches("://").count());
             text::read(&plain, text::Where::Body, self);
         } else {
+            signs.text(decoded, 0);
             text::read(decoded, text::Where::Body, self);
         }
         text::links(decoded, self);
     }
+}
+
+/// Makes each bit of a hash depend on all of a checksum's: a table takes the upper ones.
+fn spread(checksum: u32) -> u32 {
+    let mixed = checksum.wrapping_mul(0x9E37_79B1);
+    (mixed ^ mixed >> 15).wrapping_mul(0x85EB_CA6B)
 }
 
 /// The header of the message itself.
@@ -300,16 +332,50 @@ mod tests {
         );
     }
 
+    /// Reads a message made to cost much; it has no more than the most features, and what lies behind
+    /// the window is not looked at.
+    fn bounded(message: &[u8]) {
+        let features = Features::of(message);
+        assert!(features.hashes().len() <= FEATURES_MAX);
+        assert_eq!(features, Features::of(message.get(..WINDOW_MAX).unwrap_or(message)));
+        assert!(features.hashes().len() > 5);
+    }
+
     #[test]
-    fn a_message_made_to_blow_it_up_has_no_more_than_the_most_features() {
+    fn a_million_words_are_bounded() {
         let mut many = b"Subject: x\r\n\r\n".to_vec();
-        (0..200_000).for_each(|number: u32| many.extend_from_slice(format!("w{number} ").as_bytes()));
-        assert!(Features::of(&many).hashes().len() <= FEATURES_MAX);
-        let nested =
-            [b"Content-Type: text/html\r\n\r\n".to_vec(), b"<div style='display:none'>".repeat(40_000)].concat();
-        assert!(Features::of(&nested).hashes().len() <= FEATURES_MAX);
-        let fields = [b"X: y z\r\n".repeat(100_000), b"\r\n".to_vec()].concat();
-        assert!(Features::of(&fields).hashes().len() <= FEATURES_MAX);
+        (0..1_000_000).for_each(|number: u32| many.extend_from_slice(format!("w{number} ").as_bytes()));
+        bounded(&many);
+    }
+
+    #[test]
+    fn fifty_megabytes_of_html_are_bounded() {
+        let begin = b"Subject: x\r\nContent-Type: text/html\r\n\r\n".to_vec();
+        bounded(&[begin.clone(), b"<div style='display:none'>".repeat(2_000_000)].concat());
+        bounded(&[begin.clone(), b"<".repeat(100_000)].concat());
+        bounded(&[begin.clone(), b"&".repeat(100_000)].concat());
+        bounded(&[begin.clone(), b"<!--".repeat(50_000)].concat());
+        bounded(&[begin, b"<a b".repeat(50_000)].concat());
+    }
+
+    #[test]
+    fn nested_and_countless_parts_are_bounded() {
+        let nested: String = (0..20_000)
+            .map(|depth| format!("Content-Type: multipart/mixed; boundary=b{depth}\r\n\r\n--b{depth}\r\n"))
+            .collect();
+        bounded(nested.as_bytes());
+        let mut flat = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n".to_vec();
+        flat.extend_from_slice(&b"--b\r\nContent-Type: text/x; name=a.b\r\n\r\nword\r\n".repeat(100_000));
+        bounded(&flat);
+    }
+
+    #[test]
+    fn stuffed_headers_and_one_endless_word_are_bounded() {
+        bounded(&[b"X: y z\r\n".repeat(100_000), b"\r\n".to_vec()].concat());
+        bounded(&[b"Received: from a (b [192.0.2.1])\r\n by c\r\n".repeat(50_000), b"\r\n".to_vec()].concat());
+        bounded(&[b"From: a@b.example\r\nSubject: ".to_vec(), b"a".repeat(2_000_000), b"\r\n\r\n".to_vec()].concat());
+        bounded(&[b"From: a@b.example\r\n\r\n".to_vec(), b"a".repeat(2_000_000)].concat());
+        bounded(&[b"From: a@b.example\r\n\r\n".to_vec(), b"http://a.".repeat(200_000)].concat());
     }
 
     proptest! {

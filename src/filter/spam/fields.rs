@@ -9,6 +9,7 @@ use crate::mail::header::FieldReader;
 use crate::mail::text::decode_words;
 
 use super::features::{About, Collector};
+use super::signs::Signs;
 use super::text::{self, Where};
 
 /// Most fields that are looked at.
@@ -78,8 +79,8 @@ const WORDY: &[&str] = &[
 ];
 
 /// Reads a header.
-pub(super) fn read(header: &[u8], out: &mut Collector) {
-    let fields = RefCell::new(Fields { out, before: String::new(), count: 0, received: 0 });
+pub(super) fn read(header: &[u8], signs: &mut Signs, out: &mut Collector) {
+    let fields = RefCell::new(Fields { out, signs, before: String::new(), count: 0, received: 0 });
     let mut reader = FieldReader::new();
     reader.feed(header, |name, body| fields.borrow_mut().field(name, body));
     reader.finish(|name, body| fields.borrow_mut().field(name, body));
@@ -89,6 +90,7 @@ pub(super) fn read(header: &[u8], out: &mut Collector) {
 
 struct Fields<'c> {
     out: &'c mut Collector,
+    signs: &'c mut Signs,
     /// The name of the field before.
     before: String,
     count: usize,
@@ -105,6 +107,7 @@ impl Fields<'_> {
         self.out.add(About::Fields, &name);
         self.out.add(About::Fields, &format!("{}, {name}", self.before));
         let body = String::from_utf8_lossy(body);
+        self.signs.field(&name, &body);
         match name.as_str() {
             "subject" => text::read(&decode_words(&body), Where::Subject, self.out),
             "message-id" => {

@@ -17,6 +17,7 @@ mod judgement; //  one score of several models, with its reasons
 mod known; //      whom an account has written to
 mod ledger; //     what was learnt of which message
 mod model; //      the table
+mod signs; //      what the whole of a message shows
 mod text; //       words, pairs and runs of letters
 
 pub use features::{FEATURES_MAX, Features, Saying, WINDOW_MAX, Words};

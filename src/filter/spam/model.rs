@@ -8,6 +8,11 @@
 //! - Bayesian: for each feature the logarithm of how much more often it is in spam than in ham, by
 //!   how sure the counts make that. A message is counted while its Bayesian score is not sure.
 //!
+//! What depends on the order of learning: how far a message moves the weights, and whether it is
+//! counted, follow from the scores at that moment. What does not: the table is the sum of those steps,
+//! so taking any of them back, in any order, leaves the sum of the rest; and as long as no message is
+//! judged surely the counts, and with them the Bayesian score, are the same in any order.
+//!
 //! Steps are whole numbers and added with wrap-around, so that subtracting them restores the table
 //! exactly, whatever was learnt in between. Counts are halved before they would overflow; what was
 //! learnt before can't be taken back from then on.
@@ -19,22 +24,25 @@ use super::features::Features;
 use super::ledger::{Entry, Ledger};
 
 /// Form of the saved pieces and meaning of the hashes: another one is not read.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// A weight of one, as it is kept.
 const ONE: f32 = 1024.0;
 
 /// How far one mistake moves the weights.
-const RATE: f32 = 4.0;
+const RATE: f32 = 5.0;
 
 /// A message is learnt as long as the linear score's probability is further off than this.
-const MARGIN: f32 = 0.2;
+const MARGIN: f32 = 0.1;
 
 /// A message is counted while its Bayesian score is below this, in logits.
-const SURE: f32 = 10.0;
+const SURE: f32 = 6.0;
 
 /// Share of the Bayesian score, once both classes are known.
-const BAYES: f32 = 0.3;
+const BAYES: f32 = 0.4;
+
+/// Most that the Bayesian score says, in logits.
+const BOUND: f32 = 6.0;
 
 /// How many messages of the class of which fewer were counted give the Bayesian score half its share.
 const BALANCE: f32 = 3.0;
@@ -59,8 +67,8 @@ const PIECES_BEFORE: u16 = 2;
 pub struct Size(u8);
 
 impl Size {
-    /// The box's: 262,144 slots, 1.5 MiB.
-    pub const BOX: Self = Self(18);
+    /// The box's where the board has room: 524,288 slots, 3 MiB.
+    pub const BOX: Self = Self(19);
     /// An account's on top of it: 16,384 slots, 96 KiB.
     pub const ACCOUNT: Self = Self(14);
 
@@ -68,6 +76,11 @@ impl Size {
     #[must_use]
     pub fn within(bytes: u32) -> Self {
         Self((14..=19).rev().find(|bits| 6_u32 << bits <= bytes).unwrap_or(14))
+    }
+
+    /// Where the slot of a hash is: ascending with it.
+    fn place(self, hash: u32) -> usize {
+        (hash >> (32 - u32::from(self.0))) as usize
     }
 
     fn slots(self) -> usize {
@@ -78,8 +91,8 @@ impl Size {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Slot {
     weight: i16,
-    ham: u16,
-    spam: u16,
+    /// Messages with it that were counted.
+    counts: Both<u16>,
 }
 
 /// What stands in the first piece.
@@ -87,10 +100,26 @@ struct Slot {
 struct Facts {
     version: u8,
     size: Size,
-    /// Messages counted, ham and spam.
-    counted: [u16; 2],
-    /// Messages learnt, ham and spam, less those taken back.
-    learnt: [u32; 2],
+    /// Messages counted.
+    counted: Both<u16>,
+    /// Messages learnt, less those taken back.
+    learnt: Both<u32>,
+}
+
+/// One for each class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Both<T> {
+    ham: T,
+    spam: T,
+}
+
+impl<T> Both<T> {
+    fn of(&mut self, class: Class) -> &mut T {
+        match class {
+            Class::Ham => &mut self.ham,
+            Class::Spam => &mut self.spam,
+        }
+    }
 }
 
 /// What teaching came to.
@@ -122,7 +151,7 @@ impl Model {
     /// One that has learnt nothing.
     #[must_use]
     pub fn new(size: Size) -> Self {
-        let facts = Facts { version: VERSION, size, counted: [0; 2], learnt: [0; 2] };
+        let facts = Facts { version: VERSION, size, counted: Both::default(), learnt: Both::default() };
         let slots = vec![Slot::default(); size.slots()];
         let changed = vec![false; size.slots() / PIECE_SLOTS];
         Self { facts, slots, ledger: Ledger::default(), changed, touched: false }
@@ -131,7 +160,8 @@ impl Model {
     /// How many messages it has learnt as this.
     #[must_use]
     pub fn learnt(&self, class: Class) -> u32 {
-        self.facts.learnt[class as usize]
+        let mut learnt = self.facts.learnt;
+        *learnt.of(class)
     }
 
     /// Bytes of its table.
@@ -151,21 +181,30 @@ impl Model {
     pub fn score(&self, features: &Features) -> f32 {
         let (linear, bayes) = self.scores(features);
         let part = self.bayes();
-        linear * (1.0 - part) + bayes * part
+        linear * (1.0 - part) + bounded(bayes) * part
     }
 
     /// The share of the Bayesian score. Who has only seen one kind takes everything for that.
     fn bayes(&self) -> f32 {
-        let fewer = self.facts.counted.into_iter().min().map_or(0.0, f32::from);
+        let Both { ham, spam } = self.facts.counted;
+        let fewer = f32::from(ham.min(spam));
         BAYES * fewer / (fewer + BALANCE)
     }
 
     /// What each feature adds to the score.
     pub fn shares<'m>(&'m self, features: &'m Features) -> impl Iterator<Item = (u32, f32)> + 'm {
         let (scale, part) = (scale(features), self.bayes());
+        let (_, bayes) = self.scores(features);
+        // What the bound takes from the sum it takes from each in proportion.
+        let kept = if bayes.abs() > f32::EPSILON { bounded(bayes) / bayes } else { 1.0 };
+        let mut before = None;
         features.hashes().iter().map(move |&hash| {
-            let slot = self.slot(hash);
-            (hash, (weight(slot) * (1.0 - part) + self.evidence(slot) * part) * scale)
+            let place = self.place(hash);
+            if before.replace(place) == Some(place) {
+                return (hash, 0.0);
+            }
+            let slot = self.slot(place);
+            (hash, (weight(slot) * (1.0 - part) + self.evidence(slot) * part * kept) * scale)
         })
     }
 
@@ -204,43 +243,39 @@ impl Model {
 
     /// Adds what an entry says to each slot, or takes it away.
     fn apply(&mut self, features: &Features, entry: Entry, add: bool) {
-        let class = entry.class as usize;
-        for &hash in features.hashes() {
-            let place = self.place(hash);
+        for place in self.places(features) {
             let Some(slot) = self.slots.get_mut(place) else { continue };
             slot.weight = if add { slot.weight.wrapping_add(entry.step) } else { slot.weight.wrapping_sub(entry.step) };
             if entry.counted {
-                let count = if entry.class == Class::Spam { &mut slot.spam } else { &mut slot.ham };
-                *count = if add { count.saturating_add(1) } else { count.saturating_sub(1) };
+                move_by_one(slot.counts.of(entry.class), add);
             }
             if let Some(changed) = self.changed.get_mut(place / PIECE_SLOTS) {
                 *changed = true;
             }
         }
-        let moved = |count: u32| if add { count.saturating_add(1) } else { count.saturating_sub(1) };
-        self.facts.learnt[class] = moved(self.facts.learnt[class]);
+        let learnt = self.facts.learnt.of(entry.class);
+        *learnt = if add { learnt.saturating_add(1) } else { learnt.saturating_sub(1) };
         if entry.counted {
-            let counted = self.facts.counted[class];
-            self.facts.counted[class] = if add { counted.saturating_add(1) } else { counted.saturating_sub(1) };
+            move_by_one(self.facts.counted.of(entry.class), add);
         }
     }
 
     /// Halves all counts before one could overflow.
     fn age(&mut self) {
-        if self.facts.counted.iter().all(|count| *count < COUNTED_MAX) {
+        let Both { ham, spam } = self.facts.counted;
+        if ham.max(spam) < COUNTED_MAX {
             return;
         }
-        for slot in &mut self.slots {
-            *slot = Slot { ham: slot.ham / 2, spam: slot.spam / 2, ..*slot };
-        }
-        self.facts.counted = self.facts.counted.map(|count| count / 2);
+        let halve = |counts: Both<u16>| Both { ham: counts.ham / 2, spam: counts.spam / 2 };
+        self.slots.iter_mut().for_each(|slot| slot.counts = halve(slot.counts));
+        self.facts.counted = halve(self.facts.counted);
         self.changed.fill(true);
         self.ledger.clear();
     }
 
     /// The linear and the Bayesian score.
     fn scores(&self, features: &Features) -> (f32, f32) {
-        let slots = features.hashes().iter().map(|&hash| self.slot(hash));
+        let slots = self.places(features).map(|place| self.slot(place));
         let (linear, bayes) =
             slots.fold((0.0, 0.0), |(linear, bayes), slot| (linear + weight(slot), bayes + self.evidence(slot)));
         let scale = scale(features);
@@ -249,24 +284,45 @@ impl Model {
 
     /// The logarithm of how much more often a feature is in spam, by how sure that is.
     fn evidence(&self, slot: Slot) -> f32 {
-        if slot.ham == 0 && slot.spam == 0 {
+        if slot.counts == Both::default() {
             return 0.0;
         }
-        let all = self.facts.counted.map(|count| f32::from(count.max(1)));
-        let (ham, spam) = (f32::from(slot.ham), f32::from(slot.spam));
-        let (in_ham, in_spam) = (ham / all[0], spam / all[1]);
+        let float = |counts: Both<u16>| (f32::from(counts.ham), f32::from(counts.spam));
+        let (ham, spam) = float(slot.counts);
+        let (all_ham, all_spam) = float(self.facts.counted);
+        let (all_ham, all_spam) = (all_ham.max(1.0), all_spam.max(1.0));
+        let (in_ham, in_spam) = (ham / all_ham, spam / all_spam);
         let apart = (in_spam - in_ham) / (in_spam + in_ham);
         let sure = apart * apart * (ham + spam) / (ham + spam + TRUST);
-        sure * ((in_spam + PRIOR / all[1]) / (in_ham + PRIOR / all[0])).ln()
+        sure * ((in_spam + PRIOR / all_spam) / (in_ham + PRIOR / all_ham)).ln()
+    }
+
+    /// The places of a message's features: ascending, each once, so that a count never goes above the
+    /// number of messages.
+    fn places<'f>(&self, features: &'f Features) -> impl Iterator<Item = usize> + use<'f> {
+        let (size, mut before) = (self.facts.size, None);
+        let places = features.hashes().iter().map(move |&hash| size.place(hash));
+        places.filter(move |place| before.replace(*place) != Some(*place))
     }
 
     fn place(&self, hash: u32) -> usize {
-        hash as usize & (self.slots.len() - 1)
+        self.facts.size.place(hash)
     }
 
-    fn slot(&self, hash: u32) -> Slot {
-        self.slots.get(self.place(hash)).copied().unwrap_or_default()
+    fn slot(&self, place: usize) -> Slot {
+        self.slots.get(place).copied().unwrap_or_default()
     }
+}
+
+/// Counts one more or one less.
+fn move_by_one(count: &mut u16, up: bool) {
+    *count = if up { count.saturating_add(1) } else { count.saturating_sub(1) };
+}
+
+/// Bends what the Bayesian score says to at most [`BOUND`] on either side: its order is good near the
+/// middle, and far out it is sure of too much.
+fn bounded(bayes: f32) -> f32 {
+    BOUND * (bayes / BOUND).tanh()
 }
 
 fn weight(slot: Slot) -> f32 {
@@ -292,9 +348,8 @@ impl Model {
             if std::mem::take(changed) {
                 let slots = self.slots.iter().skip(number * PIECE_SLOTS).take(PIECE_SLOTS);
                 let bytes = slots.flat_map(|slot| {
-                    let [a, b] = slot.weight.to_le_bytes();
-                    let ([c, d], [e, f]) = (slot.ham.to_le_bytes(), slot.spam.to_le_bytes());
-                    [a, b, c, d, e, f]
+                    let Slot { weight, counts } = slot;
+                    [weight.to_le_bytes(), counts.ham.to_le_bytes(), counts.spam.to_le_bytes()].concat()
                 });
                 pieces.push((u16::try_from(number).unwrap_or(u16::MAX) + PIECES_BEFORE, bytes.collect()));
             }
@@ -338,8 +393,7 @@ impl Model {
                 for (slot, &[a, b, c, d, e, f]) in slots.iter_mut().zip(found) {
                     *slot = Slot {
                         weight: i16::from_le_bytes([a, b]),
-                        ham: u16::from_le_bytes([c, d]),
-                        spam: u16::from_le_bytes([e, f]),
+                        counts: Both { ham: u16::from_le_bytes([c, d]), spam: u16::from_le_bytes([e, f]) },
                     };
                 }
             }
@@ -367,7 +421,7 @@ mod tests {
         let mut model = Model::new(Size::BOX);
         let (spam, sibling) = (letter("cheap watches for you"), letter("cheap watches for your wife"));
         let ham = letter("minutes of the meeting on thursday");
-        assert_eq!(model.score(&spam).abs(), 0.0);
+        assert!(model.score(&spam).abs() < f32::EPSILON);
         assert_eq!(model.teach(&spam, Some(Class::Spam)), Taught { before: None, changed: true });
         assert!(model.score(&sibling) > 0.5);
         model.teach(&ham, Some(Class::Ham));
@@ -379,14 +433,14 @@ mod tests {
     #[test]
     fn what_is_judged_surely_changes_nothing_more() {
         let mut model = Model::new(Size::BOX);
-        for number in 0..50 {
+        for number in 0..200 {
             model.teach(&letter(&format!("cheap watches number {number}")), Some(Class::Spam));
             model.teach(&letter(&format!("minutes of meeting {number}")), Some(Class::Ham));
         }
         let weights = |model: &Model| model.slots.iter().map(|slot| slot.weight).collect::<Vec<_>>();
         let before = weights(&model);
-        model.teach(&letter("cheap watches again"), Some(Class::Spam));
-        assert_eq!(weights(&model), before);
+        model.teach(&letter("cheap watches number 1000"), Some(Class::Spam));
+        assert!(weights(&model) == before, "a sure message moved the weights");
     }
 
     #[test]
@@ -394,11 +448,11 @@ mod tests {
         let mut model = Model::new(Size::ACCOUNT);
         let spam = letter("cheap watches");
         model.teach(&spam, Some(Class::Spam));
-        model.facts.counted = [10, COUNTED_MAX];
-        model.slots.iter_mut().for_each(|slot| slot.spam = slot.spam.saturating_mul(50_000));
+        model.facts.counted = Both { ham: 10, spam: COUNTED_MAX };
+        model.slots.iter_mut().for_each(|slot| slot.counts.spam = slot.counts.spam.saturating_mul(50_000));
         let before = model.score(&spam);
         model.age();
-        assert_eq!(model.facts.counted, [5, COUNTED_MAX / 2]);
+        assert_eq!(model.facts.counted, Both { ham: 5, spam: COUNTED_MAX / 2 });
         assert!(before > 1.0 && model.score(&spam) > 1.0, "{before}");
         assert_eq!(model.class_of(&spam), None);
     }
@@ -437,23 +491,99 @@ mod tests {
         assert!(encode(&model.ledger).len() <= 16_320, "{}", encode(&model.ledger).len());
     }
 
+    fn lessons(most: usize) -> impl Strategy<Value = Vec<(String, bool)>> {
+        proptest::collection::vec(("[a-h]{1,2}( [a-h]{1,2}){0,5}", any::<bool>()), 1..most)
+    }
+
+    fn class(spam: bool) -> Class {
+        if spam { Class::Spam } else { Class::Ham }
+    }
+
+    /// A model of the saved pieces.
+    fn restarted(model: &mut Model, saved: &mut std::collections::BTreeMap<u16, Vec<u8>>) -> Model {
+        saved.extend(model.take_changed());
+        let mut again = Model::new(model.facts.size);
+        for (number, bytes) in saved {
+            again.load(*number, bytes).unwrap();
+        }
+        again
+    }
+
+    #[test]
+    fn a_message_whose_hashes_share_a_slot_counts_once() {
+        let mut model = Model::new(Size::ACCOUNT);
+        let text: String = (0..20_000).map(|number| format!("w{number} ")).collect();
+        let stuffed = Features::of(format!("Subject: x\r\n\r\n{text}\r\n").as_bytes());
+        model.teach(&stuffed, Some(Class::Spam));
+        assert!(model.places(&stuffed).count() < stuffed.hashes().len());
+        assert_eq!(model.slots.iter().map(|slot| slot.counts.spam).max(), Some(1));
+        let sum: f32 = model.shares(&stuffed).map(|(_, share)| share).sum();
+        assert!((sum - model.score(&stuffed)).abs() < 0.05, "{sum} and {}", model.score(&stuffed));
+    }
+
     proptest! {
-        /// Whatever else is learnt in between, taking a message back leaves what learning the
-        /// others alone, in the same steps, would have left.
+        /// Whatever else is learnt in between, taking messages back leaves what was there before.
         #[test]
-        fn what_is_taken_back_leaves_no_trace(lessons in proptest::collection::vec(("[a-h]{1,2}( [a-h]{1,2}){0,5}", any::<bool>()), 1..12)) {
+        fn what_is_taken_back_leaves_no_trace(lessons in lessons(12)) {
             let mut model = Model::new(Size::ACCOUNT);
             let empty = (model.slots.clone(), model.facts.clone());
             let mut learnt: Vec<Features> = Vec::new();
             for (words, spam) in &lessons {
                 let features = letter(words);
-                model.teach(&features, Some(if *spam { Class::Spam } else { Class::Ham }));
+                model.teach(&features, Some(class(*spam)));
                 learnt.push(features);
             }
             for features in learnt.iter().step_by(2).chain(learnt.iter().skip(1).step_by(2)) {
                 model.teach(features, None);
             }
             prop_assert_eq!((model.slots, model.facts), empty);
+        }
+
+        /// The same on a table that knows something, with a restart between any two steps; others that
+        /// are learnt in between stay learnt.
+        #[test]
+        fn a_mistake_is_taken_back_after_others_and_restarts(before in lessons(6), mistake in "[a-h]{3}", after in lessons(6)) {
+            let mut model = Model::new(Size::ACCOUNT);
+            let mut saved = std::collections::BTreeMap::new();
+            for (words, spam) in &before {
+                model.teach(&letter(words), Some(class(*spam)));
+            }
+            model = restarted(&mut model, &mut saved);
+            let mistake = letter(&mistake);
+            let known = (model.slots.clone(), model.facts.clone());
+            model.teach(&mistake, Some(Class::Spam));
+            for (words, spam) in &after {
+                model = restarted(&mut model, &mut saved);
+                // What was learnt before would be taken back first: another message.
+                model.teach(&letter(&format!("{words} zz")), Some(class(*spam)));
+            }
+            model = restarted(&mut model, &mut saved);
+            prop_assert_eq!(model.class_of(&mistake), Some(Class::Spam));
+            model.teach(&mistake, None);
+            prop_assert_eq!(model.class_of(&mistake), None);
+            model = restarted(&mut model, &mut saved);
+            for (words, _) in &after {
+                model.teach(&letter(&format!("{words} zz")), None);
+            }
+            prop_assert_eq!((model.slots, model.facts), known);
+        }
+
+        /// As long as none is judged surely, the Bayesian half does not depend on the order at all.
+        #[test]
+        fn counts_do_not_depend_on_the_order(mut lessons in lessons(8), judged in "[a-h]{1,2}( [a-h]{1,2}){0,5}") {
+            lessons.sort();
+            lessons.dedup_by(|one, other| one.0 == other.0);
+            let learn = |lessons: &mut dyn Iterator<Item = &(String, bool)>| {
+                let mut model = Model::new(Size::ACCOUNT);
+                for (words, spam) in lessons {
+                    model.teach(&letter(words), Some(class(*spam)));
+                }
+                model
+            };
+            let (forth, back) = (learn(&mut lessons.iter()), learn(&mut lessons.iter().rev()));
+            let all = |model: &Model| usize::from(model.facts.counted.ham) + usize::from(model.facts.counted.spam);
+            prop_assume!(all(&forth) == lessons.len() && all(&back) == lessons.len());
+            prop_assert_eq!(forth.scores(&letter(&judged)).1, back.scores(&letter(&judged)).1);
         }
     }
 }

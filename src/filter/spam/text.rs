@@ -1,4 +1,4 @@
-//! Words, and runs of letters, of a text as a person reads it.
+//! Words, pairs of neighbours, and runs of letters, of a text as a person reads it.
 
 use super::confusable::{read as read_char, unmask};
 use super::features::{About, Collector};
@@ -6,11 +6,14 @@ use super::features::{About, Collector};
 /// Most words of a text that are looked at.
 const WORDS_MAX: usize = 1500;
 
+/// Words of a text whose pairs are looked at.
+const PAIRS_MAX: usize = 600;
+
 /// Longest word in bytes; what is longer is cut.
 const WORD_MAX: usize = 24;
 
 /// Characters of a text whose runs of letters are looked at.
-const LETTERS_MAX: usize = 1500;
+const LETTERS_MAX: usize = 1000;
 
 /// Length of such a run.
 const RUN: usize = 4;
@@ -31,41 +34,26 @@ pub(super) fn read(text: &str, place: Where, out: &mut Collector) {
         Where::Subject => (About::SubjectWord, About::SubjectLetters),
         Where::Body => (About::Word, About::Letters),
     };
-    let (mut word, mut words) = (String::new(), 0);
+    let mut words = Words { out, about: word_about, word: String::new(), before: String::new(), count: 0 };
     let mut letters = Vec::new();
     let mut hidden = false;
     for c in text.chars().chain([' ']) {
         let Some(c) = read_char(c) else {
             // Within a word it is there to part it.
-            hidden |= !word.is_empty();
+            hidden |= !words.word.is_empty();
             continue;
         };
         if letters.len() < LETTERS_MAX && !(c.is_whitespace() && letters.last().is_none_or(|last| *last == ' ')) {
             letters.push(if c.is_whitespace() { ' ' } else { c });
         }
         if is_unspaced(c) {
-            // Words do not part in this script: two characters say what a word says elsewhere.
-            if word.chars().next_back().is_some_and(|last| !is_unspaced(last)) {
-                end(&mut word, &mut words, word_about, out);
-            }
-            let last = word.chars().next_back();
-            word.clear();
-            word.extend(last);
-            word.push(c);
-            if last.is_some() && words < WORDS_MAX {
-                words += 1;
-                out.add(word_about, &word);
-            }
-            word = c.to_string();
+            words.unspaced(c);
         } else if is_of_word(c) {
-            if word.chars().next_back().is_some_and(is_unspaced) {
-                word.clear();
-            }
-            word.push(c);
+            words.push(c);
         } else {
-            end(&mut word, &mut words, word_about, out);
+            words.end();
         }
-        if words >= WORDS_MAX && letters.len() >= LETTERS_MAX {
+        if words.count >= WORDS_MAX && letters.len() >= LETTERS_MAX {
             break;
         }
     }
@@ -80,17 +68,63 @@ pub(super) fn read(text: &str, place: Where, out: &mut Collector) {
     }
 }
 
-/// A word is at its end.
-fn end(word: &mut String, words: &mut usize, about: About<'_>, out: &mut Collector) {
-    if !word.is_empty() && *words < WORDS_MAX && !word.chars().all(is_unspaced) {
-        *words += 1;
-        if unmask(word) {
-            out.add(About::Trick, "letters of another script within words");
+/// Words of a text, as they end.
+struct Words<'c> {
+    out: &'c mut Collector,
+    about: About<'c>,
+    /// The one that is being read.
+    word: String,
+    before: String,
+    count: usize,
+}
+
+impl Words<'_> {
+    /// A word is at its end: it is told, and so is the pair with the one before it.
+    fn end(&mut self) {
+        if !self.word.is_empty() && self.count < WORDS_MAX && !self.word.chars().all(is_unspaced) {
+            self.count += 1;
+            if unmask(&mut self.word) {
+                self.out.add(About::Trick, "letters of another script within words");
+            }
+            self.word.truncate(self.word.floor_char_boundary(WORD_MAX));
+            self.out.add(self.about, &self.word);
+            if !self.before.is_empty() && self.count <= PAIRS_MAX {
+                self.out.add(self.about, &format!("{} {}", self.before, self.word));
+            }
+            std::mem::swap(&mut self.before, &mut self.word);
         }
-        word.truncate(word.floor_char_boundary(WORD_MAX));
-        out.add(about, word);
+        self.word.clear();
     }
-    word.clear();
+
+    /// A character of a script that does not part words.
+    fn unspaced(&mut self, c: char) {
+        // Two characters say what a word says elsewhere.
+        if self.word.chars().next_back().is_some_and(|last| !is_unspaced(last)) {
+            self.end();
+        }
+        let last = self.word.chars().next_back();
+        self.word.clear();
+        if let Some(last) = last
+            && self.count < WORDS_MAX
+        {
+            self.count += 1;
+            self.word.extend([last, c]);
+            self.out.add(self.about, &self.word);
+            self.word.clear();
+        }
+        self.word.push(c);
+    }
+
+    /// Another character of a word.
+    fn push(&mut self, c: char) {
+        if self.word.chars().next_back().is_some_and(is_unspaced) {
+            self.word.clear();
+        }
+        // A word without end is not gathered.
+        if self.word.len() < 4 * WORD_MAX {
+            self.word.push(c);
+        }
+    }
 }
 
 fn is_of_word(c: char) -> bool {
