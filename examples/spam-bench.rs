@@ -3,7 +3,8 @@
 //! `cargo run --release --example spam-bench -- CORPUS`: a folder with a file `index`, a line for each
 //! message, `spam` or `ham` and its path. Messages are judged in that order, and each is learnt
 //! behind its judgement. `--trained-on OTHER` learns all of another corpus first and then learns
-//! nothing more. Nothing here is asserted; what is counted is said on the lines.
+//! nothing more; `--seed FILE` puts a seed of `spam-seed` below, and `--frozen` learns nothing at
+//! all. Nothing here is asserted; what is counted is said on the lines.
 
 #![allow(clippy::cast_precision_loss, reason = "figures for people")]
 
@@ -13,7 +14,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use pillarbox::filter::spam::{Class, Features, Judgement, Model, Size};
+use pillarbox::filter::spam::{Class, Features, Judgement, Model, Seed, Size};
 
 /// Measures the spam filter on a labelled corpus.
 #[derive(Debug, Parser)]
@@ -23,6 +24,12 @@ struct Args {
     /// Learn all of this corpus first, and nothing of the other
     #[arg(long, value_name = "CORPUS")]
     trained_on: Option<PathBuf>,
+    /// Judge with this seed as well
+    #[arg(long, value_name = "FILE")]
+    seed: Option<PathBuf>,
+    /// Learn nothing
+    #[arg(long)]
+    frozen: bool,
     /// Most messages of the corpus
     #[arg(long, default_value_t = usize::MAX)]
     messages: usize,
@@ -44,6 +51,7 @@ trait Judge {
 
 struct Ours {
     model: Model,
+    seed: Option<Seed>,
     /// The features of the message judged last.
     last: Option<Features>,
     reading: Duration,
@@ -56,7 +64,7 @@ impl Judge for Ours {
         let features = Features::of(message);
         self.reading += since.elapsed();
         let since = Instant::now();
-        let logit = Judgement::of(&features, None, &self.model, None).logit();
+        let logit = Judgement::seeded(&features, None, self.seed.as_ref(), &self.model, None).logit();
         self.judging += since.elapsed();
         self.last = Some(features);
         logit
@@ -112,9 +120,14 @@ fn main() -> ExitCode {
 fn measure(args: &Args) -> Result<(), String> {
     let corpus = index(&args.corpus, args.messages)?;
     let first = args.trained_on.as_deref().map(|folder| index(folder, usize::MAX)).transpose()?.unwrap_or_default();
-    let learns = first.is_empty();
+    let learns = first.is_empty() && !args.frozen;
+    let seed = args.seed.as_deref().map(|path| -> Result<Seed, String> {
+        let file = std::fs::read(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Seed::read(&file).map_err(|error| format!("{}: {error}", path.display()))
+    });
+    let seed = seed.transpose()?;
     let size = args.table.map_or(Size::BOX, Size::within);
-    let mut ours = Ours { model: Model::new(size), last: None, reading: Duration::ZERO, judging: Duration::ZERO };
+    let mut ours = Ours { model: Model::new(size), seed, last: None, reading: Duration::ZERO, judging: Duration::ZERO };
     let scores = replay(&mut ours, &first, &corpus, learns)?;
     println!("pillarbox");
     report(&scores);

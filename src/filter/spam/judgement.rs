@@ -1,7 +1,9 @@
 //! One score of all that is known, with the share of each and the strongest reasons.
 
+use super::Class;
 use super::features::{Features, Words};
 use super::model::Model;
+use super::seed::Seed;
 
 /// Most reasons that are named.
 const REASONS_MAX: usize = 10;
@@ -38,11 +40,34 @@ impl Judgement {
     /// where `words` tells what the features say.
     #[must_use]
     pub fn of(features: &Features, words: Option<&Words>, general: &Model, own: Option<&Model>) -> Self {
-        let share = |what: &str, model: &Model| Share { what: what.to_owned(), logit: model.score(features) };
-        let shares = [Some(share("this box", general)), own.map(|own| share("this account", own))];
+        Self::seeded(features, words, None, general, own)
+    }
+
+    /// As [`Judgement::of`], with the seed that Pillarbox came with below both, as far as a box that
+    /// has learnt as much as this one still heeds it.
+    #[must_use]
+    pub fn seeded(
+        features: &Features,
+        words: Option<&Words>,
+        seed: Option<&Seed>,
+        general: &Model,
+        own: Option<&Model>,
+    ) -> Self {
+        let learnt = general.learnt(Class::Ham).saturating_add(general.learnt(Class::Spam));
+        let share = |what: &str, logit: f32| Share { what: what.to_owned(), logit };
+        let shares = [
+            seed.map(|seed| share("what Pillarbox came with", seed.score(features, learnt))),
+            Some(share("this box", general.score(features))),
+            own.map(|own| share("this account", own.score(features))),
+        ];
         let shares = shares.into_iter().flatten().collect();
-        let reasons = words.map(|words| reasons(features, words, general, own)).unwrap_or_default();
-        Self { shares, reasons }
+        let reasons = words.map(|words| {
+            let mut each: Vec<(u32, f32)> = general.shares(features).collect();
+            own.into_iter().for_each(|own| add(&mut each, own.shares(features)));
+            seed.into_iter().for_each(|seed| add(&mut each, seed.shares(features, learnt)));
+            reasons(words, each)
+        });
+        Self { shares, reasons: reasons.unwrap_or_default() }
     }
 
     /// The score in logits.
@@ -58,14 +83,15 @@ impl Judgement {
     }
 }
 
-fn reasons(features: &Features, words: &Words, general: &Model, own: Option<&Model>) -> Vec<Reason> {
-    let mut shares: Vec<(u32, f32)> = general.shares(features).collect();
-    if let Some(own) = own {
-        // Both go through the same hashes in the same order.
-        for ((_, sum), (_, more)) in shares.iter_mut().zip(own.shares(features)) {
-            *sum += more;
-        }
+/// Adds up: both go through the same hashes in the same order.
+fn add(sums: &mut [(u32, f32)], more: impl Iterator<Item = (u32, f32)>) {
+    for ((_, sum), (_, more)) in sums.iter_mut().zip(more) {
+        *sum += more;
     }
+}
+
+/// The strongest shares, in words.
+fn reasons(words: &Words, mut shares: Vec<(u32, f32)>) -> Vec<Reason> {
     shares.retain(|(_, logit)| logit.abs() > f32::EPSILON);
     shares.sort_by(|(_, one), (_, other)| other.abs().total_cmp(&one.abs()));
     let told = shares.into_iter().filter_map(|(hash, logit)| Some(Reason { what: words.get(&hash)?.clone(), logit }));
@@ -74,7 +100,7 @@ fn reasons(features: &Features, words: &Words, general: &Model, own: Option<&Mod
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Class, Size};
+    use super::super::Size;
     use super::*;
 
     #[test]

@@ -16,12 +16,14 @@ mod html; //       what a reader of HTML sees, and what is hidden from him
 mod judgement; //  one score of several models, with its reasons
 mod ledger; //     what was learnt of which message
 mod model; //      the table
+mod seed; //       what is known before anything was learnt
 mod signs; //      what the whole of a message shows
 mod text; //       words, pairs and runs of letters
 
 pub use features::{FEATURES_MAX, Features, WINDOW_MAX, Words};
 pub use judgement::{Judgement, Reason, Share};
 pub use model::{Model, PieceError, Size, Taught};
+pub use seed::{FILE_MAX as SEED_FILE_MAX, Seed, SeedError};
 
 /// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
