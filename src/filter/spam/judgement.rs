@@ -63,8 +63,12 @@ impl Judgement {
         let shares = shares.into_iter().flatten().collect();
         let reasons = words.map(|words| {
             let mut each: Vec<(u32, f32)> = general.shares(features).collect();
-            own.into_iter().for_each(|own| add(&mut each, own.shares(features)));
-            seed.into_iter().for_each(|seed| add(&mut each, seed.shares(features, learnt)));
+            if let Some(own) = own {
+                add(&mut each, own.shares(features));
+            }
+            if let Some(seed) = seed {
+                add(&mut each, seed.shares(features, learnt));
+            }
             reasons(words, each)
         });
         Self { shares, reasons: reasons.unwrap_or_default() }

@@ -337,9 +337,8 @@ impl Model {
             if std::mem::take(changed) {
                 let slots = self.slots.iter().skip(number * PIECE_SLOTS).take(PIECE_SLOTS);
                 let bytes = slots.flat_map(|slot| {
-                    let [a, b] = slot.weight.to_le_bytes();
-                    let ([c, d], [e, f]) = (slot.counts.ham.to_le_bytes(), slot.counts.spam.to_le_bytes());
-                    [a, b, c, d, e, f]
+                    let weight = slot.weight.cast_unsigned();
+                    [weight, slot.counts.ham, slot.counts.spam].map(u16::to_le_bytes).into_iter().flatten()
                 });
                 pieces.push((u16::try_from(number).unwrap_or(u16::MAX) + PIECES_BEFORE, bytes.collect()));
             }
@@ -380,11 +379,10 @@ impl Model {
                 if found.len() != slots.len() {
                     return Err(PieceError);
                 }
-                for (slot, &[a, b, c, d, e, f]) in slots.iter_mut().zip(found) {
-                    *slot = Slot {
-                        weight: i16::from_le_bytes([a, b]),
-                        counts: Both { ham: u16::from_le_bytes([c, d]), spam: u16::from_le_bytes([e, f]) },
-                    };
+                for (slot, found) in slots.iter_mut().zip(found) {
+                    let mut numbers = found.as_chunks::<2>().0.iter().map(|bytes| u16::from_le_bytes(*bytes));
+                    let mut next = || numbers.next().unwrap_or_default();
+                    *slot = Slot { weight: next().cast_signed(), counts: Both { ham: next(), spam: next() } };
                 }
             }
         }
@@ -502,7 +500,7 @@ mod tests {
     #[test]
     fn a_message_whose_hashes_share_a_slot_counts_once() {
         let mut model = Model::new(Size::ACCOUNT);
-        let text: String = (0..20_000).map(|number| format!("w{number} ")).collect();
+        let text: String = (0..20_000).map(|number| number.to_string() + " ").collect();
         let stuffed = Features::of(format!("Subject: x\r\n\r\n{text}\r\n").as_bytes());
         model.teach(&stuffed, Some(Class::Spam));
         assert!(model.places(&stuffed).count() < stuffed.hashes().len());

@@ -8,6 +8,9 @@
 
 use super::features::Features;
 
+/// What ships.
+const SHIPPED: &[u8] = include_bytes!("seed.bin");
+
 /// How a file begins; the fifth byte is the version of the form and of the features' hashes.
 const MAGIC: &[u8; 8] = b"pbxs\x01\0\0\0";
 
@@ -91,6 +94,13 @@ impl Seed {
         Self { places, weights, unit, bias }
     }
 
+    /// The one that ships with the binary; seed.md tells what it was made of. `None` would mean that it
+    /// was made for another version.
+    #[must_use]
+    pub fn shipped() -> Option<Self> {
+        Self::read(SHIPPED).ok()
+    }
+
     /// How many weights it has.
     #[must_use]
     pub fn weights(&self) -> usize {
@@ -157,13 +167,16 @@ impl Seed {
         let mut plain = Vec::with_capacity(self.places.len() * 3);
         let mut before = 0;
         for place in &self.places {
-            let mut step = place - before;
+            let step = place - before;
             before = *place;
-            while step >= 0x80 {
-                plain.push((step & 0x7F) as u8 | 0x80);
-                step >>= 7;
+            for shift in [0, 7, 14, 21] {
+                let [byte, ..] = (step >> shift).to_le_bytes();
+                let more = step >> shift >> 7 != 0;
+                plain.push(byte & 0x7F | if more { 0x80 } else { 0 });
+                if !more {
+                    break;
+                }
             }
-            plain.push(step as u8 & 0x7F);
         }
         plain.extend(self.weights.iter().map(|weight| weight.cast_unsigned()));
         let packed = zstd::bulk::compress(&plain, 19)?;
@@ -246,6 +259,35 @@ mod tests {
             assert!(Seed::read(&file[..place]).is_err(), "{place} bytes");
         }
         assert_eq!(Seed::read(b""), Err(SeedError::Form));
+    }
+
+    #[test]
+    fn the_shipped_seed_tells_a_plain_advertisement_from_a_letter() {
+        let seed = Seed::shipped().unwrap();
+        let spam = Features::of(
+            concat!(
+                "Received: from x (dsl-1-2.isp.example [192.0.2.1]) by mx.example; x\r\nFrom: x99 <x99@a.example>\r\n",
+                "To: you@b.example\r\nSubject: Lowest price on viagra and cialis!!!\r\nContent-Type: text/html\r\n\r\n",
+                "<html><body><b>Order now</b> viagra and cialis without prescription, 80% off, click here ",
+                "<a href=\"http://pills.example\">buy now</a></body></html>\r\n"
+            )
+            .as_bytes(),
+        );
+        let ham = Features::of(
+            concat!(
+                "From: Ann <ann@b.example>\r\nTo: Bob <bob@b.example>\r\nDate: x\r\nMessage-ID: <1@b.example>\r\n",
+                "In-Reply-To: <2@b.example>\r\nSubject: Re: the build\r\nContent-Type: text/plain\r\n\r\n",
+                "On Monday Bob wrote:\r\n> I think the patch does not compile here.\r\n\r\n",
+                "It works for me, if you use the new version. What error do you see?\r\n\r\nAnn\r\n"
+            )
+            .as_bytes(),
+        );
+        assert!(
+            seed.score(&spam, 0) > 0.0 && seed.score(&ham, 0) < -1.0,
+            "{} {}",
+            seed.score(&spam, 0),
+            seed.score(&ham, 0)
+        );
     }
 
     #[test]
