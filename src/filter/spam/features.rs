@@ -179,12 +179,14 @@ impl Collector {
         }
         signs.tell(&structure, &mut self);
         let mut hashes = self.hashes;
-        // Those that came first count: the header, and what a reader sees first.
-        hashes.truncate(2 * FEATURES_MAX);
-        let mut seen = std::collections::HashSet::new();
-        hashes.retain(|hash| seen.insert(*hash));
-        hashes.truncate(FEATURES_MAX);
+        if hashes.len() > FEATURES_MAX {
+            // Those that came first count: the header, and what a reader sees first.
+            let mut seen = std::collections::HashSet::new();
+            hashes.retain(|hash| seen.insert(*hash));
+            hashes.truncate(FEATURES_MAX);
+        }
         hashes.sort_unstable();
+        hashes.dedup();
         (Features { hashes }, self.words)
     }
 

@@ -21,7 +21,7 @@ const HEADER: usize = 32;
 const BITS: u32 = 24;
 
 /// Most weights of a seed.
-pub const WEIGHTS_MAX: usize = 100_000;
+const WEIGHTS_MAX: usize = 100_000;
 
 /// Longest file in bytes.
 pub const FILE_MAX: usize = 512 << 10;
@@ -69,7 +69,7 @@ pub struct Seed {
 }
 
 impl Seed {
-    /// Of weights by hash, in logits: the strongest [`WEIGHTS_MAX`] of them.
+    /// Of weights by hash, in logits: the strongest 100,000 of them.
     #[must_use]
     pub fn of(mut weights: Vec<(u32, f32)>, bias: f32) -> Self {
         weights.sort_by(|(one_hash, one), (other_hash, other)| {
