@@ -421,13 +421,13 @@ mod tests {
     #[test]
     fn what_is_judged_surely_changes_nothing_more() {
         let mut model = Model::new(Size::BOX);
-        for number in 0..200 {
-            model.teach(&letter(&format!("cheap watches number {number}")), Some(Class::Spam));
-            model.teach(&letter(&format!("minutes of meeting {number}")), Some(Class::Ham));
+        let sure = letter("cheap watches again");
+        for place in model.places(&sure) {
+            model.slots[place].weight = 1024;
         }
         let weights = |model: &Model| model.slots.iter().map(|slot| slot.weight).collect::<Vec<_>>();
         let before = weights(&model);
-        model.teach(&letter("cheap watches again"), Some(Class::Spam));
+        model.teach(&sure, Some(Class::Spam));
         assert!(weights(&model) == before, "a sure message moved the weights");
     }
 
