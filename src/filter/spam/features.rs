@@ -66,7 +66,7 @@ impl About<'_> {
         }
     }
 
-    /// It means the same in anyone's mail.
+    /// It can mean the same in anyone's mail.
     fn is_general(self) -> bool {
         !matches!(self, Self::Field(_) | Self::Shape(_) | Self::Fields | Self::Link | Self::Kind)
     }
@@ -107,8 +107,9 @@ impl Features {
         Collector::default().read(head).0
     }
 
-    /// As [`Features::of`], but only those that mean the same in anyone's mail: none of names,
-    /// addresses, programs and places. What ships with the filter is learnt of these.
+    /// As [`Features::of`], but only those that can mean the same in anyone's mail: the text, the subject,
+    /// HTML, tricks and signs of the whole message; none of the words, looks and order of the other
+    /// fields, and no hosts. What ships with the filter is learnt of these.
     #[must_use]
     pub fn general(head: &[u8]) -> Self {
         Collector { general: true, ..Collector::default() }.read(head).0
