@@ -10,8 +10,13 @@ use std::time::{Duration, Instant};
 
 use server::{Server, fail, installed, succeed};
 
-const WATCHES: &str = "Buy our replica watches today, best price guaranteed!\r\nhttp://watches.example/buy\r\n";
+const WATCHES: &str = "The gentlemen of our club wear fine watches, and so can you.\r\nhttp://watches.example/club\r\n";
 const MEETING: &str = "Dear all, here are the minutes of the meeting on Thursday. Best regards, Ann\r\n";
+
+/// Tells whether one of the reasons is a word that only this letter has.
+fn names_a_word(told: &str) -> bool {
+    ["\"fine\"", "watches\"", "\"wear", "gentlemen", "club\""].iter().any(|word| told.contains(word))
+}
 
 /// Mail from another server to an account.
 fn deliver(server: &Server, to: usize, subject: &str, text: &str) {
@@ -79,32 +84,32 @@ fn moving_a_message_to_junk_and_back_judges_its_siblings() {
         return;
     }
     let server = Server::start();
-    deliver(&server, 0, "Cheap watches for you", WATCHES);
+    deliver(&server, 0, "Fine watches for you", WATCHES);
     deliver(&server, 0, "Minutes", MEETING);
     assert_eq!(uids(&server, 0, "INBOX", "watches").len(), 1, "nothing was taught yet");
 
     let uid = uids(&server, 0, "INBOX", "watches").remove(0);
     imap(&server, 0, "INBOX", &format!("UID MOVE {uid} Junk"));
     taught(&server, 0, 1);
-    deliver(&server, 0, "Cheap watches for your friend", WATCHES);
+    deliver(&server, 0, "Fine watches for your friend", WATCHES);
     deliver(&server, 0, "Lunch on Friday", "Dear Bob, shall we have lunch on Friday after the meeting? Ann\r\n");
     assert_eq!(uids(&server, 0, "Junk", "friend").len(), 1, "the sibling is junk");
     assert_eq!(uids(&server, 0, "INBOX", "Lunch").len(), 1, "and nothing else is");
     let told = header(&server, 0, "Junk", "friend");
-    assert!(told.contains("X-Spam-Status: Yes, score=") && told.contains("replica watches"), "{told}");
+    assert!(told.contains("X-Spam-Status: Yes, probability=") && names_a_word(&told), "{told}");
     assert!(!told.contains("forged"), "{told}");
 
     // Explained in the same words by the command.
-    let letter = format!("From: a@b.test\r\nSubject: Cheap watches\r\n\r\n{WATCHES}");
+    let letter = format!("From: a@b.test\r\nSubject: Fine watches\r\n\r\n{WATCHES}");
     let told = spam(&server, &["explain", "-"], &letter);
-    assert!(told.starts_with("-: 0.") && told.contains(" junk\n") && told.contains("watches"), "{told}");
+    assert!(told.starts_with("-: 0.") && told.contains(" junk\n") && names_a_word(&told), "{told}");
 
     for subject in ["for you", "for your friend"] {
         let uid = uids(&server, 0, "Junk", subject).remove(0);
         imap(&server, 0, "Junk", &format!("UID MOVE {uid} INBOX"));
     }
     taught(&server, 2, 0);
-    deliver(&server, 0, "Cheap watches for all", WATCHES);
+    deliver(&server, 0, "Fine watches for all", WATCHES);
     assert_eq!(uids(&server, 0, "INBOX", "for all").len(), 1, "watches are wanted here");
 }
 
@@ -146,7 +151,7 @@ fn copies_keywords_and_appends_teach_and_reading_teaches_until_somebody_says_oth
 fn what_was_taught_lasts_over_a_restart_and_can_be_taken_back_exactly() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("data");
-    let letter = format!("Subject: Cheap watches\r\n\r\n{WATCHES}");
+    let letter = format!("Subject: Fine watches\r\n\r\n{WATCHES}");
     let server = Server::start_in(&data, server::free_base(), &[]);
     let before = spam(&server, &["score", "-"], &letter);
     assert!(before.ends_with(" accept\n"), "{before}");
@@ -181,7 +186,7 @@ fn a_correspondent_is_known_and_a_message_made_to_poison_is_still_judged() {
         return;
     }
     let server = Server::start();
-    let words: String = (0..300_000).map(|number| format!("word{number} ")).collect();
+    let words: String = (0..300_000).map(|number| "word".to_owned() + &number.to_string() + " ").collect();
     deliver(&server, 0, "dictionary", &words);
     let html = format!("<div>{}</div>", "<p style='display:none'>x".repeat(100_000));
     deliver(&server, 0, "html", &html);

@@ -13,7 +13,7 @@ fuzz_target!(|input: &[u8]| {
     let mut model = Model::new(Size::ACCOUNT);
     let before = model.score(&features);
     model.teach(&features, Some(Class::Spam));
-    let judges = Judges { general: &model, own: None, known: false };
+    let judges = Judges { seed: None, general: &model, own: None, known: false };
     let judgement = judges.judge(&features);
     assert!(judgement.logit().is_finite() && (0.0..=1.0).contains(&judgement.probability()));
     assert!(judges.reasons(&features, input).len() <= 10);

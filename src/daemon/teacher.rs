@@ -1,8 +1,9 @@
 //! Teaching the spam filter behind the connections' backs, and saving what it learnt.
 //!
 //! Lessons wait in a short queue for a thread of their own, which stands back; a client that moves
-//! a message never waits for one. An hour after the first thing that was learnt all is saved
-//! together, so a box on which nothing is learnt neither wakes nor writes.
+//! a message never waits for one. All that was learnt is saved together, an hour after somebody said
+//! something or a day after mail was merely read: a save may write 3 MiB. A box on which nothing is
+//! learnt neither wakes nor writes.
 
 use std::time::Duration;
 
@@ -20,8 +21,11 @@ use crate::store::{ReadError, Store};
 /// Lessons that wait; more are let go: the filter learns from the next ones.
 const WAITING_MAX: usize = 64;
 
-/// How long what was learnt waits to be saved.
-const SAVE_AFTER: Duration = Duration::from_hours(1);
+/// How long what somebody said waits to be saved.
+const SAVE_SAID_AFTER: Duration = Duration::from_hours(1);
+
+/// How long what mail that was read suggests waits, and whom somebody wrote to.
+const SAVE_SUGGESTED_AFTER: Duration = Duration::from_hours(24);
 
 /// Gives lessons.
 #[derive(Clone, Debug)]
@@ -92,13 +96,14 @@ impl Pupil {
             select! {
                 lesson = self.lessons.recv() => {
                     let Some(lesson) = lesson else { return };
+                    let at = Instant::now() + lesson.patience();
                     let (filter, store) = (self.filter.clone(), self.store.clone());
                     match quietly("learn", move || lesson.teach(&store, &filter)).await {
                         Ok(Ok(())) => {}
                         Ok(Err(error)) => tracing::warn!(%error, "the spam filter could not learn"),
                         Err(error) => tracing::warn!(%error, "the spam filter has no thread to learn"),
                     }
-                    save_at.get_or_insert_with(|| Instant::now() + SAVE_AFTER);
+                    save_at = Some(save_at.map_or(at, |before: Instant| before.min(at)));
                 }
                 () = due(save_at) => {
                     let filter = self.filter.clone();
@@ -106,7 +111,7 @@ impl Pupil {
                         Ok(Ok(())) => None,
                         failed => {
                             tracing::warn!(?failed, "what the spam filter has learnt was not saved; tried again in an hour");
-                            Some(Instant::now() + SAVE_AFTER)
+                            Some(Instant::now() + SAVE_SAID_AFTER)
                         }
                     };
                 }
@@ -123,6 +128,15 @@ async fn due(at: Option<Instant>) {
 }
 
 impl Lesson {
+    /// How long what it teaches may wait to be saved.
+    fn patience(&self) -> Duration {
+        match self {
+            Self::Given(given) if given.is_said() => SAVE_SAID_AFTER,
+            Self::Learnt => SAVE_SAID_AFTER,
+            Self::Given(_) | Self::WroteTo(..) => SAVE_SUGGESTED_AFTER,
+        }
+    }
+
     fn teach(&self, store: &Store, filter: &Filter) -> Result<(), ReadError> {
         match self {
             Self::Given(given) => given.teach(store, filter).map(drop),

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 
-use crate::filter::spam::{Class, Features, Judgement, Judges, Known, Model, Reason, Size, Taught};
+use crate::filter::spam::{Class, Features, Judgement, Judges, Known, Model, Reason, Seed, Size, Taught};
 use crate::mail::address::Address;
 use crate::mail::mailbox::AccountId;
 use crate::store::{LEARNED_PIECES_MAX, ReadError, Store, WriteError};
@@ -144,6 +144,8 @@ struct Inner {
 #[derive(Debug, Default)]
 struct Models {
     general: Option<Model>,
+    /// What Pillarbox came with, read with the box's model.
+    seed: Option<Seed>,
     /// Of accounts, the one used last at the end.
     own: Vec<(AccountId, Own)>,
 }
@@ -336,10 +338,10 @@ impl Filter {
     fn fields(&self, judgement: &Judgement, reasons: &[Reason]) -> String {
         let word = if self.0.config.fate(judgement) == Fate::Accept { "No" } else { "Yes" };
         let mut fields = format!(
-            "X-Spam-Status: {word}, score={:.1}, probability={:.4}, junk-from={}\r\n",
-            judgement.logit(),
+            "X-Spam-Status: {word}, probability={:.4}, junk-from={}\r\nX-Spam-Score: {:.3}\r\n",
             judgement.probability(),
-            self.0.config.junk
+            self.0.config.junk,
+            judgement.logit(),
         );
         let parts = judgement.shares.iter().map(|share| (&share.what, share.logit));
         let parts = parts.chain(reasons.iter().map(|reason| (&reason.what, reason.logit)));
@@ -368,9 +370,15 @@ impl Models {
     fn general(&mut self, filter: &Filter) -> Result<&mut Model, ReadError> {
         let model = match self.general.take() {
             Some(model) => model,
-            None => load_model(&filter.0.store, None, Size::BOX)?.unwrap_or_else(|| Model::new(Size::BOX)),
+            None => self.begin(filter)?,
         };
         Ok(self.general.insert(model))
+    }
+
+    /// Reads what all judging needs.
+    fn begin(&mut self, filter: &Filter) -> Result<Model, ReadError> {
+        self.seed = Seed::shipped();
+        Ok(load_model(&filter.0.store, None, Size::BOX)?.unwrap_or_else(|| Model::new(Size::BOX)))
     }
 
     /// What an account has; of too many the one not used for the longest time is saved and goes.
@@ -405,7 +413,8 @@ impl Models {
         let own = account.and_then(|account| self.own.iter().find(|(one, _)| *one == account)).map(|(_, own)| own);
         let general = self.general.as_ref().ok_or(ReadError::Closed)?;
         let known = own.zip(sender).is_some_and(|(own, sender)| own.known.has(sender));
-        Ok(question(&Judges { general, own: own.and_then(|own| own.model.as_ref()), known }))
+        let seed = self.seed.as_ref();
+        Ok(question(&Judges { seed, general, own: own.and_then(|own| own.model.as_ref()), known }))
     }
 }
 
@@ -527,8 +536,8 @@ mod tests {
         }
         let verdict = filter.judge(SPAM, &ids).unwrap();
         assert!(verdict.is_junk(ids[0]) && !verdict.is_junk(ids[1]), "{verdict:?}");
-        assert!(verdict.fields.starts_with("X-Spam-Status: Yes, score="), "{}", verdict.fields);
-        assert!(!verdict.fields.contains("account"), "{}", verdict.fields);
+        assert!(verdict.fields.starts_with("X-Spam-Status: Yes, probability="), "{}", verdict.fields);
+        assert!(!verdict.fields.contains("this account"), "{}", verdict.fields);
         assert!(filter.judge(SPAM, &ids[1..]).unwrap().fields.contains("what this account has learnt"));
     }
 
@@ -551,7 +560,7 @@ mod tests {
         assert_eq!(filter.models().own.len(), OWN_MAX);
         let letter = [b"Return-Path: <friend@y.test>\r\n", SPAM].concat();
         let opinion = filter.opinion(&letter, Some(ids[0])).unwrap();
-        assert_eq!((opinion.judgement.shares.len(), opinion.taught), (3, Some(Class::Spam)));
+        assert_eq!((opinion.judgement.shares.len(), opinion.taught), (4, Some(Class::Spam)));
         filter.save().unwrap();
         assert_eq!(again(&filter).opinion(&letter, Some(ids[0])).unwrap(), opinion);
     }
@@ -590,10 +599,12 @@ mod tests {
     fn fields_are_short_lines_of_ascii() {
         let (_folder, filter, ids) = filter(1, SpamConfig::default());
         let letter = "Subject: Grüße\r\n\r\nпривет мир, ein langes Wort wäre Donaudampfschifffahrtsgesellschaft\r\n";
-        filter.teach(letter.as_bytes(), None, Some(Class::Spam)).unwrap();
+        for number in 0..30 {
+            filter.teach(format!("{letter}{number}").as_bytes(), None, Some(Class::Spam)).unwrap();
+        }
         let fields = filter.judge(letter.as_bytes(), &ids).unwrap().fields;
         assert!(fields.is_ascii() && fields.ends_with("\r\n") && fields.contains("=?utf-8?B?"), "{fields}");
         assert!(fields.lines().all(|line| line.len() < 200), "{fields}");
-        assert!(fields.lines().skip(1).all(|line| line.starts_with("X-Spam-Reasons:") || line.starts_with(' ')));
+        assert!(fields.lines().all(|line| line.starts_with("X-Spam-") || line.starts_with(' ')));
     }
 }

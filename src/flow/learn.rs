@@ -144,6 +144,12 @@ impl Lesson {
 }
 
 impl Given {
+    /// Somebody says it, and it does not merely seem so.
+    #[must_use]
+    pub fn is_said(&self) -> bool {
+        matches!(self.lesson.sign, Sign::Said(_))
+    }
+
     /// Teaches the filter. Blocks.
     ///
     /// # Errors

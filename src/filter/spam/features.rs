@@ -69,14 +69,14 @@ impl About<'_> {
     /// How much it says to a person, from 0; runs of letters say nothing.
     fn rank(self) -> Option<u8> {
         match self {
-            Self::Word | Self::SubjectWord | Self::Link | Self::Trick | Self::Sign => Some(0),
-            Self::Html | Self::Kind => Some(1),
+            Self::Word | Self::SubjectWord | Self::Link | Self::Trick => Some(0),
+            Self::Sign | Self::Html | Self::Kind => Some(1),
             Self::Field(_) | Self::Fields => Some(2),
             Self::Letters | Self::SubjectLetters | Self::Shape(_) => None,
         }
     }
 
-    /// It means the same in anyone's mail.
+    /// It can mean the same in anyone's mail.
     fn is_general(self) -> bool {
         !matches!(self, Self::Field(_) | Self::Shape(_) | Self::Fields | Self::Link | Self::Kind)
     }
@@ -126,8 +126,9 @@ impl Features {
         Collector::default().read(head).0
     }
 
-    /// As [`Features::of`], but only those that mean the same in anyone's mail: none of names,
-    /// addresses, programs and places. What ships with the filter is learnt of these.
+    /// As [`Features::of`], but only those that can mean the same in anyone's mail: the text, the subject,
+    /// HTML, tricks and signs of the whole message; none of the words, looks and order of the other
+    /// fields, and no hosts. What ships with the filter is learnt of these.
     #[must_use]
     pub fn general(head: &[u8]) -> Self {
         Collector { general: true, ..Collector::default() }.read(head).0
@@ -212,12 +213,14 @@ impl Collector {
         }
         signs.tell(&structure, &mut self);
         let mut hashes = self.hashes;
-        // Those that came first count: the header, and what a reader sees first.
-        hashes.truncate(2 * FEATURES_MAX);
-        let mut seen = std::collections::HashSet::new();
-        hashes.retain(|hash| seen.insert(*hash));
-        hashes.truncate(FEATURES_MAX);
+        if hashes.len() > FEATURES_MAX {
+            // Those that came first count: the header, and what a reader sees first.
+            let mut seen = std::collections::HashSet::new();
+            hashes.retain(|hash| seen.insert(*hash));
+            hashes.truncate(FEATURES_MAX);
+        }
         hashes.sort_unstable();
+        hashes.dedup();
         (Features { hashes }, self.words)
     }
 
@@ -360,10 +363,12 @@ mod tests {
 
     #[test]
     fn nested_and_countless_parts_are_bounded() {
-        let nested: String = (0..20_000)
-            .map(|depth| format!("Content-Type: multipart/mixed; boundary=b{depth}\r\n\r\n--b{depth}\r\n"))
-            .collect();
-        bounded(nested.as_bytes());
+        let mut nested = Vec::new();
+        for depth in 0..20_000 {
+            let begins = format!("Content-Type: multipart/mixed; boundary=b{depth}\r\n\r\n--b{depth}\r\n");
+            nested.extend_from_slice(begins.as_bytes());
+        }
+        bounded(&nested);
         let mut flat = b"Content-Type: multipart/mixed; boundary=b\r\n\r\n".to_vec();
         flat.extend_from_slice(&b"--b\r\nContent-Type: text/x; name=a.b\r\n\r\nword\r\n".repeat(100_000));
         bounded(&flat);

@@ -1,11 +1,16 @@
 //! One score of all that is known, with the share of each and the strongest reasons.
 
+use super::Class;
 use super::features::Features;
 use super::known::KNOWN_LOGIT;
 use super::model::Model;
+use super::seed::Seed;
 
 /// Most reasons that are named.
 const REASONS_MAX: usize = 10;
+
+/// Most of them that are neither words nor links: what a message says tells more than how it is made.
+const OTHERS_MAX: usize = 5;
 
 /// Most features that reasons are looked for in: many are runs of letters, which tell nobody anything.
 const LOOKED_AT_MAX: usize = 500;
@@ -43,6 +48,8 @@ pub struct Judgement {
 /// What a message is judged by.
 #[derive(Clone, Copy, Debug)]
 pub struct Judges<'m> {
+    /// What Pillarbox came with; a box that has learnt much heeds it less.
+    pub seed: Option<&'m Seed>,
     /// The box's model.
     pub general: &'m Model,
     /// The account's, where it has learnt something. The more it has, the more it counts, up to half.
@@ -55,9 +62,8 @@ impl Judges<'_> {
     /// How much each model counts; both together 1.
     fn parts(&self) -> (f32, f32) {
         let Some(own) = self.own else { return (1.0, 0.0) };
-        let [ham, spam] = [super::Class::Ham, super::Class::Spam].map(|class| own.learnt(class));
         #[expect(clippy::cast_precision_loss, reason = "a share of many needs no exact count")]
-        let learnt = ham.saturating_add(spam) as f32;
+        let learnt = learnt(own) as f32;
         let part = 0.5 * learnt / (learnt + OWN_TRUST);
         (1.0 - part, part)
     }
@@ -68,6 +74,7 @@ impl Judges<'_> {
         let parts = self.parts();
         let share = |what: &str, logit| Some(Share { what: what.to_owned(), logit });
         let shares = [
+            self.seed.and_then(|seed| share("what Pillarbox came with", seed.score(features, learnt(self.general)))),
             share("what this box has learnt", parts.0 * self.general.score(features)),
             self.own.and_then(|own| share("what this account has learnt", parts.1 * own.score(features))),
             self.known.then(|| share("you have written to the sender", KNOWN_LOGIT)).flatten(),
@@ -82,10 +89,10 @@ impl Judges<'_> {
         let mut shares: Vec<(u32, f32)> =
             self.general.shares(features).map(|(hash, logit)| (hash, logit * parts.0)).collect();
         if let Some(own) = self.own {
-            // Both go through the same hashes in the same order.
-            for ((_, sum), (_, more)) in shares.iter_mut().zip(own.shares(features)) {
-                *sum += more * parts.1;
-            }
+            add(&mut shares, own.shares(features).map(|(_, more)| more * parts.1));
+        }
+        if let Some(seed) = self.seed {
+            add(&mut shares, seed.shares(features, learnt(self.general)).map(|(_, more)| more));
         }
         shares.retain(|(_, logit)| logit.abs() > f32::EPSILON);
         shares.sort_by(|(_, one), (_, other)| other.abs().total_cmp(&one.abs()));
@@ -97,7 +104,24 @@ impl Judges<'_> {
         // What adds as much comes by how much it says; a message that was learnt alone has many such.
         #[expect(clippy::cast_possible_truncation, reason = "logits are small")]
         told.sort_by_key(|(saying, logit)| (-(logit.abs() * 1000.0).round() as i32, saying.rank));
+        let mut others = 0;
+        told.retain(|(saying, _)| {
+            others += usize::from(saying.rank > 0);
+            saying.rank == 0 || others <= OTHERS_MAX
+        });
         told.into_iter().take(REASONS_MAX).map(|(saying, logit)| Reason { what: saying.what, logit }).collect()
+    }
+}
+
+/// Messages that a model has learnt.
+fn learnt(model: &Model) -> u32 {
+    model.learnt(Class::Ham).saturating_add(model.learnt(Class::Spam))
+}
+
+/// Adds up: both go through the same hashes in the same order.
+fn add(sums: &mut [(u32, f32)], more: impl Iterator<Item = f32>) {
+    for ((_, sum), more) in sums.iter_mut().zip(more) {
+        *sum += more;
     }
 }
 
@@ -117,7 +141,7 @@ impl Judgement {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Class, Size};
+    use super::super::Size;
     use super::*;
 
     #[test]
@@ -127,7 +151,7 @@ mod tests {
         model.teach(&Features::of(b"Subject: minutes\r\n\r\nthe meeting of today\r\n"), Some(Class::Ham));
         let message = b"Subject: cheap\r\n\r\nbuy today\r\n";
         let features = Features::of(message);
-        let judges = Judges { general: &model, own: None, known: false };
+        let judges = Judges { seed: None, general: &model, own: None, known: false };
         let (judgement, reasons) = (judges.judge(&features), judges.reasons(&features, message));
         assert!(reasons.len() <= REASONS_MAX);
         assert!(
@@ -144,9 +168,12 @@ mod tests {
         let (mut general, mut own) = (Model::new(Size::BOX), Model::new(Size::ACCOUNT));
         general.teach(&features, Some(Class::Spam));
         own.teach(&features, Some(Class::Ham));
-        let alone = Judges { general: &general, own: None, known: false }.judge(&features).logit();
-        let both = Judges { general: &general, own: Some(&own), known: false }.judge(&features);
-        let known = Judges { general: &general, own: Some(&own), known: true }.judge(&features);
+        let alone = Judges { seed: None, general: &general, own: None, known: false }.judge(&features).logit();
+        let seeded =
+            Judges { seed: Seed::shipped().as_ref(), general: &general, own: None, known: false }.judge(&features);
+        assert_eq!(seeded.shares[0].what, "what Pillarbox came with");
+        let both = Judges { seed: None, general: &general, own: Some(&own), known: false }.judge(&features);
+        let known = Judges { seed: None, general: &general, own: Some(&own), known: true }.judge(&features);
         assert!(both.logit() < alone);
         assert!((known.logit() - both.logit() - KNOWN_LOGIT).abs() < 1e-6);
         assert_eq!((both.shares.len(), known.shares.len()), (2, 3));

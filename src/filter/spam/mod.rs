@@ -17,6 +17,7 @@ mod judgement; //  one score of several models, with its reasons
 mod known; //      whom an account has written to
 mod ledger; //     what was learnt of which message
 mod model; //      the table
+mod seed; //       what is known before anything was learnt
 mod signs; //      what the whole of a message shows
 mod text; //       words, pairs and runs of letters
 
@@ -24,6 +25,7 @@ pub use features::{FEATURES_MAX, Features, Saying, WINDOW_MAX, Words};
 pub use judgement::{Judgement, Judges, Reason, Share};
 pub use known::Known;
 pub use model::{Model, PieceError, Size, Taught};
+pub use seed::{FILE_MAX as SEED_FILE_MAX, Seed, SeedError};
 
 /// What a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]

@@ -95,6 +95,20 @@ struct Slot {
     counts: Both<u16>,
 }
 
+/// A slot as it lies in the table: weight, ham, spam. A table of plain numbers is zeros that the kernel
+/// gives when they are written, so one that has learnt little takes little.
+type Packed = [u16; 3];
+
+impl Slot {
+    fn unpack([weight, ham, spam]: Packed) -> Self {
+        Self { weight: weight.cast_signed(), counts: Both { ham, spam } }
+    }
+
+    fn pack(self) -> Packed {
+        [self.weight.cast_unsigned(), self.counts.ham, self.counts.spam]
+    }
+}
+
 /// What stands in the first piece.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Facts {
@@ -139,7 +153,7 @@ pub struct PieceError;
 #[derive(Clone, Debug)]
 pub struct Model {
     facts: Facts,
-    slots: Vec<Slot>,
+    slots: Vec<Packed>,
     ledger: Ledger,
     /// Pieces of the table that changed since they were taken.
     changed: Vec<bool>,
@@ -152,7 +166,7 @@ impl Model {
     #[must_use]
     pub fn new(size: Size) -> Self {
         let facts = Facts { version: VERSION, size, counted: Both::default(), learnt: Both::default() };
-        let slots = vec![Slot::default(); size.slots()];
+        let slots = vec![Packed::default(); size.slots()];
         let changed = vec![false; size.slots() / PIECE_SLOTS];
         Self { facts, slots, ledger: Ledger::default(), changed, touched: false }
     }
@@ -167,7 +181,7 @@ impl Model {
     /// Bytes of its table.
     #[must_use]
     pub fn bytes(&self) -> usize {
-        self.slots.len() * size_of::<Slot>()
+        self.slots.len() * size_of::<Packed>()
     }
 
     /// As what a message was learnt, if it is among those that are remembered.
@@ -244,11 +258,13 @@ impl Model {
     /// Adds what an entry says to each slot, or takes it away.
     fn apply(&mut self, features: &Features, entry: Entry, add: bool) {
         for place in self.places(features) {
-            let Some(slot) = self.slots.get_mut(place) else { continue };
+            let Some(packed) = self.slots.get_mut(place) else { continue };
+            let mut slot = Slot::unpack(*packed);
             slot.weight = if add { slot.weight.wrapping_add(entry.step) } else { slot.weight.wrapping_sub(entry.step) };
             if entry.counted {
                 move_by_one(slot.counts.of(entry.class), add);
             }
+            *packed = slot.pack();
             if let Some(changed) = self.changed.get_mut(place / PIECE_SLOTS) {
                 *changed = true;
             }
@@ -267,7 +283,10 @@ impl Model {
             return;
         }
         let halve = |counts: Both<u16>| Both { ham: counts.ham / 2, spam: counts.spam / 2 };
-        self.slots.iter_mut().for_each(|slot| slot.counts = halve(slot.counts));
+        // What is zero stays untouched.
+        for [_, ham, spam] in self.slots.iter_mut().filter(|slot| **slot != Packed::default()) {
+            (*ham, *spam) = (*ham / 2, *spam / 2);
+        }
         self.facts.counted = halve(self.facts.counted);
         self.changed.fill(true);
         self.ledger.clear();
@@ -310,7 +329,7 @@ impl Model {
     }
 
     fn slot(&self, place: usize) -> Slot {
-        self.slots.get(place).copied().unwrap_or_default()
+        self.slots.get(place).copied().map_or(Slot::default(), Slot::unpack)
     }
 }
 
@@ -347,10 +366,7 @@ impl Model {
         for (number, changed) in self.changed.iter_mut().enumerate() {
             if std::mem::take(changed) {
                 let slots = self.slots.iter().skip(number * PIECE_SLOTS).take(PIECE_SLOTS);
-                let bytes = slots.flat_map(|slot| {
-                    let Slot { weight, counts } = slot;
-                    [weight.to_le_bytes(), counts.ham.to_le_bytes(), counts.spam.to_le_bytes()].concat()
-                });
+                let bytes = slots.flatten().flat_map(|number| number.to_le_bytes());
                 pieces.push((u16::try_from(number).unwrap_or(u16::MAX) + PIECES_BEFORE, bytes.collect()));
             }
         }
@@ -369,7 +385,7 @@ impl Model {
         u16::try_from(self.changed.len()).unwrap_or(u16::MAX) + PIECES_BEFORE
     }
 
-    /// Takes a saved piece in.
+    /// Takes a saved piece into a model that has learnt nothing.
     ///
     /// # Errors
     /// When it is of another form or of a table of another size: such a model begins anew.
@@ -390,11 +406,13 @@ impl Model {
                 if found.len() != slots.len() {
                     return Err(PieceError);
                 }
-                for (slot, &[a, b, c, d, e, f]) in slots.iter_mut().zip(found) {
-                    *slot = Slot {
-                        weight: i16::from_le_bytes([a, b]),
-                        counts: Both { ham: u16::from_le_bytes([c, d]), spam: u16::from_le_bytes([e, f]) },
-                    };
+                for (slot, found) in slots.iter_mut().zip(found) {
+                    for (number, bytes) in slot.iter_mut().zip(found.as_chunks::<2>().0) {
+                        let read = u16::from_le_bytes(*bytes);
+                        if read != 0 {
+                            *number = read;
+                        }
+                    }
                 }
             }
         }
@@ -433,13 +451,13 @@ mod tests {
     #[test]
     fn what_is_judged_surely_changes_nothing_more() {
         let mut model = Model::new(Size::BOX);
-        for number in 0..200 {
-            model.teach(&letter(&format!("cheap watches number {number}")), Some(Class::Spam));
-            model.teach(&letter(&format!("minutes of meeting {number}")), Some(Class::Ham));
+        let sure = letter("cheap watches again");
+        for place in model.places(&sure) {
+            model.slots[place][0] = 1024;
         }
-        let weights = |model: &Model| model.slots.iter().map(|slot| slot.weight).collect::<Vec<_>>();
+        let weights = |model: &Model| model.slots.iter().map(|slot| slot[0]).collect::<Vec<_>>();
         let before = weights(&model);
-        model.teach(&letter("cheap watches number 1000"), Some(Class::Spam));
+        model.teach(&sure, Some(Class::Spam));
         assert!(weights(&model) == before, "a sure message moved the weights");
     }
 
@@ -449,7 +467,7 @@ mod tests {
         let spam = letter("cheap watches");
         model.teach(&spam, Some(Class::Spam));
         model.facts.counted = Both { ham: 10, spam: COUNTED_MAX };
-        model.slots.iter_mut().for_each(|slot| slot.counts.spam = slot.counts.spam.saturating_mul(50_000));
+        model.slots.iter_mut().for_each(|slot| slot[2] = slot[2].saturating_mul(50_000));
         let before = model.score(&spam);
         model.age();
         assert_eq!(model.facts.counted, Both { ham: 5, spam: COUNTED_MAX / 2 });
@@ -512,11 +530,11 @@ mod tests {
     #[test]
     fn a_message_whose_hashes_share_a_slot_counts_once() {
         let mut model = Model::new(Size::ACCOUNT);
-        let text: String = (0..20_000).map(|number| format!("w{number} ")).collect();
+        let text: String = (0..20_000).map(|number| number.to_string() + " ").collect();
         let stuffed = Features::of(format!("Subject: x\r\n\r\n{text}\r\n").as_bytes());
         model.teach(&stuffed, Some(Class::Spam));
         assert!(model.places(&stuffed).count() < stuffed.hashes().len());
-        assert_eq!(model.slots.iter().map(|slot| slot.counts.spam).max(), Some(1));
+        assert_eq!(model.slots.iter().map(|slot| slot[2]).max(), Some(1));
         let sum: f32 = model.shares(&stuffed).map(|(_, share)| share).sum();
         assert!((sum - model.score(&stuffed)).abs() < 0.05, "{sum} and {}", model.score(&stuffed));
     }
@@ -583,7 +601,8 @@ mod tests {
             let (forth, back) = (learn(&mut lessons.iter()), learn(&mut lessons.iter().rev()));
             let all = |model: &Model| usize::from(model.facts.counted.ham) + usize::from(model.facts.counted.spam);
             prop_assume!(all(&forth) == lessons.len() && all(&back) == lessons.len());
-            prop_assert_eq!(forth.scores(&letter(&judged)).1, back.scores(&letter(&judged)).1);
+            let bayes = |model: &Model| model.scores(&letter(&judged)).1.to_bits();
+            prop_assert_eq!(bayes(&forth), bayes(&back));
         }
     }
 }

@@ -143,7 +143,7 @@ impl Signs {
         let from = received.split(" by ").next().unwrap_or_default();
         let Some(from) = from.trim_start().strip_prefix("from ").filter(|_| self.hop.is_none()) else { return };
         let addresses = from.split(|c: char| !(c.is_ascii_digit() || c == '.'));
-        let Some(address) = addresses.rev().find_map(|text| text.parse::<Ipv4Addr>().ok()) else { return };
+        let Some(address) = addresses.filter_map(|text| text.parse::<Ipv4Addr>().ok()).next_back() else { return };
         if address.is_private() || address.is_loopback() || address.is_link_local() {
             return;
         }
@@ -285,8 +285,8 @@ impl Signs {
     fn body(&self, sign: &mut impl FnMut(&str)) {
         sign(&format!("about {} words", rounded(self.words)));
         sign(&format!("about {} links", rounded(self.links)));
-        if self.links > 0 {
-            sign(&format!("about {} words to a link", rounded(self.words / self.links)));
+        if let Some(words) = self.words.checked_div(self.links) {
+            sign(&format!("about {} words to a link", rounded(words)));
         }
         if self.html > 0 {
             sign(&format!("about {} times as much HTML as text", rounded(self.html / self.shown.max(1))));
