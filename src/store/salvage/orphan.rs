@@ -32,8 +32,8 @@ pub(super) fn prove(medium: &Arc<Medium>, finds: &Finds, whole: &mut Vec<Whole>,
         let Some(first) = pieces.first().filter(|piece| known.binary_search(&piece.blob).is_err()) else { continue };
         let mut of_body: Vec<Piece> = pieces.to_vec();
         of_body.dedup_by_key(|piece| piece.index);
-        let found = record_of(medium, &of_body).map(|record| Whole::orphan(first.blob, record));
         let proven = of_body.len() == pieces.len() && of_body.last().is_some_and(|piece| piece.last);
+        let found = record_of(medium, &of_body, proven).map(|record| Whole::orphan(first.blob, record));
         match found.filter(|found| found.is_proven(medium, finds)) {
             Some(found) if proven => whole.push(found),
             Some(found) => unproven.push(found),
@@ -48,8 +48,8 @@ pub(super) fn prove(medium: &Arc<Medium>, finds: &Finds, whole: &mut Vec<Whole>,
     unproven
 }
 
-/// Makes the row anew that these pieces had, if they are all.
-fn record_of(medium: &Medium, pieces: &[Piece]) -> Option<BlobRecord> {
+/// Makes the row anew that these pieces had, if they are all, which `proven` says is sure.
+fn record_of(medium: &Medium, pieces: &[Piece], proven: bool) -> Option<BlobRecord> {
     let stored = pieces.iter().map(|piece| u64::from(piece.length)).sum();
     let cut_so = (0..)
         .zip(pieces)
@@ -74,7 +74,12 @@ fn record_of(medium: &Medium, pieces: &[Piece]) -> Option<BlobRecord> {
         if !record.size.is_multiple_of(BLOCK_MAX as u64) {
             return None;
         }
-        let (length, raw) = frame(&stream).unwrap_or_else(|| {
+        let frame = frame(&stream);
+        // A frame that is cut off, or mail that looks like one.
+        if frame.is_none() && !proven && stream.starts_with(&FRAME) {
+            return None;
+        }
+        let (length, raw) = frame.unwrap_or_else(|| {
             let raw = stream.len().min(BLOCK_MAX);
             (raw, raw)
         });

@@ -132,6 +132,21 @@ fn bodies_whose_rows_are_gone_are_put_together_from_their_pieces_alone() {
 }
 
 #[test]
+fn the_first_pieces_of_a_body_whose_row_and_last_piece_are_gone_are_no_mail() {
+    let letter: Vec<u8> = noise(50_000, 4).iter().map(|byte| b"0123456789abcdef"[usize::from(byte % 16)]).collect();
+    let mut spool = crate::store::Spool::new(std::path::Path::new("").into());
+    spool.write(&letter).unwrap();
+    let mut bytes = Vec::new();
+    let first = &mut |_: u32, piece: &[u8]| {
+        bytes.extend_from_slice(piece);
+        Ok(false)
+    };
+    spool.finish().unwrap().pieces(BlobId(7), 0, first).unwrap();
+    let ruin = read(&bytes);
+    assert_eq!((ruin.count(), ruin.finding().pieces, ruin.losses().len()), ((0, 0), 1, 1));
+}
+
+#[test]
 fn pieces_that_name_no_last_one_are_put_together_and_not_proven() {
     // As stores made them before the last piece was marked.
     let letter = noise(40_000, 4);
