@@ -209,3 +209,30 @@ fn a_correspondent_is_known_and_a_message_made_to_poison_is_still_judged() {
     }
     assert!(!spam(&server, &["explain", "--account", bob, "-"], &letter).contains("you have written"));
 }
+
+#[test]
+fn a_seed_is_taken_when_its_signature_is_right_and_given_back() {
+    let server = Server::start();
+    let command = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pillarbox"));
+        command.args(["spam", "seed"]).args(args).arg("--data").arg(server.data());
+        command
+    };
+    let (file, key) = ("tests/spam/seed.bin", "tests/spam/seed.pub");
+    let shipped = spam(&server, &["score", "-"], MEETING);
+    assert!(fail(&mut command(&[file]), b"").contains("--key KEY"));
+    let other = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
+    assert!(fail(&mut command(&[file, "--key", other]), b"").contains("not made with this key"));
+    let changed = server.data().with_extension("seed");
+    let mut bytes = std::fs::read(file).unwrap();
+    bytes.push(0);
+    std::fs::write(&changed, &bytes).unwrap();
+    assert!(fail(&mut command(&[changed.to_str().unwrap(), "--unsigned"]), b"").contains("damaged"));
+    assert_eq!(spam(&server, &["score", "-"], MEETING), shipped, "nothing was changed");
+
+    succeed(&mut command(&[file, "--key", key]), b"");
+    let other = spam(&server, &["explain", "-"], MEETING);
+    assert!(other.contains("-0.22  what Pillarbox came with"), "the bias of the new one: {other}");
+    succeed(&mut command(&["--shipped"]), b"");
+    assert_eq!(spam(&server, &["score", "-"], MEETING), shipped);
+}

@@ -87,7 +87,7 @@ impl DataOffice {
         }
         refuse_foreign(folder)?;
         open(folder)
-            .map(|store| Self::Store(store.clone(), Filter::new(store, SpamConfig::default())))
+            .map(|store| Self::Store(store.clone(), Filter::in_folder(store, SpamConfig::default(), folder)))
             .map_err(|error| Failure(error.to_string()))
     }
 }

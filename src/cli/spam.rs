@@ -5,13 +5,15 @@ use std::io::{self, Read as _, Write};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
+use minisign_verify::{PublicKey, Signature};
 use serde::Serialize;
 
 use super::office::{DataOffice, Failure, Office, OfficeArgs, done, unexpected};
 use super::{ask, show};
 use crate::daemon::control::{Order, Outcome, SpamTask};
 use crate::filter::spam::{Class, WINDOW_MAX};
-use crate::flow::judge::{Fate, Opinion};
+use crate::flow::judge::{Fate, Opinion, SEED_FILE, read_seed};
+use crate::net::authority::write_atomically;
 
 /// Ask and teach the spam filter
 #[derive(Clone, Debug, clap::Args)]
@@ -53,6 +55,8 @@ enum SpamCommand {
         #[arg(required = true)]
         files: Vec<PathBuf>,
     },
+    /// Take a newer seed than the one that ships: what is known before anything was taught
+    Seed(SeedArgs),
     /// Forget all it was taught: by everybody, or with --account by one
     Reset {
         /// Do not ask
@@ -71,6 +75,22 @@ struct ClassArgs {
     /// They are wanted
     #[arg(long)]
     ham: bool,
+}
+
+#[derive(Clone, Debug, clap::Args)]
+struct SeedArgs {
+    /// The seed's file; its signature, made by minisign, lies beside it as FILE.minisig
+    #[arg(required_unless_present = "shipped")]
+    file: Option<PathBuf>,
+    /// The key its maker signs with, as text or as a file
+    #[arg(long, value_name = "KEY")]
+    key: Option<String>,
+    /// Take it without a signature
+    #[arg(long, conflicts_with = "key")]
+    unsigned: bool,
+    /// Go back to the one that ships
+    #[arg(long, conflicts_with_all = ["file", "key", "unsigned"])]
+    shipped: bool,
 }
 
 /// What was said of a file.
@@ -99,11 +119,14 @@ pub fn run(args: &SpamArgs) -> Result<(), Failure> {
         let mut office = DataOffice::open(&args.office.data)?;
         return done(&mut office, Order::Spam { account: args.account.clone(), task: SpamTask::Reset });
     }
+    if let SpamCommand::Seed(seed) = &args.command {
+        return install_seed(&args.office.data, seed);
+    }
     let (files, class) = match &args.command {
         SpamCommand::Train { class, files } => (files, Some(Some(if class.spam { Class::Spam } else { Class::Ham }))),
         SpamCommand::Untrain { files } => (files, Some(None)),
         SpamCommand::Score { files } | SpamCommand::Explain { files } => (files, None),
-        SpamCommand::Reset { .. } => return Ok(()),
+        SpamCommand::Reset { .. } | SpamCommand::Seed(_) => return Ok(()),
     };
     let mut office = DataOffice::open(&args.office.data)?;
     let mut out = io::stdout().lock();
@@ -138,6 +161,45 @@ pub fn run(args: &SpamArgs) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// Puts a seed into the data folder, or takes it out, and has the server take it.
+fn install_seed(data: &Path, args: &SeedArgs) -> Result<(), Failure> {
+    let place = data.join(SEED_FILE);
+    if let Some(file) = &args.file {
+        let named = |error: String| Failure(format!("{}: {error}", file.display()));
+        read_seed(file).map_err(named)?;
+        let bytes = std::fs::read(file)?;
+        match &args.key {
+            Some(key) => verify(&bytes, file, key)?,
+            None if args.unsigned => {}
+            None => return Err(Failure("name the key its maker signs with (--key KEY), or say --unsigned".into())),
+        }
+        // It is no secret, and the server's user must be able to read what root put there.
+        write_atomically(&place, &bytes, 0o644).map_err(|error| Failure(format!("{}: {error}", place.display())))?;
+    } else if let Err(error) = std::fs::remove_file(&place)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        return Err(Failure(format!("{}: {error}", place.display())));
+    }
+    let mut office = DataOffice::open(data)?;
+    done(&mut office, Order::Spam { account: None, task: SpamTask::Reseed })
+}
+
+/// Makes sure that whoever holds the key made the file.
+fn verify(bytes: &[u8], file: &Path, key: &str) -> Result<(), Failure> {
+    let signature = PathBuf::from(format!("{}.minisig", file.display()));
+    let named = |error: &dyn std::fmt::Display| Failure(format!("{}: {error}", signature.display()));
+    let text = std::fs::read_to_string(key);
+    let key = match &text {
+        Ok(text) => PublicKey::decode(text),
+        Err(_) => PublicKey::from_base64(key),
+    };
+    let key = key.map_err(|_| Failure("this is no public key of minisign, nor a file with one".into()))?;
+    let text = std::fs::read_to_string(&signature).map_err(|error| named(&error))?;
+    let found = Signature::decode(&text).map_err(|_| named(&"this is no signature of minisign"))?;
+    key.verify(bytes, &found, false)
+        .map_err(|_| named(&"it was not made with this key for this file; nothing was changed"))
 }
 
 /// Takes a file and its beginning.

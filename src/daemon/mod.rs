@@ -269,7 +269,7 @@ pub fn run<T>(
         .map_err(|error| DaemonError::System("the reactor cannot be set up", error))?;
     let (stop_all, stop) = Stop::new();
     let hostname: Arc<str> = setup.hostname.as_str().into();
-    let filter = Filter::new(store.clone(), setup.spam.clone());
+    let filter = Filter::in_folder(store.clone(), setup.spam.clone(), &setup.data);
     let (teacher, pupil) = Teacher::new(store.clone(), filter.clone());
     let context = Rc::new(Context {
         office: Office::new(store.clone(), doorway.clone(), teacher.clone(), Arc::clone(&hostname), &setup.smtp),

@@ -7,12 +7,17 @@
 //! was not saved.
 
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 
-use crate::filter::spam::{Class, Features, Judgement, Judges, Known, Model, Reason, Seed, Size, Taught};
+use crate::filter::spam::{
+    Class, Features, Judgement, Judges, Known, Model, Reason, SEED_FILE_MAX, Seed, Size, Taught,
+};
 use crate::mail::address::Address;
 use crate::mail::mailbox::AccountId;
 use crate::store::{LEARNED_PIECES_MAX, ReadError, Store, WriteError};
@@ -22,6 +27,9 @@ const OWN_MAX: usize = 4;
 
 /// The piece with an account's correspondents: behind all that a model can have.
 const KNOWN_PIECE: u16 = LEARNED_PIECES_MAX - 1;
+
+/// The file in the data folder with a newer seed than the one that ships.
+pub const SEED_FILE: &str = "spam-seed.bin";
 
 /// Bytes of a line of our fields (RFC 5322 section 2.1.1), as far as reasons can be parted.
 const LINE_BYTES: usize = 78;
@@ -137,6 +145,8 @@ pub struct Filter(Arc<Inner>);
 struct Inner {
     store: Store,
     config: SpamConfig,
+    /// The data folder, where a newer seed may lie.
+    folder: Option<PathBuf>,
     models: Mutex<Models>,
 }
 
@@ -153,7 +163,7 @@ struct Models {
 /// What an account has of its own.
 #[derive(Debug)]
 struct Own {
-    /// Boxed away until it has learnt something: most accounts never do.
+    /// None until it has learnt something: most accounts never do.
     model: Option<Model>,
     known: Known,
     known_changed: bool,
@@ -163,7 +173,31 @@ impl Filter {
     /// The filter of a store. Nothing is read yet.
     #[must_use]
     pub fn new(store: Store, config: SpamConfig) -> Self {
-        Self(Arc::new(Inner { store, config, models: Mutex::default() }))
+        Self(Arc::new(Inner { store, config, folder: None, models: Mutex::default() }))
+    }
+
+    /// The filter of the store in a folder, whose seed it takes where there is one.
+    #[must_use]
+    pub fn in_folder(store: Store, config: SpamConfig, folder: &Path) -> Self {
+        Self(Arc::new(Inner { store, config, folder: Some(folder.to_owned()), models: Mutex::default() }))
+    }
+
+    /// Takes the seed that now lies in the data folder, or else the one that ships. Blocks.
+    pub fn reseed(&self) {
+        let mut models = self.models();
+        models.seed = self.seed();
+    }
+
+    fn seed(&self) -> Option<Seed> {
+        let file = self.0.folder.as_ref().map(|folder| folder.join(SEED_FILE)).filter(|file| file.exists());
+        let own = file.and_then(|file| {
+            let seed = read_seed(&file);
+            seed.inspect_err(|error| {
+                tracing::warn!(file = %file.display(), %error, "the spam filter's seed is not used, but the one that ships");
+            })
+            .ok()
+        });
+        own.or_else(Seed::shipped)
     }
 
     /// Its settings.
@@ -377,7 +411,7 @@ impl Models {
 
     /// Reads what all judging needs.
     fn begin(&mut self, filter: &Filter) -> Result<Model, ReadError> {
-        self.seed = Seed::shipped();
+        self.seed = filter.seed();
         Ok(load_model(&filter.0.store, None, Size::BOX)?.unwrap_or_else(|| Model::new(Size::BOX)))
     }
 
@@ -434,6 +468,17 @@ impl Own {
         }
         self.model.as_mut().map_or(Ok(()), |model| save_model(store, Some(account), model))
     }
+}
+
+/// Reads a seed.
+///
+/// # Errors
+/// One sentence.
+pub fn read_seed(file: &Path) -> Result<Seed, String> {
+    let mut bytes = Vec::new();
+    let read = File::open(file).and_then(|file| file.take(SEED_FILE_MAX as u64 + 1).read_to_end(&mut bytes));
+    read.map_err(|error| error.to_string())?;
+    Seed::read(&bytes).map_err(|error| error.to_string())
 }
 
 /// Reads a model; `None` where nothing was learnt, or what was is of another form or damaged.

@@ -155,6 +155,8 @@ pub enum SpamTask {
     },
     /// Forget everything. [`Outcome::Done`]
     Reset,
+    /// Take the seed that lies in the data folder now. [`Outcome::Done`]
+    Reseed,
 }
 
 /// What came of an order.

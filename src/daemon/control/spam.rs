@@ -26,6 +26,10 @@ fn done(store: &Store, filter: &Filter, account: Option<&str>, task: SpamTask) -
             filter.teach(&head, account, class).map_err(unreadable)?;
             Ok(Outcome::Spam { opinion: Box::new(opinion) })
         }
+        SpamTask::Reseed => {
+            filter.reseed();
+            Ok(Outcome::Done)
+        }
         SpamTask::Reset => match filter.reset(account) {
             Ok(()) => Ok(Outcome::Done),
             Err(error) => Err(format!("the store does not take it: {error}")),

@@ -26,7 +26,7 @@ pub struct SmtpConfig {
     /// (RFC 5321 section 4.5.3.2.5).
     pub data_idle_max_secs: u16,
     /// Messages whose content is received at one time, over all connections; others wait, and after
-    /// 30 seconds are answered with 452. Each needs some 400 KiB of memory. Default: 32.
+    /// 30 seconds are answered with 452. Each needs some 500 KiB of memory. Default: 32.
     pub incoming_max: u16,
 }
 
