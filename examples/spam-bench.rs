@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use pillarbox::filter::spam::{Class, Features, Judges, Model, Seed, Size};
+use rustix::time::{ClockId, clock_gettime};
 
 /// Measures the spam filter on a labelled corpus.
 #[derive(Debug, Parser)]
@@ -267,10 +268,10 @@ fn percent(part: usize, of: usize) -> f64 {
     100.0 * part as f64 / of.max(1) as f64
 }
 
-/// What this thread has used of a CPU, as far as the system has booked it.
+/// What this thread has used of a CPU.
 fn cpu() -> Duration {
-    let booked = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    Duration::from_nanos(booked.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or(0))
+    let used = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(used.tv_sec.unsigned_abs(), u32::try_from(used.tv_nsec).unwrap_or(0))
 }
 
 /// In KiB.

@@ -2,7 +2,7 @@
 //!
 //! Lessons wait in a short queue for a thread of their own, which stands back; a client that moves
 //! a message never waits for one. All that was learnt is saved together, an hour after somebody said
-//! something or a day after mail was merely read: a save may write 3 MiB. A box on which nothing is
+//! something or a day after mail was merely read: a save may write 1.5 MiB. A box on which nothing is
 //! learnt neither wakes nor writes.
 
 use std::time::Duration;

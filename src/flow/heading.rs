@@ -5,6 +5,8 @@
 //! one, so that our own fields never swallow its first line. Only the beginning of one line is ever
 //! held back; every other byte passes as it came.
 
+use super::carry::mbox::separator;
+
 /// Most bytes of a line held back to see whether it begins a field. A longer name is none: RFC 5322
 /// lines have at most 998 bytes, and the longest registered name has 40.
 const NAME_MAX: usize = 256;
@@ -174,6 +176,10 @@ fn beginning(line: &[u8], first: bool) -> Beginning {
     let blanks = line.iter().skip(name).take_while(|byte| matches!(byte, b' ' | b'\t')).count();
     match line.get(name + blanks) {
         _ if first && line.starts_with(MBOX) => Beginning::Mbox,
+        // What stood first before somebody wrote fields above it. Text may begin so as well, so all of it
+        // has to be there.
+        _ if line.starts_with(MBOX) && !line.ends_with(b"\n") && line.len() < NAME_MAX => Beginning::Unclear,
+        _ if line.starts_with(MBOX) && separator::date(line).is_some() => Beginning::Mbox,
         Some(b':') if name > 0 => Beginning::Field(name),
         None if name > 0 && line.len() < NAME_MAX => Beginning::Unclear,
         _ => Beginning::Body,
@@ -241,9 +247,14 @@ mod tests {
     }
 
     #[test]
-    fn the_from_line_of_an_mbox_file_is_taken_out_at_the_front_only() {
+    fn the_from_line_of_an_mbox_file_is_taken_out_of_a_header() {
         assert_eq!(plain("From ann Mon Jan  1\r\nA: 1\r\n\r\nhi\r\n"), "A: 1\r\n\r\nhi\r\n");
         assert_eq!(plain("A: 1\r\nFrom ann\r\n"), "A: 1\r\n\r\nFrom ann\r\n");
+        assert_eq!(plain("A: 1\r\nFrom ann, with love\r\nB: 2\r\n"), "A: 1\r\n\r\nFrom ann, with love\r\nB: 2\r\n");
+        // But with its date behind fields that somebody wrote above it, too.
+        let below = "X: 1\r\nFrom ann@x.test  Sun Apr  8 13:07:32 2007\r\nA: 1\r\n\r\nhi\r\n";
+        assert_eq!(plain(below), "X: 1\r\nA: 1\r\n\r\nhi\r\n");
+        assert_eq!(pass(below, 3, Additions::default()), pass(below, 999, Additions::default()));
         assert_eq!(plain("From: ann\r\n\r\n"), "From: ann\r\n\r\n");
     }
 

@@ -15,8 +15,11 @@ const OTHERS_MAX: usize = 5;
 /// Most features that reasons are looked for in: many are runs of letters, which tell nobody anything.
 const LOOKED_AT_MAX: usize = 500;
 
-/// Messages after which an account's own model counts as much as it will grow to half of.
+/// Messages after which an account's own model has half of the share it will have.
 const OWN_TRUST: f32 = 50.0;
+
+/// The largest share of an account's own model, which is the smaller and the coarser one.
+const OWN_MAX: f32 = 0.5;
 
 /// Part of a score.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -52,7 +55,8 @@ pub struct Judges<'m> {
     pub seed: Option<&'m Seed>,
     /// The box's model.
     pub general: &'m Model,
-    /// The account's, where it has learnt something. The more it has, the more it counts, up to half.
+    /// The account's, where it has learnt something. The more it has, the more it counts, and the less the
+    /// more of what the box has learnt is this account's: where nobody else teaches, the box's says it all.
     pub own: Option<&'m Model>,
     /// The account has written to whoever sends this.
     pub known: bool,
@@ -63,8 +67,8 @@ impl Judges<'_> {
     fn parts(&self) -> (f32, f32) {
         let Some(own) = self.own else { return (1.0, 0.0) };
         #[expect(clippy::cast_precision_loss, reason = "a share of many needs no exact count")]
-        let learnt = learnt(own) as f32;
-        let part = 0.5 * learnt / (learnt + OWN_TRUST);
+        let (learnt, all) = (learnt(own) as f32, learnt(self.general).max(1) as f32);
+        let part = OWN_MAX * learnt / (learnt + OWN_TRUST) * (1.0 - learnt / all).clamp(0.0, 1.0);
         (1.0 - part, part)
     }
 
@@ -167,6 +171,7 @@ mod tests {
         let features = Features::of(b"Subject: offer\r\n\r\nan offer\r\n");
         let (mut general, mut own) = (Model::new(Size::BOX), Model::new(Size::ACCOUNT));
         general.teach(&features, Some(Class::Spam));
+        general.teach(&Features::of(b"Subject: minutes\r\n\r\nof the meeting\r\n"), Some(Class::Ham));
         own.teach(&features, Some(Class::Ham));
         let alone = Judges { seed: None, general: &general, own: None, known: false }.judge(&features).logit();
         let seeded =

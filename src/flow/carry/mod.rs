@@ -22,7 +22,7 @@ mod letter; //  one message on its way in
 mod level; //   a mailbox name as file names
 mod lines; //   CRLF and LF
 mod maildir; // a folder of one-message files
-mod mbox; //    one file of many messages
+pub(super) mod mbox; // one file of many messages
 mod ruin; //    a ruined store as a source
 mod source; //  which mbox files and Maildirs lie under a path
 #[cfg(test)]

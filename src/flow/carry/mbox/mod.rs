@@ -6,7 +6,7 @@
 //! trusted: they are wrong as soon as anybody edits the file.
 
 mod reader;
-mod separator; // the `From ` line
+pub(in crate::flow) mod separator; // the `From ` line
 mod status; //    flags as header fields
 mod writer;
 

@@ -9,7 +9,7 @@ const WEEKDAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 ///
 /// Writers differ: seconds and the zone may be missing, the zone may stand before or after the
 /// year, or the date may be one of RFC 5322. Without a zone it is UTC (RFC 4155).
-pub(super) fn date(line: &[u8]) -> Option<ZonedTime> {
+pub(in crate::flow) fn date(line: &[u8]) -> Option<ZonedTime> {
     let text = std::str::from_utf8(line.strip_prefix(FROM)?).ok()?;
     let words: Vec<&str> = text.split_ascii_whitespace().collect();
     let is_weekday = |word: &&str| WEEKDAYS.contains(&word.trim_end_matches(','));
