@@ -1,6 +1,6 @@
 //! A message's header as it streams by on its way in (RFC 5321 section 4.4, RFC 6409 section 8).
 //!
-//! A Return-Path and what poses as our spam filter's word are taken out, Received fields are counted, what a submission lacks
+//! A Return-Path is taken out, and of mail that we judge what poses as our word; Received fields are counted, what a submission lacks
 //! is added at the header's end, and a message without an empty line between header and body gets
 //! one, so that our own fields never swallow its first line. Only the beginning of one line is ever
 //! held back; every other byte passes as it came.
@@ -21,6 +21,15 @@ pub struct Additions {
     pub message_id: Option<String>,
     /// A Date field with its CRLF.
     pub date: Option<String>,
+}
+
+/// What to take out of a header besides Return-Path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Foreign {
+    /// Nothing.
+    Keep,
+    /// The fields our spam filter writes.
+    DropSpam,
 }
 
 /// Where the reader stands.
@@ -63,12 +72,13 @@ pub struct Heading {
     first: bool,
     received: u32,
     additions: Additions,
+    foreign: Foreign,
 }
 
 impl Heading {
     /// Begins a message.
-    pub fn new(additions: Additions) -> Self {
-        Self { place: Place::Start, held: Vec::new(), taking_out: false, first: true, received: 0, additions }
+    pub fn new(additions: Additions, foreign: Foreign) -> Self {
+        Self { place: Place::Start, held: Vec::new(), taking_out: false, first: true, received: 0, additions, foreign }
     }
 
     /// Tells whether the header is over: what follows needs no pass through here.
@@ -133,7 +143,7 @@ impl Heading {
             Beginning::Mbox => self.taking_out = true,
             Beginning::Field(length) => {
                 let name = self.held.get(..length).unwrap_or_default().to_ascii_lowercase();
-                self.taking_out = name == b"return-path" || name.starts_with(OURS);
+                self.taking_out = name == b"return-path" || self.foreign == Foreign::DropSpam && name.starts_with(OURS);
                 match name.as_slice() {
                     b"received" => self.received = self.received.saturating_add(1),
                     b"message-id" => self.additions.message_id = None,
@@ -196,7 +206,7 @@ mod tests {
     }
 
     fn pass(text: &str, cut: usize, additions: Additions) -> (String, u32) {
-        let mut heading = Heading::new(additions);
+        let mut heading = Heading::new(additions, Foreign::DropSpam);
         let mut out = Vec::new();
         for piece in text.as_bytes().chunks(cut) {
             heading.pass(piece, &mut out);
@@ -222,6 +232,9 @@ mod tests {
         let text =
             "A: 1\r\nX-Spam-Status: No\r\n score=-9\r\nx-spam-flag : NO\r\nX-Spammer: 3\r\n\r\nX-Spam-Level: *\r\n";
         assert_eq!(plain(text), "A: 1\r\nX-Spammer: 3\r\n\r\nX-Spam-Level: *\r\n");
+        let (mut kept, mut heading) = (Vec::new(), Heading::new(Additions::default(), Foreign::Keep));
+        heading.pass(text.as_bytes(), &mut kept);
+        assert_eq!(kept, text.as_bytes(), "where another filter judges");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A message on its way in: its bytes go through the header reader into the spool and past the part
 //! walker, a piece at a time, so that a letter of any size needs the same memory.
 
-use super::heading::{Additions, Heading};
+use super::heading::{Additions, Foreign, Heading};
 use crate::filter::spam::WINDOW_MAX;
 use crate::mail::date::ZonedTime;
 use crate::mail::envelope::{Client, Envelope};
@@ -104,7 +104,8 @@ impl Letter {
         let mut trace = trace::return_path(&envelope.from);
         trace.push_str(&trace::received(&Stamp { client, by: host, id, envelope, at }));
         let head = judged.then(|| Head { trace: trace.len(), bytes: Vec::new() });
-        let mut letter = Self { spool, walker: Walker::new(), heading: Heading::new(additions), at, head };
+        let heading = Heading::new(additions, if judged { Foreign::DropSpam } else { Foreign::Keep });
+        let mut letter = Self { spool, walker: Walker::new(), heading, at, head };
         letter.keep(trace.as_bytes())?;
         Ok(letter)
     }
