@@ -43,7 +43,7 @@ const ENCODED_MAX: usize = 45;
 pub struct SpamConfig {
     /// Mail from other servers is judged. Default: true.
     pub enabled: bool,
-    /// The probability from which a message is put into Junk, between 0 and 1. Default: 0.8.
+    /// The probability from which a message is put into Junk, between 0 and 1. Default: 0.93.
     pub junk: f32,
     /// The probability from which it is refused, between 0 and 1. Default: none, nothing is refused.
     pub reject: Option<f32>,
@@ -54,7 +54,7 @@ pub struct SpamConfig {
 
 impl Default for SpamConfig {
     fn default() -> Self {
-        Self { enabled: true, junk: 0.8, reject: None, learn_from_reading: true }
+        Self { enabled: true, junk: 0.93, reject: None, learn_from_reading: true }
     }
 }
 
