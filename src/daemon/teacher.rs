@@ -82,7 +82,9 @@ impl Teacher {
     }
 
     fn send(&self, lesson: Lesson) {
-        if self.filter.config().enabled && self.lessons.try_send(lesson).is_err() {
+        // What was taught by hand counts where nothing is judged, too.
+        let wanted = self.filter.config().enabled || matches!(lesson, Lesson::Learnt);
+        if wanted && self.lessons.try_send(lesson).is_err() {
             tracing::info!("too many lessons for the spam filter at one time: one was let go");
         }
     }

@@ -1,9 +1,9 @@
 //! A message's header as it streams by on its way in (RFC 5321 section 4.4, RFC 6409 section 8).
 //!
-//! A Return-Path is taken out, and of mail that we judge what poses as our word; Received fields are counted, what a submission lacks
-//! is added at the header's end, and a message without an empty line between header and body gets
-//! one, so that our own fields never swallow its first line. Only the beginning of one line is ever
-//! held back; every other byte passes as it came.
+//! A Return-Path is taken out, and of mail that we judge what poses as our word. Received fields are
+//! counted, what a submission lacks is added at the header's end, and a message without an empty line
+//! between header and body gets one, so that our own fields never swallow its first line. Only the
+//! beginning of one line is ever held back; every other byte passes as it came.
 
 use super::carry::mbox::separator;
 

@@ -495,9 +495,7 @@ fn load_model(store: &Store, learner: Option<AccountId>, size: Size) -> Result<O
         };
         if !loaded {
             tracing::warn!(?learner, "what the spam filter has learnt cannot be read: it begins anew");
-            let mut model = Model::new(size);
-            model.save_all();
-            return Ok(Some(model));
+            return Ok(Some(Model::instead(size)));
         }
     }
     Ok(Some(model))

@@ -202,8 +202,11 @@ impl Desk {
                     let teacher = self.teacher.clone();
                     let store = self.store.clone();
                     let working = tokio::task::spawn_blocking(move || {
+                        let is_lesson = matches!(task, SpamTask::Teach { .. });
                         let outcome = spam::obey(&store, teacher.filter(), account.as_deref(), task);
-                        teacher.learnt();
+                        if is_lesson {
+                            teacher.learnt();
+                        }
                         outcome
                     });
                     working.await.unwrap_or_else(|_| Outcome::Refused { reason: "the server is stopping".into() })

@@ -135,8 +135,8 @@ impl Features {
     }
 
     /// As [`Features::of`], with what they say.
-    #[must_use]
-    pub fn with_words(head: &[u8]) -> (Self, Words) {
+    #[cfg(test)]
+    pub(super) fn with_words(head: &[u8]) -> (Self, Words) {
         let (features, words) = Collector { words: Some(Words::new()), ..Collector::default() }.read(head);
         (features, words.unwrap_or_default())
     }

@@ -6,8 +6,8 @@
 //! never grows and weighs a message by two methods, whose mean it takes: a linear one that corrects
 //! itself by its mistakes (logistic regression) and a Bayesian one that counts (how often in spam,
 //! how often in ham). Every message that was learnt is written down with what that changed, so a
-//! mistake is taken back exactly. [`Judgement`] puts the box's model and the account's together and
-//! names the strongest reasons.
+//! mistake is taken back exactly. [`Judges`] puts the seed, the box's model and the account's together
+//! and names the strongest reasons.
 
 mod confusable; // letters that pose as others
 mod features; //   what a message shows
@@ -35,15 +35,4 @@ pub enum Class {
     Ham,
     /// Mail that was not.
     Spam,
-}
-
-impl Class {
-    /// The other one.
-    #[must_use]
-    pub fn other(self) -> Self {
-        match self {
-            Self::Ham => Self::Spam,
-            Self::Spam => Self::Ham,
-        }
-    }
 }

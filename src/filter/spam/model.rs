@@ -171,6 +171,14 @@ impl Model {
         Self { facts, slots, ledger: Ledger::default(), changed, touched: false }
     }
 
+    /// One that has learnt nothing and takes the place of one that can't be read, as soon as it learns.
+    #[must_use]
+    pub fn instead(size: Size) -> Self {
+        let mut model = Self::new(size);
+        model.changed.fill(true);
+        model
+    }
+
     /// How many messages it has learnt as this.
     #[must_use]
     pub fn learnt(&self, class: Class) -> u32 {

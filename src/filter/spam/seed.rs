@@ -37,7 +37,7 @@ const BOUND: f32 = 4.0;
 
 /// How much of it is said. It is learnt of other people's mail, and of all that can go wrong a wanted
 /// message in Junk is the worst: so alone it reaches the usual line of 0.93 only where its own score is
-/// above 3.1, and otherwise tips what the box has begun to suspect.
+/// above 3.0, and otherwise tips what the box has begun to suspect.
 const SAID: f32 = 0.45;
 
 /// Why a file is no seed.
