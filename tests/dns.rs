@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use hickory_resolver::proto::op::ResponseCode;
-use hickory_resolver::proto::rr::RecordType;
 use pillarbox::net::resolver::{DnsConfig, DnsError, Resolver, Tlsa};
 
 #[path = "support/dns.rs"]
@@ -149,7 +148,8 @@ fn no_port_no_network_no_server_are_unavailable_soon() {
 fn signed_answers_are_secure_and_forged_ones_bogus() {
     let dns = Dns::signed();
     dns.mx("good.test", 10, "mx.good.test").a("mx.good.test", "192.0.2.1");
-    dns.tlsa("_25._tcp.mx.good.test", 3, 1, 1, &[7; 32]).cname("alias.test", "mx.good.test");
+    dns.tlsa("_25._tcp.mx.good.test", 3, 1, 1, &[7; 32]);
+    dns.cname("alias.test", "both.test").a("both.test", "192.0.2.3").a("both.test", "2001:db8::3");
     dns.mx("plain.test", 10, "mx.plain.test").insecure("plain.test").a("mx.plain.test", "192.0.2.2");
     dns.mx("forged.test", 10, "mx.good.test").trouble("forged.test", None, Trouble::Forged);
     dns.mx("bare.test", 10, "mx.good.test").trouble("bare.test", None, Trouble::Unsigned);

@@ -22,7 +22,7 @@ use hickory_resolver::proto::dnssec::crypto::Ed25519SigningKey;
 use hickory_resolver::proto::dnssec::rdata::{DNSKEY, DNSSECRData, NSEC, RRSIG};
 use hickory_resolver::proto::dnssec::{DnssecSigner, SigningKey};
 use hickory_resolver::proto::op::{Edns, Message, OpCode, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, PTR, SOA, TLSA, TXT};
+use hickory_resolver::proto::rr::rdata::{A, AAAA, CNAME, MX, NS, PTR, SOA, TLSA, TXT};
 use hickory_resolver::proto::rr::{DNSClass, Name, RData, Record, RecordSet, RecordType};
 
 /// How long its answers hold, in seconds.
@@ -181,7 +181,7 @@ impl Dns {
     /// Names at and below this one are a zone without signatures.
     pub(crate) fn insecure(&self, name: &str) -> &Self {
         self.zone.lock().unwrap().insecure.push(key_of(name));
-        self
+        self.add(name, RData::NS(NS(name_of("ns.test"))))
     }
 
     /// Answers nothing any more, or again.
@@ -385,9 +385,11 @@ impl Zone {
         }
     }
 
-    /// Tells whether a name is in a zone without signatures; who is asked for DS is the zone above.
+    /// Tells whether a name is in a zone without signatures; the zone above says what of a DS there is.
     fn is_insecure(&self, name: &str, kind: RecordType) -> bool {
-        let below = |zone: &String| is_below(name, zone) || (name == zone && kind != RecordType::DS);
+        let below = |zone: &String| {
+            is_below(name, zone) || (name == zone && !matches!(kind, RecordType::DS | RecordType::NSEC))
+        };
         self.insecure.iter().any(below)
     }
 
@@ -408,7 +410,6 @@ impl Zone {
         let unsigned = matches!(trouble, Some(Trouble::Unsigned)) || self.is_insecure(name, kind);
         if let Some(signer) = self.signer.as_ref().filter(|_| proof && !unsigned) {
             if matches!(trouble, Some(Trouble::Forged)) {
-                set.add_rdata(RData::TXT(TXT::new(vec!["another".to_owned()])));
                 set = RecordSet::with_ttl(owner.clone(), kind, TTL + 1);
                 for record in &records {
                     set.add_rdata(record.data.clone());
