@@ -40,6 +40,8 @@ pub struct Letter {
     walker: Walker,
     heading: Heading,
     at: ZonedTime,
+    /// It came with bytes beyond ASCII.
+    eight_bit: bool,
     /// The beginning, as long as it waits to be judged.
     head: Option<Head>,
 }
@@ -105,7 +107,7 @@ impl Letter {
         trace.push_str(&trace::received(&Stamp { client, by: host, id, envelope, at }));
         let head = judged.then(|| Head { trace: trace.len(), bytes: Vec::new() });
         let heading = Heading::new(additions, if judged { Foreign::DropSpam } else { Foreign::Keep });
-        let mut letter = Self { spool, walker: Walker::new(), heading, at, head };
+        let mut letter = Self { spool, walker: Walker::new(), heading, at, eight_bit: false, head };
         letter.keep(trace.as_bytes())?;
         Ok(letter)
     }
@@ -115,6 +117,7 @@ impl Letter {
     /// # Errors
     /// As [`Spool::write`].
     pub fn write(&mut self, content: &[u8]) -> Result<(), LetterError> {
+        self.eight_bit |= !content.is_ascii();
         if self.heading.is_over() {
             return self.keep(content);
         }
@@ -167,6 +170,16 @@ impl Letter {
         }
         self.walker.feed(bytes);
         self.spool.write(bytes).map_err(LetterError::Spool)
+    }
+
+    /// Tells whether it came with bytes beyond ASCII, whatever its sender declared.
+    pub fn is_eight_bit(&self) -> bool {
+        self.eight_bit
+    }
+
+    /// Tells whether such bytes are in its header.
+    pub fn has_eight_bit_header(&self) -> bool {
+        self.heading.is_eight_bit()
     }
 
     /// Tells whether writing may block, because the letter has left memory.
