@@ -24,6 +24,9 @@ const GATHER_BYTES: usize = 16_384;
 /// keep the replies to pipelined commands in one packet (RFC 2920 section 3.2).
 const LINGER: Duration = Duration::from_millis(50);
 
+/// How many reads of what a peer had said before it broke off are heard.
+const LAST_WORDS: usize = 4;
+
 /// Stands for "never" where a session names a patience no clock can hold.
 const FOREVER: Duration = Duration::from_hours(30 * 365 * 24);
 
@@ -249,7 +252,8 @@ impl<S: Session, A: Answers<S>, P: Peer> Driver<S, A, P> {
         if end.is_err() {
             self.outbox = None;
             while let Ok(true) = self.offer() {}
-            while let Ok(Arrival::Bytes(buffer)) = self.peer.read() {
+            for _ in 0..LAST_WORDS {
+                let Ok(Arrival::Bytes(buffer)) = self.peer.read() else { break };
                 self.traffic.received += buffer.len() as u64;
                 self.inbox = Some(buffer);
                 while let Ok(true) = self.offer() {}
