@@ -21,6 +21,7 @@ use crate::flow::judge::Verdict;
 use crate::flow::letter::{Letter, LetterError, Start, reply_to};
 use crate::flow::relay::Exit;
 use crate::flow::{arrive, notify, submit};
+use crate::mail::address::Address;
 use crate::mail::date::{Timestamp, ZonedTime};
 use crate::mail::envelope::{BodyType, Envelope, Recipient};
 use crate::mail::mailbox::{AccountId, MailboxId, SpecialUse, Uid};
@@ -341,13 +342,15 @@ impl Reception {
         if self.remote.is_empty() {
             return None;
         }
+        // What the content needs is asked of the next server, not what its sender declared.
+        let nature = letter.nature(envelope.utf8);
         let body = match envelope.body {
-            // What was not declared is found out by the next server otherwise.
-            BodyType::SevenBit if letter.is_eight_bit() => BodyType::EightBitMime,
-            body => body,
+            BodyType::BinaryMime if nature.binary => BodyType::BinaryMime,
+            _ if nature.eight_bit => BodyType::EightBitMime,
+            _ => BodyType::SevenBit,
         };
-        let international = envelope.from.address().is_some_and(crate::mail::address::Address::is_international);
-        let utf8 = envelope.utf8 && (international || letter.has_eight_bit_header());
+        let international = envelope.from.address().is_some_and(Address::is_international);
+        let utf8 = nature.utf8_header || international;
         let envelope = Envelope { recipients: self.remote.clone(), body, utf8, ..envelope.clone() };
         let by = sender.and_then(|sender| sender.login.as_ref()).map(|login| login.account);
         Some(NewQueued { envelope, require_tls: false, by, due: Due::from(now()) })

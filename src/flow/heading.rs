@@ -71,7 +71,6 @@ pub struct Heading {
     taking_out: bool,
     first: bool,
     received: u32,
-    eight_bit: bool,
     additions: Additions,
     foreign: Foreign,
 }
@@ -79,16 +78,7 @@ pub struct Heading {
 impl Heading {
     /// Begins a message.
     pub fn new(additions: Additions, foreign: Foreign) -> Self {
-        Self {
-            place: Place::Start,
-            held: Vec::new(),
-            taking_out: false,
-            first: true,
-            received: 0,
-            eight_bit: false,
-            additions,
-            foreign,
-        }
+        Self { place: Place::Start, held: Vec::new(), taking_out: false, first: true, received: 0, additions, foreign }
     }
 
     /// Tells whether the header is over: what follows needs no pass through here.
@@ -101,11 +91,6 @@ impl Heading {
         self.received
     }
 
-    /// Tells whether it holds bytes beyond ASCII, so that the message needs SMTPUTF8 (RFC 6531).
-    pub fn is_eight_bit(&self) -> bool {
-        self.eight_bit
-    }
-
     /// Takes the next bytes and appends what is kept to `out`.
     pub fn pass(&mut self, bytes: &[u8], out: &mut Vec<u8>) {
         let mut rest = bytes;
@@ -113,7 +98,6 @@ impl Heading {
             match self.place {
                 Place::Start => {
                     self.held.push(byte);
-                    self.eight_bit |= !byte.is_ascii();
                     rest = after;
                     self.decide(out);
                 }
@@ -121,7 +105,6 @@ impl Heading {
                     let end = rest.iter().position(|&byte| byte == b'\n');
                     let (line, after) = rest.split_at(end.map_or(rest.len(), |end| end + 1));
                     if self.place == Place::Kept {
-                        self.eight_bit |= !line.is_ascii();
                         out.extend_from_slice(line);
                     }
                     if end.is_some() {
