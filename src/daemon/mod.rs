@@ -27,6 +27,7 @@ use crate::flow::judge::{Filter, SpamConfig};
 use crate::net::budget::{Budget, NetConfig};
 use crate::net::drive::{Answers, Driver, Stop};
 use crate::net::listener;
+use crate::net::resolver::DnsConfig;
 use crate::net::stream::Stream;
 use crate::net::tls::{TlsConfig, TlsError, TlsServer};
 use crate::protocol::imap::ImapConfig;
@@ -129,6 +130,8 @@ pub struct Setup {
     pub tls: TlsConfig,
     /// Limits of connections.
     pub net: NetConfig,
+    /// The DNS.
+    pub dns: DnsConfig,
     /// SMTP.
     pub smtp: SmtpConfig,
     /// IMAP.
