@@ -1,6 +1,6 @@
 //! Our DKIM signatures before another implementation: dkimpy (RFC 6376, RFC 8463).
 //!
-//! It comes from PyPI: `.ci/run` installs it into `target/python`. Where it is missing the test is
+//! It comes from `PyPI`: `.ci/run` installs it into `target/python`. Where it is missing the test is
 //! skipped with one visible line, and fails where `PILLARBOX_REQUIRE_CLIENTS` is set.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test that panics has failed")]

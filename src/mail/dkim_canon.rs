@@ -217,13 +217,11 @@ mod tests {
     fn by_the_book(form: BodyForm, body: &str) -> String {
         let mut lines: Vec<String> =
             body.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line).to_owned()).collect();
-        if !body.ends_with('\n') {
-            // What no LF ended keeps its CR.
-            if let Some(last) = lines.last_mut() {
-                *last = body.rsplit('\n').next().unwrap().to_owned();
-            }
-        } else {
+        if body.ends_with('\n') {
             lines.pop();
+        } else if let Some(last) = lines.last_mut() {
+            // What no LF ended keeps its CR.
+            *last = body.rsplit('\n').next().unwrap().to_owned();
         }
         if form == BodyForm::Relaxed {
             for line in &mut lines {
@@ -240,7 +238,7 @@ mod tests {
         while lines.last().is_some_and(String::is_empty) {
             lines.pop();
         }
-        let text: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+        let text = lines.into_iter().fold(String::new(), |text, line| text + &line + "\r\n");
         if text.is_empty() && form == BodyForm::Simple { "\r\n".into() } else { text }
     }
 
