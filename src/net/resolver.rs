@@ -239,6 +239,15 @@ impl Resolver {
         .await
     }
 
+    /// Where a service is: priority, weight, port, host (RFC 2782); a host that is empty says nowhere.
+    pub async fn srv(&self, name: &str) -> Result<Found<Vec<(u16, u16, u16, String)>>, DnsError> {
+        self.ask(name_of(name)?, RecordType::SRV, |data| match data {
+            RData::SRV(srv) => Some((srv.priority, srv.weight, srv.port, plain_name(&srv.target))),
+            _ => None,
+        })
+        .await
+    }
+
     /// The names of an address (RFC 1035 section 3.5).
     pub async fn ptr(&self, ip: IpAddr) -> Result<Found<Vec<String>>, DnsError> {
         self.ask(Name::from(ip.to_canonical()), RecordType::PTR, |data| match data {
