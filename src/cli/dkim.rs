@@ -148,7 +148,7 @@ mod tests {
             String::from_utf8(out).unwrap(),
             "SELECTOR     KIND     MADE         STATE\n\
              pb1-ed25519  ed25519  18 Nov 2026  signs\n\
-             pb2-ed25519  ed25519  18 Nov 2026  waits to be published; signs from 29 Nov 2026\n"
+             pb2-ed25519  ed25519  18 Nov 2026  waits to be published; signs from 30 Nov 2026\n"
         );
     }
 
