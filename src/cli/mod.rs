@@ -16,6 +16,8 @@ mod carry; //       what import and export share
 mod check; //       is this config file good?
 mod check_store; // is everything in the store whole?
 pub mod compact; // the index without its holes
+pub mod dkim; //    the keys that mail is signed with
+pub mod dns; //     what a domain has to publish
 pub mod domain; //  whose mail stays here
 mod export; //      mail to mbox files and Maildirs
 mod import; //      mail from mbox files and Maildirs
@@ -53,6 +55,8 @@ enum Command {
     Account(account::AccountArgs),
     Alias(alias::AliasArgs),
     Domain(domain::DomainArgs),
+    Dkim(dkim::DkimArgs),
+    Dns(dns::DnsArgs),
     Import(import::ImportArgs),
     Export(export::ExportArgs),
     Compact(compact::CompactArgs),
@@ -89,6 +93,11 @@ pub fn main() -> ExitCode {
         Command::Account(args) => account::run(args).map_err(Failure::from),
         Command::Alias(args) => alias::run(args).map_err(Failure::from),
         Command::Domain(args) => domain::run(args).map_err(Failure::from),
+        Command::Dkim(args) => dkim::run(args).map_err(Failure::from),
+        Command::Dns(args) => match dns::run(&args) {
+            Ok(code) => return code,
+            Err(failure) => Err(failure.into()),
+        },
         Command::Import(args) => import::run(&args).map_err(Failure::from),
         Command::Export(args) => export::run(&args).map_err(Failure::from),
         Command::Backup(args) => backup::run(&args).map_err(Failure::from),

@@ -15,6 +15,7 @@ use crate::daemon::{Changeable, Setup};
 use crate::flow::access::lockout::LoginConfig;
 use crate::flow::judge::SpamConfig;
 use crate::net::budget::NetConfig;
+use crate::net::resolver::DnsConfig;
 use crate::net::tls::TlsConfig;
 use crate::protocol::imap::ImapConfig;
 use crate::protocol::pop3::Pop3Config;
@@ -50,6 +51,8 @@ pub struct Settings {
     pub tls: TlsConfig,
     /// Limits of connections.
     pub net: NetConfig,
+    /// The DNS.
+    pub dns: DnsConfig,
     /// The log.
     pub log: LogConfig,
     /// SMTP receiving and submission.
@@ -77,6 +80,7 @@ impl Default for Settings {
             listen: ListenConfig::default(),
             tls: TlsConfig::default(),
             net: NetConfig::default(),
+            dns: DnsConfig::default(),
             log: LogConfig::default(),
             smtp: SmtpConfig::default(),
             imap: ImapConfig::default(),
@@ -127,6 +131,7 @@ impl Settings {
             listen: self.listen,
             tls: self.tls,
             net: self.net,
+            dns: self.dns,
             smtp: self.smtp,
             imap: self.imap,
             pop3: self.pop3,

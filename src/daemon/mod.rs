@@ -24,9 +24,11 @@ use tokio::time::timeout;
 use crate::flow::access::lockout::LoginConfig;
 use crate::flow::backup;
 use crate::flow::judge::{Filter, SpamConfig};
+use crate::flow::publish::hex;
 use crate::net::budget::{Budget, NetConfig};
 use crate::net::drive::{Answers, Driver, Stop};
 use crate::net::listener;
+use crate::net::resolver::DnsConfig;
 use crate::net::stream::Stream;
 use crate::net::tls::{TlsConfig, TlsError, TlsServer};
 use crate::protocol::imap::ImapConfig;
@@ -129,6 +131,8 @@ pub struct Setup {
     pub tls: TlsConfig,
     /// Limits of connections.
     pub net: NetConfig,
+    /// The DNS.
+    pub dns: DnsConfig,
     /// SMTP.
     pub smtp: SmtpConfig,
     /// IMAP.
@@ -282,7 +286,7 @@ pub fn run<T>(
         doorway,
         locks: crate::flow::access::pop3::Locks::default(),
         pop3: Arc::new(setup.pop3.clone()),
-        tls,
+        tls: Arc::new(tls),
         budget: Budget::new(setup.net.clone()),
         stop,
         listeners: bound.iter().map(|bound| (bound.service, bound.address)).collect(),
@@ -375,6 +379,7 @@ async fn serve(
 fn status_source(context: &Context, scrub: Scrub) -> StatusSource {
     let (store, budget, roll) = (context.store.clone(), context.budget.clone(), Arc::clone(&context.roll));
     let (listeners, filter) = (context.listeners.clone(), context.teacher.filter().clone());
+    let (hostname, tls) = (context.hostname.to_string(), Arc::clone(&context.tls));
     Arc::new(move || {
         let memory = health::memory();
         let shown = |(service, address): &(Service, SocketAddr)| ListenerStatus {
@@ -384,6 +389,9 @@ fn status_source(context: &Context, scrub: Scrub) -> StatusSource {
         };
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            hostname: hostname.clone(),
+            tls_key_sha256: tls.key_digest().map(|digest| hex(&digest)),
+            own_authority: tls.ca().is_some(),
             pid: std::process::id(),
             uptime_secs: roll.uptime_secs(),
             listeners: listeners.iter().map(shown).collect(),

@@ -5,6 +5,7 @@
 
 pub mod address; //   domains and addresses (RFC 5321 4.1.2)
 pub mod date; //      instants and their RFC 5322 and IMAP spellings
+pub mod dkim_canon; // canonical forms of a message, as it streams by (RFC 6376 3.4)
 pub mod envelope; //  who a message is from and for (RFC 5321 3.3, RFC 3461)
 pub mod header; //    streams of header fields: subsets, one field's values (RFC 9051 6.4.5)
 mod lines; //         lines of a message that streams by

@@ -2,11 +2,13 @@
 //! the store itself because no server runs.
 
 use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::order::{AccountRow, AliasRow, Order, Outcome, ROWS_MAX};
 use crate::flow::backup::note_made;
 use crate::flow::carry::Exchange;
 use crate::mail::address::{Address, Domain};
+use crate::mail::date::Timestamp;
 use crate::mail::mailbox::AccountId;
 use crate::store::compact::CompactStart;
 use crate::store::{Account, Alias, ReadError, Reader, Store, WriteError};
@@ -159,6 +161,7 @@ fn carry_out(store: &Store, order: Order) -> Result<Outcome, Refusal> {
             let domains = domains.iter().skip(skip).take(ROWS_MAX).map(ToString::to_string).collect();
             return Ok(Outcome::Domains { domains });
         }
+        Order::Dkim { domain, task } => return Ok(super::dkim::obey(store, &domain, task, now())),
         Order::Compact { force } => return Ok(compacting(store.compact(force).wait())),
         Order::Compaction => return Ok(Outcome::Compaction { compaction: store.compaction() }),
         Order::NoteBackup { made } => note_made(store, made).map_err(|error| Refusal::Note(error.to_string())),
@@ -167,6 +170,11 @@ fn carry_out(store: &Store, order: Order) -> Result<Outcome, Refusal> {
         }
     };
     done.map(|()| Outcome::Done)
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
 /// The alias `address` with these targets beside those it has.
