@@ -98,6 +98,63 @@ pub fn prepared(text: &str) -> Cow<'_, str> {
     }
 }
 
+/// Most PBKDF2 rounds a server may ask a client for: some seconds of a small computer's time.
+pub const ITERATIONS_MAX: u32 = 500_000;
+
+/// What a client needs of its password in SCRAM-SHA-256 (RFC 5802 section 3): with these keys it
+/// proves that it knows it, and checks that the server does.
+#[derive(Clone)]
+pub struct ScramKeys {
+    client_key: [u8; 32],
+    server_key: [u8; 32],
+}
+
+impl ScramKeys {
+    /// Derives the keys for a server's salt and rounds, at most [`ITERATIONS_MAX`] of them. Call it
+    /// on a thread that may block.
+    #[must_use]
+    pub fn derive(password: &Password, salt: &[u8], iterations: NonZeroU32) -> Self {
+        let rounds = NonZeroU32::new(iterations.get().min(ITERATIONS_MAX)).unwrap_or(NonZeroU32::MIN);
+        let mut salted = [0; 32];
+        let mut secret = prepared(password.reveal()).into_owned();
+        pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, salt, secret.as_bytes(), &mut salted);
+        secret.zeroize();
+        let keys =
+            Self { client_key: hmac_sha256(&salted, b"Client Key"), server_key: hmac_sha256(&salted, b"Server Key") };
+        salted.zeroize();
+        keys
+    }
+
+    /// `ClientKey XOR HMAC(H(ClientKey), AuthMessage)`: the client's proof.
+    #[must_use]
+    pub fn proof(&self, auth_message: &[u8]) -> [u8; 32] {
+        let mut proof = hmac_sha256(&sha256(&self.client_key), auth_message);
+        for (byte, key) in proof.iter_mut().zip(&self.client_key) {
+            *byte ^= key;
+        }
+        proof
+    }
+
+    /// Tells whether the server's signature is right: `HMAC(ServerKey, AuthMessage)`.
+    #[must_use]
+    pub fn check_signature(&self, auth_message: &[u8], signature: &[u8]) -> bool {
+        hmac::verify(&hmac::Key::new(hmac::HMAC_SHA256, &self.server_key), auth_message, signature).is_ok()
+    }
+}
+
+impl Drop for ScramKeys {
+    fn drop(&mut self) {
+        self.client_key.zeroize();
+        self.server_key.zeroize();
+    }
+}
+
+impl fmt::Debug for ScramKeys {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("ScramKeys(hidden)")
+    }
+}
+
 /// What the store keeps of a password: SCRAM-SHA-256 keys (RFC 5802 section 3, RFC 7677).
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScramVerifier {

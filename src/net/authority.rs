@@ -24,7 +24,7 @@ use rcgen::{
 };
 
 /// No clock is right that shows an earlier time: 2026-11-01 00:00 UTC.
-const CLOCK_FLOOR_SECS: u64 = 1_793_491_200;
+pub(super) const CLOCK_FLOOR_SECS: u64 = 1_793_491_200;
 
 const DAY: Duration = Duration::from_hours(24);
 

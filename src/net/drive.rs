@@ -24,6 +24,9 @@ const GATHER_BYTES: usize = 16_384;
 /// keep the replies to pipelined commands in one packet (RFC 2920 section 3.2).
 const LINGER: Duration = Duration::from_millis(50);
 
+/// How many reads of what a peer had said before it broke off are heard.
+const LAST_WORDS: usize = 4;
+
 /// Stands for "never" where a session names a patience no clock can hold.
 const FOREVER: Duration = Duration::from_hours(30 * 365 * 24);
 
@@ -53,7 +56,7 @@ pub trait Peer {
     /// Sends all of `bytes`. Fails when the peer takes nothing for long.
     fn write(&mut self, bytes: &[u8]) -> impl Future<Output = io::Result<()>>;
 
-    /// Starts TLS as the server, within a time limit of its own.
+    /// Starts TLS in the role the connection has, within a time limit of its own.
     fn start_tls(&mut self) -> impl Future<Output = io::Result<TlsFacts>>;
 
     /// Says goodbye as the transport wants it and closes.
@@ -236,6 +239,34 @@ impl<S: Session, A: Answers<S>, P: Peer> Driver<S, A, P> {
                 }
             }
         }
+    }
+
+    /// Runs the session of a client to its end. When the connection breaks, what the peer had said
+    /// before is heard all the same, and the session is told that it has gone, so that every
+    /// question it still has is asked: what became of a message is known in any case.
+    ///
+    /// # Errors
+    /// As [`Driver::run`], after that.
+    pub async fn run_out(&mut self) -> io::Result<End> {
+        let end = self.run().await;
+        if end.is_err() {
+            self.outbox = None;
+            while let Ok(true) = self.offer() {}
+            for _ in 0..LAST_WORDS {
+                let Ok(Arrival::Bytes(buffer)) = self.peer.read() else { break };
+                self.traffic.received += buffer.len() as u64;
+                self.inbox = Some(buffer);
+                while let Ok(true) = self.offer() {}
+            }
+            self.session.receive(&[]);
+            self.wind_up().await?;
+        }
+        end
+    }
+
+    /// The session and the world behind it, when the connection is over.
+    pub fn into_parts(self: Box<Self>) -> (S, A) {
+        (self.session, self.answers)
     }
 
     /// Lets a session whose peer has gone finish what it began, such as a delivery that was asked

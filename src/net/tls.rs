@@ -38,6 +38,9 @@ pub struct TlsConfig {
     /// Further names for the local authority's certificate, such as `mail.example.org`. The host's
     /// own names and addresses are always in it. Default: none.
     pub names: Vec<String>,
+    /// Further certificate authorities that are trusted when we connect to a relay or to others'
+    /// servers, as a PEM file; those of the public web always are. Default: none.
+    pub authorities: Option<PathBuf>,
 }
 
 /// Why TLS cannot be offered. `Display` is one sentence.
@@ -240,19 +243,7 @@ fn stamp(files: &Files) -> Option<Stamp> {
 }
 
 fn load(files: &Files, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
-    let unreadable = |path: &Path, error: rustls::pki_types::pem::Error| match error {
-        rustls::pki_types::pem::Error::Io(error) => TlsError::File(path.to_owned(), error.to_string()),
-        rustls::pki_types::pem::Error::NoItemsFound => {
-            TlsError::File(path.to_owned(), "there is nothing in PEM form in this file that belongs here".to_owned())
-        }
-        error => TlsError::File(path.to_owned(), error.to_string()),
-    };
-    let chain = CertificateDer::pem_file_iter(&files.certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| unreadable(&files.certificate, error))?;
-    if chain.is_empty() {
-        return Err(unreadable(&files.certificate, rustls::pki_types::pem::Error::NoItemsFound));
-    }
+    let chain = certificates(&files.certificate)?;
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| unreadable(&files.key, error))?;
     CertifiedKey::from_der(chain, key, provider).map_err(|error| match error {
         rustls::Error::InconsistentKeys(_) => {
@@ -262,8 +253,30 @@ fn load(files: &Files, provider: &CryptoProvider) -> Result<CertifiedKey, TlsErr
     })
 }
 
+/// The certificates of a PEM file, at least one.
+pub(super) fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let found = CertificateDer::pem_file_iter(path)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| unreadable(path, error))?;
+    if found.is_empty() {
+        return Err(unreadable(path, rustls::pki_types::pem::Error::NoItemsFound));
+    }
+    Ok(found)
+}
+
+fn unreadable(path: &Path, error: rustls::pki_types::pem::Error) -> TlsError {
+    let text = match error {
+        rustls::pki_types::pem::Error::Io(error) => error.to_string(),
+        rustls::pki_types::pem::Error::NoItemsFound => {
+            "there is nothing in PEM form in this file that belongs here".to_owned()
+        }
+        error => error.to_string(),
+    };
+    TlsError::File(path.to_owned(), text)
+}
+
 /// ring, with `ChaCha20` first where the processor has no AES.
-fn provider() -> CryptoProvider {
+pub(super) fn provider() -> CryptoProvider {
     let mut provider = rustls::crypto::ring::default_provider();
     if !has_aes() {
         provider.cipher_suites.sort_by_key(|suite| !is_chacha(*suite));
@@ -332,7 +345,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("empty.pem");
         fs::write(&file, "nothing").unwrap();
-        let settings = TlsConfig { certificate: Some(file.clone()), key: Some(file.clone()), names: Vec::new() };
+        let settings = TlsConfig { certificate: Some(file.clone()), key: Some(file.clone()), ..TlsConfig::default() };
         let error = TlsServer::new(&settings, folder.path()).unwrap_err();
         assert!(error.to_string().starts_with(&file.display().to_string()), "{error}");
     }

@@ -10,7 +10,7 @@ pub mod imap; // IMAP4rev1 and IMAP4rev2 (RFC 3501, RFC 9051)
 pub mod line; // lines with a bound (RFC 5321 4.5.3.1)
 pub mod pop3; // POP3 (RFC 1939)
 pub mod sasl; // PLAIN, LOGIN and SCRAM-SHA-256 (RFC 4422, RFC 5802), for all three
-pub mod smtp; // SMTP receiving and submission (RFC 5321, RFC 6409)
+pub mod smtp; // SMTP receiving, submission and sending (RFC 5321, RFC 6409)
 
 /// What should happen next.
 #[derive(Debug)]
@@ -21,7 +21,7 @@ pub enum Step<'s, Request> {
     Write(&'s [u8]),
     /// Hand the answer to [`Session::resume`].
     Ask(Request),
-    /// Start TLS as the server and call [`Session::tls_started`]. What the peer sent in clear and
+    /// Start TLS, in the role that the connection has, and call [`Session::tls_started`]. What the peer sent in clear and
     /// was not yet taken is dropped, so nothing can be injected before the handshake.
     StartTls,
     /// Close the connection.

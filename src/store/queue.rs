@@ -412,6 +412,16 @@ impl Reader {
         self.told(read())
     }
 
+    /// When the next recipient after `after` is due: of what is due by then some may be under way.
+    pub fn next_due_after(&self, after: Due) -> Result<Option<Due>, ReadError> {
+        let read = || {
+            let rest =
+                self.table(QSCHED)?.range((Bound::Excluded((after.0, u64::MAX, u32::MAX)), Bound::Unbounded))?.next();
+            Ok(rest.transpose()?.map(|(key, _)| Due(key.value().0)))
+        };
+        self.told(read())
+    }
+
     /// Up to `max` recipients that are due at `up_to`, the longest due first.
     pub fn due(&self, up_to: Due, max: usize) -> Result<Vec<Scheduled>, ReadError> {
         let read = || {

@@ -1,4 +1,5 @@
-//! SMTP receiving and submission on the server's side (RFC 5321, RFC 6409).
+//! SMTP: receiving and submission on the server's side (RFC 5321, RFC 6409), and sending to the next
+//! server in [`sender`].
 //!
 //! One [`Receiver`] speaks both roles: [`Role::Exchange`] on port 25 takes mail for our users from
 //! anybody, [`Role::Submission`] on 465 and 587 takes mail from our users. It knows the words and
@@ -16,6 +17,7 @@ pub mod ending; //    bare CR and LF (RFC 5321 2.3.8)
 pub mod extension; // what EHLO offers (RFC 5321 4.1.1.1)
 pub mod receiver; //  the session
 pub mod reply; //     replies (RFC 5321 4.2)
+pub mod sender; //    the other end: mail to the next server
 
 pub use config::SmtpConfig;
 pub use receiver::{Receiver, Setup};
