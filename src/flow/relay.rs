@@ -12,7 +12,7 @@ use crate::mail::address::Domain;
 use crate::mail::date::Timestamp;
 use crate::mail::envelope::{Envelope, Recipient, ReversePath};
 use crate::mail::message::BlobId;
-use crate::mail::queue::{Delivery, Due, QueueId, Queued, QueuedRecipient, Scheduled, Stage};
+use crate::mail::queue::{Answer, Delivery, Due, QueueId, Queued, QueuedRecipient, Scheduled, Stage};
 use crate::queue::outcome::{self, Terms, Verdict};
 use crate::queue::route::{Routes, Way};
 use crate::queue::{QueueConfig, schedule};
@@ -111,8 +111,8 @@ pub struct Outgoing {
     pub queued: Queued,
     /// To whom it goes over this connection.
     pub recipients: Vec<QueuedRecipient>,
-    /// Its bytes.
-    pub content: Content,
+    /// Its bytes, or why they cannot be read.
+    pub content: Result<Content, ReadError>,
     _claim: Claim,
 }
 
@@ -173,7 +173,7 @@ impl Exit {
             let Some(queued) = reader.queued(scheduled.id)? else { continue };
             let recipients = self.claimed(&reader, way, &queued, limit, situation.blocked)?;
             let Some((claim, recipients)) = recipients else { continue };
-            let content = Content::open(&self.store, queued.blob)?;
+            let content = Content::open(&self.store, queued.blob);
             return Ok(Some(Outgoing { queued, recipients, content, _claim: claim }));
         }
         Ok(None)
@@ -253,6 +253,24 @@ impl Exit {
             let waits = matches!(row.delivery.stage, Stage::Waiting(_));
             if waits && self.way_of(&row, &queued.from, situation.blocked).as_ref() == Some(way) {
                 self.judge(&mut changed, queued, &row, verdict.clone(), terms);
+            }
+        }
+        Ok(changed)
+    }
+
+    /// New states for those who have no way any more. May block.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn lose(&self, lost: &[(QueueId, u32)], terms: &AttemptTerms) -> Result<Vec<Changed>, ReadError> {
+        let reader = self.store.reader()?;
+        let mut changed = Vec::new();
+        for (id, number) in lost {
+            let Some(queued) = reader.queued(*id)? else { continue };
+            let row = reader.recipients(*id, *number, 1)?.into_iter().find(|row| row.number == *number);
+            if let Some(row) = row.filter(|row| matches!(row.delivery.stage, Stage::Waiting(_))) {
+                let answer = Answer::new("", "4.4.4 this server sends no mail to other servers any more");
+                self.judge(&mut changed, &queued, &row, Verdict::Deferred(answer), terms);
             }
         }
         Ok(changed)
@@ -421,6 +439,11 @@ impl Content {
     /// Tells whether there are none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// Tells whether all of them were given out.
+    pub fn is_at_end(&self) -> bool {
+        self.at >= self.len()
     }
 
     /// The next bytes, at most `max`; none at the end. May block.

@@ -90,6 +90,8 @@ pub struct RelayConfig {
     pub user: Option<String>,
     /// A file whose first line is the password.
     pub password_file: Option<PathBuf>,
+    /// A PEM file of authorities that may have signed its certificate, beside the public ones.
+    pub authorities: Option<PathBuf>,
     /// Recipient domains whose mail goes this way (`.example.org`: all below it). Default: all.
     pub domains: Vec<String>,
     /// Senders whose mail goes this way: addresses, or `@example.org`. Default: all.

@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use redb::ReadableTable;
+use redb::{ReadableTable, ReadableTableMetadata as _};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 
@@ -22,7 +22,7 @@ use crate::mail::envelope::{BodyType, Recipient, ReturnContent, ReversePath};
 use crate::mail::mailbox::{AccountId, MailboxId, ModSeq, Uid};
 use crate::mail::message::BlobId;
 use crate::mail::queue::{
-    Delivery, Destination, Due, NewQueued, QueueId, QueueOrder, Queued, QueuedRecipient, Scheduled,
+    Delivery, Destination, Due, NewQueued, QueueFigures, QueueId, QueueOrder, Queued, QueuedRecipient, Scheduled,
 };
 
 use super::change::Op;
@@ -377,6 +377,20 @@ impl Reader {
     /// One queued message.
     pub fn queued(&self, id: QueueId) -> Result<Option<Queued>, ReadError> {
         let read = || Ok(load(&self.table(QUEUE)?, id.0)?.map(|record| told_queued(id.0, record)));
+        self.told(read())
+    }
+
+    /// How much waits. Costs a few looks, however much that is.
+    pub fn queue_figures(&self) -> Result<QueueFigures, ReadError> {
+        let read = || {
+            let (queue, schedule) = (self.table(QUEUE)?, self.table(QSCHED)?);
+            let oldest = match queue.first()? {
+                Some((key, value)) => Some(QueuedRecord::decode(key.value(), value.value())?.accepted.0),
+                None => None,
+            };
+            let next = schedule.first()?.and_then(|(key, _)| i64::try_from(key.value().0 / 1000).ok());
+            Ok(QueueFigures { messages: queue.len()?, scheduled: schedule.len()?, oldest, next })
+        };
         self.told(read())
     }
 

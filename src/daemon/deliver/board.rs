@@ -302,7 +302,7 @@ mod tests {
     #[test]
     fn a_way_rests_longer_with_every_failure() {
         let ((mut board, config), at) = (board(), Instant::now());
-        let mut fails = |board: &mut Board, name: &str| board.failed(&way(name), answer(), HALF, &config, at).as_secs();
+        let fails = |board: &mut Board, name: &str| board.failed(&way(name), answer(), HALF, &config, at).as_secs();
         assert_eq!((fails(&mut board, "a.test"), fails(&mut board, "a.test")), (300, 600));
         assert_eq!(board.resting(at).count(), 1);
         let later = at + Duration::from_secs(601);

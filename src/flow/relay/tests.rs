@@ -161,14 +161,16 @@ fn a_message_goes_out_without_its_return_path_and_behind_new_fields() {
             all.extend(piece);
         }
     };
-    assert_eq!(outgoing.content.len(), 22);
-    assert_eq!(read(&mut outgoing.content, 7), "Subject: hi\r\n\r\nhello\r\n");
-    outgoing.content.put_before("X: 1\r\n".into());
+    let content = outgoing.content.as_mut().unwrap();
+    assert_eq!(content.len(), 22);
+    assert_eq!(read(content, 7), "Subject: hi\r\n\r\nhello\r\n");
+    content.put_before("X: 1\r\n".into());
     for max in [1, 5, 6, 7, 999] {
-        outgoing.content.rewind();
-        assert_eq!(read(&mut outgoing.content, max), "X: 1\r\nSubject: hi\r\n\r\nhello\r\n");
+        content.rewind();
+        assert_eq!(read(content, max), "X: 1\r\nSubject: hi\r\n\r\nhello\r\n");
+        assert!(content.is_at_end());
     }
-    assert_eq!(outgoing.content.len(), 28);
+    assert_eq!(content.len(), 28);
 }
 
 #[test]
