@@ -16,7 +16,7 @@ const MAP: &[(&str, &[&str])] = &[
     ("store", &["mail"]),
     ("filter", &["mail"]),
     ("flow", &["mail", "protocol", "filter", "store"]),
-    ("net", &["protocol"]),
+    ("net", &["mail", "protocol"]),
     ("config", &["protocol", "store", "flow", "net", "daemon"]),
     ("daemon", &["mail", "protocol", "filter", "store", "flow", "net"]),
     ("cli", &["mail", "protocol", "filter", "store", "flow", "net", "daemon", "config"]),
@@ -26,6 +26,7 @@ const MAP: &[(&str, &[&str])] = &[
 const KEPT_TO: &[(&str, &[&str])] = &[
     ("redb::", &["store"]),
     ("rustls::", &["net"]),
+    ("hickory_resolver::", &["net"]),
     ("TcpStream", &["net", "daemon", "cli"]),
     ("TcpListener", &["net", "daemon", "cli"]),
     (".await", &["net", "daemon", "cli"]),
