@@ -15,17 +15,19 @@ const MAP: &[(&str, &[&str])] = &[
     ("protocol", &["mail"]),
     ("store", &["mail"]),
     ("filter", &["mail"]),
-    ("flow", &["mail", "protocol", "filter", "store"]),
-    ("net", &["protocol"]),
-    ("config", &["protocol", "store", "flow", "net", "daemon"]),
-    ("daemon", &["mail", "protocol", "filter", "store", "flow", "net"]),
-    ("cli", &["mail", "protocol", "filter", "store", "flow", "net", "daemon", "config"]),
+    ("queue", &["mail"]),
+    ("flow", &["mail", "protocol", "filter", "store", "queue"]),
+    ("net", &["mail", "protocol"]),
+    ("config", &["protocol", "store", "queue", "flow", "net", "daemon"]),
+    ("daemon", &["mail", "protocol", "filter", "store", "queue", "flow", "net"]),
+    ("cli", &["mail", "protocol", "filter", "store", "queue", "flow", "net", "daemon", "config"]),
 ];
 
 /// Words with the folders they may stand in (DESIGN section 2, invariants of absence).
 const KEPT_TO: &[(&str, &[&str])] = &[
     ("redb::", &["store"]),
     ("rustls::", &["net"]),
+    ("hickory_resolver::", &["net"]),
     ("TcpStream", &["net", "daemon", "cli"]),
     ("TcpListener", &["net", "daemon", "cli"]),
     (".await", &["net", "daemon", "cli"]),

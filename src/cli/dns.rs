@@ -124,8 +124,7 @@ fn host(office: &mut DataOffice, settings: &Settings, data: &Path) -> Host {
     let own = TlsConfig {
         certificate: Some(folder.join("server.crt")).filter(|path| path.exists()),
         key: Some(folder.join("server.key")).filter(|path| path.exists()),
-        names: Vec::new(),
-        authorities: None,
+        ..TlsConfig::default()
     };
     let tls = if public_certificate { settings.tls.clone() } else { own };
     // Without files it would make some, which is the server's matter.

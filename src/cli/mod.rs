@@ -24,6 +24,7 @@ mod export; //      mail to mbox files and Maildirs
 mod import; //      mail from mbox files and Maildirs
 mod metrics; //     the status for Prometheus
 pub mod office; //  where orders go: the running server or the store
+pub mod queue; //   mail on its way out
 mod restore; //     a data folder out of backups
 mod salvage; //     mail out of a ruined store
 mod serve; //       the server
@@ -60,6 +61,7 @@ enum Command {
     Domain(domain::DomainArgs),
     Dkim(dkim::DkimArgs),
     Dns(dns::DnsArgs),
+    Queue(queue::QueueArgs),
     Import(import::ImportArgs),
     Export(export::ExportArgs),
     Compact(compact::CompactArgs),
@@ -102,6 +104,7 @@ pub fn main() -> ExitCode {
             Ok(code) => return code,
             Err(failure) => Err(failure.into()),
         },
+        Command::Queue(args) => queue::run(args).map_err(Failure::from),
         Command::Import(args) => import::run(&args).map_err(Failure::from),
         Command::Export(args) => export::run(&args).map_err(Failure::from),
         Command::Backup(args) => backup::run(&args).map_err(Failure::from),
