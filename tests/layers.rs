@@ -17,7 +17,7 @@ const MAP: &[(&str, &[&str])] = &[
     ("filter", &["mail"]),
     ("flow", &["mail", "protocol", "filter", "store"]),
     ("net", &["mail", "protocol"]),
-    ("config", &["protocol", "store", "flow", "net", "daemon"]),
+    ("config", &["protocol", "filter", "store", "flow", "net", "daemon"]),
     ("daemon", &["mail", "protocol", "filter", "store", "flow", "net"]),
     ("cli", &["mail", "protocol", "filter", "store", "flow", "net", "daemon", "config"]),
 ];

@@ -21,13 +21,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 
+use crate::filter::sender::SenderConfig;
 use crate::flow::access::lockout::LoginConfig;
 use crate::flow::backup;
 use crate::flow::judge::{Filter, SpamConfig};
+use crate::net::authenticate::Authenticator;
 use crate::net::budget::{Budget, NetConfig};
 use crate::net::drive::{Answers, Driver, Stop};
 use crate::net::listener;
-use crate::net::resolver::DnsConfig;
+use crate::net::resolver::{DnsConfig, Resolver};
 use crate::net::stream::Stream;
 use crate::net::tls::{TlsConfig, TlsError, TlsServer};
 use crate::protocol::imap::ImapConfig;
@@ -36,6 +38,7 @@ use crate::protocol::smtp::SmtpConfig;
 use crate::protocol::{Session, imap, pop3, smtp};
 use crate::store::{Store, StoreConfig};
 
+pub mod checks; //     checks on senders, as SMTP connections use them
 pub mod context; //    what every connection's task shares
 pub mod control; //    the socket on which commands speak to a running server
 pub mod ground; //     what the data folder stands on
@@ -50,6 +53,7 @@ pub mod serve_imap; // IMAP connections
 pub mod serve_pop3; // POP3 connections
 pub mod teacher; //    teaching the spam filter behind the connections' backs
 
+use checks::Checks;
 use context::{Context, Roll};
 use control::{Control, ListenerStatus, Status, StatusSource};
 use ground::GroundError;
@@ -132,6 +136,8 @@ pub struct Setup {
     pub net: NetConfig,
     /// The DNS.
     pub dns: DnsConfig,
+    /// Checks on mail from other servers.
+    pub senders: SenderConfig,
     /// SMTP.
     pub smtp: SmtpConfig,
     /// IMAP.
@@ -274,8 +280,19 @@ pub fn run<T>(
     let hostname: Arc<str> = setup.hostname.as_str().into();
     let filter = Filter::in_folder(store.clone(), setup.spam.clone(), &setup.data);
     let (teacher, pupil) = Teacher::new(store.clone(), filter.clone());
+    let resolver = Resolver::new(&setup.dns).map_err(|error| DaemonError::System("the DNS cannot be asked", error))?;
+    let authenticator = Authenticator::new(resolver.clone(), Arc::clone(&hostname))
+        .map_err(|error| DaemonError::System("senders cannot be checked", error))?;
+    let checks = Checks::new(authenticator, store.clone(), setup.senders.clone(), Arc::clone(&hostname));
     let context = Rc::new(Context {
-        office: Office::new(store.clone(), doorway.clone(), teacher.clone(), Arc::clone(&hostname), &setup.smtp),
+        office: Office::new(
+            store.clone(),
+            doorway.clone(),
+            teacher.clone(),
+            checks.clone(),
+            Arc::clone(&hostname),
+            &setup.smtp,
+        ),
         teacher,
         smtp: Arc::new(setup.smtp.clone()),
         imap: Arc::new(setup.imap.clone()),
@@ -311,6 +328,9 @@ pub fn run<T>(
     runtime.shutdown_timeout(Duration::from_secs(1));
     if let Err(error) = filter.save() {
         tracing::warn!(%error, "what the spam filter has learnt last was not saved");
+    }
+    if let Err(error) = checks.save() {
+        tracing::warn!(%error, "the greylist was not saved");
     }
     let closed = store.close().map_err(|error| DaemonError::Store(format!("the store did not close well: {error}")));
     served.and(closed)
