@@ -50,11 +50,14 @@ async fn send(
     let fresh = Fresh { id: new_id(), now: now() };
     let Ok(working) = tokio::task::spawn_blocking(move || make(fresh)).await else { return Ok(false) };
     let Some(ready) = working? else { return Ok(false) };
-    let told = ready.message.is_some();
-    notify::keep(&exit.store, id, ready).await?;
-    if told {
-        tracing::info!(queue = %id, "the sender was told");
-    }
+    let Ready { message, local, queued, states } = ready;
+    let Some(message) = message else {
+        exit.store.update_queued(id, states).await?;
+        return Ok(true);
+    };
+    // One change: so none is sent twice and none is forgotten.
+    exit.store.report(message, local, queued, id, states).await?;
+    tracing::info!(queue = %id, "the sender was told");
     Ok(true)
 }
 
