@@ -190,18 +190,18 @@ impl Reception {
         let Some(sender) = &self.sender else { return Err(lost()) };
         let reader = self.office.store.reader().map_err(|error| unreadable(&error))?;
         let routes = &self.office.exit.routes;
-        let routed = match sender.role {
+        let found = match sender.role {
             Role::Exchange => arrive::recipient(&reader, routes, sender, recipient),
             Role::Submission => submit::recipient(&reader, routes, sender, recipient),
         };
         drop(reader);
-        let mut routed = routed;
-        if routed.is_ok() && sender.role == Role::Exchange {
+        let mut found = found;
+        if found.is_ok() && sender.role == Role::Exchange {
             // Lists are not asked for recipients that are none.
             let checked = self.visit.recipient(&sender.from, &recipient.path).await;
-            routed = routed.and_then(|destination| checked.map(|()| destination));
+            found = found.and_then(|destination| checked.map(|()| destination));
         }
-        let destination = routed.inspect_err(|reply| {
+        let destination = found.inspect_err(|reply| {
             tracing::info!(from = %sender.from, to = %recipient.path, %reply, "recipient refused");
         })?;
         let accounts = match destination {
