@@ -284,7 +284,7 @@ fn result(result: &DkimResult, away: bool) -> (Verdict, String) {
                 (Verdict::Fail, "the body is not what was signed".to_owned())
             }
             Error::Dkim(DkimError::SignatureExpired) | Error::Arc(mail_auth::arc::ArcError::SignatureExpired) => {
-                (Verdict::PermError, "the signature has expired".to_owned())
+                (Verdict::Fail, "the signature has expired".to_owned())
             }
             Error::Crypto(_) => (Verdict::Fail, "the header is not what was signed".to_owned()),
             Error::Dns(_) => (Verdict::PermError, "the key is not in the DNS".to_owned()),
