@@ -16,4 +16,5 @@ pub mod flow; //     the journeys of a message, tying the folders above together
 pub mod mail; //     the words everyone shares: addresses, flags, uids, the structure of a message
 pub mod net; //      sockets, TLS and the one loop that drives every session
 pub mod protocol; // SMTP, IMAP, POP3: bytes in, steps out, no sockets, no clock, no store
+pub mod queue; //    when and where to try next, and what to tell the sender; pure
 pub mod store; //    redb and the journal: accounts, mailboxes, messages; the only folder that names redb

@@ -15,11 +15,12 @@ const MAP: &[(&str, &[&str])] = &[
     ("protocol", &["mail"]),
     ("store", &["mail"]),
     ("filter", &["mail"]),
-    ("flow", &["mail", "protocol", "filter", "store"]),
+    ("queue", &["mail"]),
+    ("flow", &["mail", "protocol", "filter", "store", "queue"]),
     ("net", &["protocol"]),
-    ("config", &["protocol", "store", "flow", "net", "daemon"]),
-    ("daemon", &["mail", "protocol", "filter", "store", "flow", "net"]),
-    ("cli", &["mail", "protocol", "filter", "store", "flow", "net", "daemon", "config"]),
+    ("config", &["protocol", "store", "queue", "flow", "net", "daemon"]),
+    ("daemon", &["mail", "protocol", "filter", "store", "queue", "flow", "net"]),
+    ("cli", &["mail", "protocol", "filter", "store", "queue", "flow", "net", "daemon", "config"]),
 ];
 
 /// Words with the folders they may stand in (DESIGN section 2, invariants of absence).

@@ -80,6 +80,20 @@ pub(super) fn spell(status: &Status) -> String {
             ("card_written_bytes_per_day", "gauge", "The rate that estimate is made with.", life.bytes_per_day),
         ]);
     }
+    let (queue, deliver) = (&status.queue, &status.deliver);
+    figures.extend([
+        ("queue_messages", "gauge", "Messages on their way out.", queue.messages),
+        ("queue_recipients", "gauge", "Recipients something is due for.", queue.scheduled),
+        ("outgoing_connections", "gauge", "Open connections to other servers.", deliver.connections.into()),
+        ("outgoing_delivered_total", "counter", "Recipients whose next server took the message.", deliver.delivered),
+        ("outgoing_deferred_total", "counter", "Attempts that ended in \"later\".", deliver.deferred),
+        ("outgoing_refused_total", "counter", "Recipients that were refused.", deliver.refused),
+        ("network_away", "gauge", "1 while the network seems to be away.", deliver.network_away_since.is_some().into()),
+        ("port_blocked", "gauge", "1 while port 25 out seems blocked.", deliver.port_blocked_since.is_some().into()),
+    ]);
+    if let Some(at) = queue.oldest.and_then(|at| u64::try_from(at).ok()) {
+        figures.push(("queue_oldest_timestamp_seconds", "gauge", "When the oldest of them came.", at));
+    }
     let mut text = String::new();
     for (name, kind, what, value) in figures {
         // Writing to a string does not fail.

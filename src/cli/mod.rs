@@ -21,6 +21,7 @@ mod export; //      mail to mbox files and Maildirs
 mod import; //      mail from mbox files and Maildirs
 mod metrics; //     the status for Prometheus
 pub mod office; //  where orders go: the running server or the store
+pub mod queue; //   mail on its way out
 mod restore; //     a data folder out of backups
 mod salvage; //     mail out of a ruined store
 mod serve; //       the server
@@ -53,6 +54,7 @@ enum Command {
     Account(account::AccountArgs),
     Alias(alias::AliasArgs),
     Domain(domain::DomainArgs),
+    Queue(queue::QueueArgs),
     Import(import::ImportArgs),
     Export(export::ExportArgs),
     Compact(compact::CompactArgs),
@@ -89,6 +91,7 @@ pub fn main() -> ExitCode {
         Command::Account(args) => account::run(args).map_err(Failure::from),
         Command::Alias(args) => alias::run(args).map_err(Failure::from),
         Command::Domain(args) => domain::run(args).map_err(Failure::from),
+        Command::Queue(args) => queue::run(args).map_err(Failure::from),
         Command::Import(args) => import::run(&args).map_err(Failure::from),
         Command::Export(args) => export::run(&args).map_err(Failure::from),
         Command::Backup(args) => backup::run(&args).map_err(Failure::from),

@@ -90,8 +90,13 @@ fn write(out: &mut impl Write, status: &Status) -> io::Result<()> {
         ("Scrub", scrubbed(status.scrub.as_ref())),
         ("Last backup", last_backup(status)),
         ("Spam filter", spam(status)),
+        ("Queue", queue(status)),
+        ("Outgoing", outgoing(status)),
     ] {
         writeln!(out, "{name:<12}{value}")?;
+    }
+    for line in hindrances(status) {
+        writeln!(out, "{line}")?;
     }
     for finding in
         status.scrub.iter().flat_map(|scrub| scrub.last.iter().flat_map(|last| &last.named).chain(&scrub.named))
@@ -192,6 +197,49 @@ fn last_backup(status: &Status) -> String {
     format!("{at} ({kind}, {}, {})", show::bytes(made.bytes), made.id)
 }
 
+/// How much waits.
+fn queue(status: &Status) -> String {
+    let queue = &status.queue;
+    let date = |at| ZonedTime::utc(Timestamp(at)).to_rfc5322();
+    match (queue.messages, queue.oldest) {
+        (0, _) => "empty".to_owned(),
+        (1, Some(oldest)) => format!("1 message, since {}", date(oldest)),
+        (messages, oldest) => format!("{messages} messages, the oldest since {}", oldest.map(date).unwrap_or_default()),
+    }
+}
+
+/// What went out.
+fn outgoing(status: &Status) -> String {
+    let deliver = &status.deliver;
+    format!(
+        "{} delivered, {} put off, {} refused since start; {} connections",
+        deliver.delivered, deliver.deferred, deliver.refused, deliver.connections
+    )
+}
+
+/// What keeps mail from going out, and what to do about it.
+fn hindrances(status: &Status) -> Vec<String> {
+    let deliver = &status.deliver;
+    let date = |at: i64| ZonedTime::utc(Timestamp(at)).to_rfc5322();
+    let mut lines = Vec::new();
+    if let Some(since) = deliver.network_away_since {
+        lines.push(format!("outgoing: the network seems to be away since {}; mail waits for it", date(since)));
+    }
+    if let Some(since) = deliver.port_blocked_since {
+        let meanwhile = deliver.fallback.as_ref().map_or_else(
+            || "ask your provider to open it, or name its relay with [[relay]]".to_owned(),
+            |relay| format!("mail goes by {relay} meanwhile"),
+        );
+        lines.push(format!("outgoing: port 25 out seems blocked since {}; {meanwhile}", date(since)));
+    }
+    for trouble in &deliver.troubles {
+        let times = if trouble.failures == 1 { "once".to_owned() } else { format!("{} times", trouble.failures) };
+        let (destination, why) = (&trouble.destination, &trouble.why);
+        lines.push(format!("outgoing: {destination} failed {times}, next try {}: {why}", date(trouble.next)));
+    }
+    lines
+}
+
 /// A stretch of time in its two largest units.
 fn duration(secs: u64) -> String {
     let (days, hours, minutes) = (secs / 86_400, secs / 3600 % 24, secs / 60 % 60);
@@ -207,8 +255,10 @@ fn duration(secs: u64) -> String {
 mod tests {
     use super::*;
     use crate::daemon::control::ListenerStatus;
+    use crate::daemon::deliver::{DeliverFigures, Trouble};
     use crate::daemon::scrub::ScrubRound;
     use crate::flow::backup::Made;
+    use crate::mail::queue::QueueFigures;
     use crate::store::Figures;
     use crate::store::wear::{CardLife, WearDay};
 
@@ -239,6 +289,18 @@ mod tests {
             }),
             last_backup: Some(Made { id: "3f2a91c0d417".into(), bytes: 2048, ..Made::default() }),
             spam: Some(crate::flow::judge::SpamFigures { ham: 3, spam: 4, memory_bytes: 2 << 20 }),
+            queue: QueueFigures { messages: 2, scheduled: 3, oldest: Some(0), next: None },
+            deliver: DeliverFigures {
+                delivered: 5,
+                port_blocked_since: Some(0),
+                troubles: vec![Trouble {
+                    destination: "far.test".into(),
+                    failures: 3,
+                    next: 60,
+                    why: "4.4.1 no".into(),
+                }],
+                ..DeliverFigures::default()
+            },
         };
         let mut out = Vec::new();
         write(&mut out, &status).unwrap();
@@ -250,6 +312,14 @@ mod tests {
         let backup = "Last backup Thu, 1 Jan 1970 00:00:00 +0000 (full, 2 KiB, 3f2a91c0d417)\n";
         assert!(text.contains(backup), "{text}");
         assert!(text.contains("Spam filter was taught 3 wanted and 4 spam; 2 MiB in memory\n"), "{text}");
+        for line in [
+            "Queue       2 messages, the oldest since Thu, 1 Jan 1970 00:00:00 +0000\n",
+            "Outgoing    5 delivered, 0 put off, 0 refused since start; 0 connections\n",
+            "outgoing: port 25 out seems blocked since Thu, 1 Jan 1970 00:00:00 +0000; ask your provider",
+            "outgoing: far.test failed 3 times, next try Thu, 1 Jan 1970 00:01:00 +0000: 4.4.1 no\n",
+        ] {
+            assert!(text.contains(line), "{text}");
+        }
         let scrub = "finished Fri, 2 Jan 1970 00:00:00 +0000, 0 damaged; 1 damaged so far in the one under way\n";
         assert!(text.contains(scrub), "{text}");
         assert!(text.ends_with(&format!("damaged: {}\n", status.scrub.unwrap().named[0])), "{text}");

@@ -26,6 +26,8 @@ use crate::mail::structure::Walker;
 use crate::net::authority::write_atomically;
 use crate::net::budget::NetConfig;
 use crate::net::listener::{BindError, Endpoint};
+use crate::queue::QueueConfig;
+use crate::queue::route::Routes;
 use crate::store::{Folder, NewMessage, Pending, Quota, Store, WriteError};
 
 /// Ports are counted from here, so 10025 is SMTP's.
@@ -79,6 +81,10 @@ pub(super) struct Args {
     /// Allow logins without TLS too (all clients are on this machine)
     #[arg(long)]
     allow_clear_auth: bool,
+    /// Send mail for a domain to a server, such as example.org=127.0.0.1:2525 ('*' for all domains);
+    /// without this no mail leaves this machine
+    #[arg(long, value_name = "DOMAIN=HOST:PORT", value_parser = parse_route)]
+    route: Vec<(String, String)>,
 }
 
 /// An account as it is kept in `try-accounts.json`.
@@ -102,7 +108,8 @@ pub(super) fn run(args: &Args, log_level: Option<&str>) -> Result<(), Failure> {
 
     let file = data.join("try-accounts.json");
     let ready = |ready: &Ready, accounts: Vec<TryAccount>| {
-        let text = if args.json { as_json(ready, &accounts, &data) } else { as_table(ready, &accounts, &data) };
+        let text =
+            if args.json { as_json(ready, &accounts, &data) } else { as_table(ready, &accounts, &data, &args.route) };
         print(&text).map_err(|error| DaemonError::System("standard output", io::Error::other(error.to_string())))
     };
     daemon::run(prepared, &OnHangup::Stop, handle.as_ref(), |store| furnish(store, &file), ready)?;
@@ -131,8 +138,19 @@ fn settings(data: &Path, args: &Args) -> Settings {
         // Everybody comes from the one loopback address here, and benches come in hundreds.
         net: NetConfig { sessions_max: SESSIONS_MAX, sessions_per_address_max: SESSIONS_MAX },
         log: LogConfig::default(),
+        // Who tries a server out expects it to write to nobody by itself.
+        queue: QueueConfig { direct: false, ..QueueConfig::default() },
+        route: args.route.iter().cloned().collect(),
         ..Settings::default()
     }
+}
+
+/// Reads a route of the command line.
+fn parse_route(text: &str) -> Result<(String, String), String> {
+    let route = text.split_once('=').map(|(domain, place)| (domain.to_owned(), place.to_owned()));
+    let route = route.ok_or("write DOMAIN=HOST:PORT")?;
+    let table = [route.clone()].into_iter().collect();
+    Routes::new(&QueueConfig::default(), &table, &[]).map(|_| route).map_err(|(_, problem)| problem)
 }
 
 /// Adds what helps to an error that somebody who tries the program will meet.
@@ -242,7 +260,7 @@ fn as_json(ready: &Ready, accounts: &[TryAccount], data: &Path) -> String {
 }
 
 /// What a person needs to know to begin.
-fn as_table(ready: &Ready, accounts: &[TryAccount], data: &Path) -> String {
+fn as_table(ready: &Ready, accounts: &[TryAccount], data: &Path, routes: &[(String, String)]) -> String {
     let mut text = String::new();
     let mut line = |line: std::fmt::Arguments<'_>| {
         // Writing to a string does not fail.
@@ -261,6 +279,16 @@ fn as_table(ready: &Ready, accounts: &[TryAccount], data: &Path) -> String {
         line(format_args!("  {:<22} {}", account.address, account.password));
     }
     let ca = ready.ca.as_deref().map(|ca| ca.display().to_string()).unwrap_or_default();
+    if routes.is_empty() {
+        line(format_args!(
+            "\nMail for other domains is refused: a trial writes to nobody. To send a domain's mail to a server\nof yours, \
+             start it with --route example.org=HOST:PORT."
+        ));
+    }
+    for (domain, place) in routes {
+        let who = if domain == "*" { "all other domains" } else { domain };
+        line(format_args!("\nMail for {who} goes to {place}."));
+    }
     line(format_args!("\nThe certificate authority that mail programs must trust:\n  {ca}\n"));
     let (Some(ann), Some(bob)) = (accounts.first(), accounts.get(1)) else { return text };
     let ca = quoted(&ca);
@@ -327,11 +355,22 @@ mod tests {
 
     #[test]
     fn the_table_quotes_what_a_shell_would_split() {
-        let text = as_table(&ready(), &accounts(), Path::new("/tmp/a b"));
+        let text = as_table(&ready(), &accounts(), Path::new("/tmp/a b"), &[]);
         assert!(text.contains("--cacert '/tmp/a b/tls/ca.crt'"), "{text}");
         assert!(text.contains("smtps://localhost:10465") && text.contains("imaps://localhost:10993/"), "{text}");
         assert!(text.lines().filter(|line| !line.contains("/tmp")).all(|line| line.len() <= 120), "{text}");
         assert_eq!(quoted("it's"), "'it'\\''s'");
+    }
+
+    #[test]
+    fn no_mail_leaves_unless_a_route_says_where_to() {
+        let told = |routes: &[(String, String)]| as_table(&ready(), &accounts(), Path::new("/tmp/x"), routes);
+        assert!(told(&[]).contains("Mail for other domains is refused"));
+        let route = parse_route("*=127.0.0.1:2525").unwrap();
+        assert!(told(std::slice::from_ref(&route)).contains("Mail for all other domains goes to 127.0.0.1:2525."));
+        for wrong in ["example.org", "example.org=", "a b=h:1", "x.test=h:0"] {
+            assert!(parse_route(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -20,6 +20,8 @@ use crate::net::tls::TlsConfig;
 use crate::protocol::imap::ImapConfig;
 use crate::protocol::pop3::Pop3Config;
 use crate::protocol::smtp::SmtpConfig;
+use crate::queue::route::Routes;
+use crate::queue::{QueueConfig, RelayConfig, RouteTable};
 use crate::store::StoreConfig;
 
 mod explain;
@@ -57,6 +59,12 @@ pub struct Settings {
     pub log: LogConfig,
     /// SMTP receiving and submission.
     pub smtp: SmtpConfig,
+    /// Mail on its way out.
+    pub queue: QueueConfig,
+    /// Domains and the servers their mail goes to, whatever the DNS says.
+    pub route: RouteTable,
+    /// Smarthosts.
+    pub relay: Vec<RelayConfig>,
     /// IMAP.
     pub imap: ImapConfig,
     /// POP3.
@@ -83,6 +91,9 @@ impl Default for Settings {
             dns: DnsConfig::default(),
             log: LogConfig::default(),
             smtp: SmtpConfig::default(),
+            queue: QueueConfig::default(),
+            route: RouteTable::default(),
+            relay: Vec::new(),
             imap: ImapConfig::default(),
             pop3: Pop3Config::default(),
             login: LoginConfig::default(),
@@ -133,6 +144,9 @@ impl Settings {
             net: self.net,
             dns: self.dns,
             smtp: self.smtp,
+            queue: self.queue,
+            route: self.route,
+            relay: self.relay,
             imap: self.imap,
             pop3: self.pop3,
             login: self.login,
@@ -180,6 +194,7 @@ impl Settings {
                 return wrong(key, "is no probability; write a number from 0 to 1");
             }
         }
+        Routes::new(&self.queue, &self.route, &self.relay)?;
         log::parse_level(&self.log.level).map_err(|problem| ("log.level", problem))?;
         self.listen.check()
     }
@@ -226,12 +241,32 @@ mod tests {
                         assert!(commented || table.contains_key(key), "{section}.{key} is not in the sample");
                     }
                 }
+                // Tables that come any number of times: an example of one says what they hold.
+                (Value::Array(none), None) if none.is_empty() => {
+                    assert!(SAMPLE.contains(&format!("\n# [[{section}]]\n")), "{section} is not in the sample");
+                }
                 (Value::Null, None) => {
                     assert!(SAMPLE.contains(&format!("\n# {section} = ")), "{section} is not in the sample");
                 }
                 (_, shown) => assert!(shown.is_some(), "{section} is not in the sample"),
             }
         }
+    }
+
+    #[test]
+    fn the_sample_shows_every_setting_of_a_relay() {
+        let (_, after) = SAMPLE.split_once("\n# [[relay]]\n").unwrap();
+        let example = after.split("\n\n").next().unwrap();
+        let Value::Object(fields) = serde_json::to_value(RelayConfig::default()).unwrap() else { panic!("no table") };
+        for key in fields.keys() {
+            assert!(example.contains(&format!("\n# {key} = ")) || example.starts_with(&format!("# {key} = ")), "{key}");
+        }
+        let shown: String = example
+            .lines()
+            .filter_map(|line| line.strip_prefix("# "))
+            .filter(|line| line.contains(" = "))
+            .fold("[[relay]]\n".to_owned(), |text, line| text + line + "\n");
+        Settings::parse(&shown, Path::new("pillarbox.toml")).unwrap();
     }
 
     #[test]

@@ -24,20 +24,25 @@ use tokio::time::timeout;
 use crate::flow::access::lockout::LoginConfig;
 use crate::flow::backup;
 use crate::flow::judge::{Filter, SpamConfig};
+use crate::flow::relay::Exit;
 use crate::net::budget::{Budget, NetConfig};
 use crate::net::drive::{Answers, Driver, Stop};
 use crate::net::listener;
-use crate::net::resolver::DnsConfig;
+use crate::net::outgoing::TlsClient;
+use crate::net::resolver::{DnsConfig, Resolver};
 use crate::net::stream::Stream;
 use crate::net::tls::{TlsConfig, TlsError, TlsServer};
 use crate::protocol::imap::ImapConfig;
 use crate::protocol::pop3::Pop3Config;
 use crate::protocol::smtp::SmtpConfig;
 use crate::protocol::{Session, imap, pop3, smtp};
+use crate::queue::route::Routes;
+use crate::queue::{QueueConfig, RelayConfig, RouteTable};
 use crate::store::{Store, StoreConfig};
 
 pub mod context; //    what every connection's task shares
 pub mod control; //    the socket on which commands speak to a running server
+pub mod deliver; //    mail to others' servers
 pub mod ground; //     what the data folder stands on
 pub mod health; //     memory and threads, for `status`
 pub mod listen; //     the seven services: accepting and turning away
@@ -52,6 +57,7 @@ pub mod teacher; //    teaching the spam filter behind the connections' backs
 
 use context::{Context, Roll};
 use control::{Control, ListenerStatus, Status, StatusSource};
+use deliver::{Deliverer, Delivery};
 use ground::GroundError;
 use listen::{Bound, ListenConfig, OpenError, Service};
 use log::LogHandle;
@@ -91,6 +97,8 @@ pub enum DaemonError {
     Tls(TlsError),
     /// The store did not open or close; the text is its own.
     Store(String),
+    /// Settings contradict each other; the text says which.
+    Settings(String),
     /// The system refuses something basic; the text says what.
     System(&'static str, io::Error),
 }
@@ -103,7 +111,7 @@ impl fmt::Display for DaemonError {
             Self::Open(error) => error.fmt(formatter),
             Self::Rights(error) => error.fmt(formatter),
             Self::Tls(error) => error.fmt(formatter),
-            Self::Store(text) => formatter.write_str(text),
+            Self::Store(text) | Self::Settings(text) => formatter.write_str(text),
             Self::System(what, error) => write!(formatter, "{what}: {error}"),
         }
     }
@@ -134,6 +142,12 @@ pub struct Setup {
     pub dns: DnsConfig,
     /// SMTP.
     pub smtp: SmtpConfig,
+    /// Mail on its way out.
+    pub queue: QueueConfig,
+    /// Routes.
+    pub route: RouteTable,
+    /// Smarthosts.
+    pub relay: Vec<RelayConfig>,
     /// IMAP.
     pub imap: ImapConfig,
     /// POP3.
@@ -274,8 +288,17 @@ pub fn run<T>(
     let hostname: Arc<str> = setup.hostname.as_str().into();
     let filter = Filter::in_folder(store.clone(), setup.spam.clone(), &setup.data);
     let (teacher, pupil) = Teacher::new(store.clone(), filter.clone());
+    let routes = Routes::new(&setup.queue, &setup.route, &setup.relay)
+        .map_err(|(key, problem)| DaemonError::Settings(format!("{key} {problem}")))?;
+    let exit = Exit::new(store.clone(), Arc::new(routes), Arc::new(setup.queue.clone()), Arc::clone(&hostname));
+    let resolver = Resolver::new(&setup.dns).map_err(|error| DaemonError::System("the DNS cannot be asked", error))?;
+    let deliverer = Deliverer::default();
+    let authorities = TlsClient::new(None).map_err(DaemonError::Tls)?;
+    let delivery = Delivery::new(exit.clone(), &setup.relay, resolver, authorities, stop.clone(), deliverer.clone())
+        .map_err(DaemonError::Tls)?;
+    let office = Office::new(store.clone(), doorway.clone(), teacher.clone(), Arc::clone(&hostname), &setup.smtp);
     let context = Rc::new(Context {
-        office: Office::new(store.clone(), doorway.clone(), teacher.clone(), Arc::clone(&hostname), &setup.smtp),
+        office: office.with_exit(exit),
         teacher,
         smtp: Arc::new(setup.smtp.clone()),
         imap: Arc::new(setup.imap.clone()),
@@ -293,13 +316,14 @@ pub fn run<T>(
     });
     let served = LocalSet::new().block_on(&runtime, async {
         let scrub = Scrub::new(&store, &setup.store);
-        let (teacher, status) = (context.teacher.clone(), status_source(&context, scrub.clone()));
-        let control = Control::bind(&setup.data, store.clone(), teacher, status)
-            .map_err(|error| DaemonError::System("the control socket cannot be set up", error))?;
+        let status = status_source(&context, scrub.clone(), deliverer.clone());
+        let control = Control::bind(&setup.data, store.clone(), context.teacher.clone(), status)
+            .map_err(|error| DaemonError::System("the control socket cannot be set up", error))?
+            .with_deliverer(deliverer);
         serve(
             Rc::clone(&context),
             bound,
-            (control, scrub, pupil),
+            (control, scrub, pupil, delivery),
             on_hangup,
             log,
             |now| ready(now, furniture),
@@ -319,7 +343,7 @@ pub fn run<T>(
 async fn serve(
     context: Rc<Context>,
     bound: Vec<Bound>,
-    (control, scrub, pupil): (Control, Scrub, Pupil),
+    (control, scrub, pupil, delivery): (Control, Scrub, Pupil, Delivery),
     on_hangup: &OnHangup,
     log: Option<&LogHandle>,
     ready: impl FnOnce(&Ready) -> Result<(), DaemonError>,
@@ -340,6 +364,7 @@ async fn serve(
     acceptors.push(tokio::task::spawn_local(control.serve()));
     acceptors.push(tokio::task::spawn_local(scrub.run()));
     acceptors.push(tokio::task::spawn_local(pupil.run()));
+    let delivering = tokio::task::spawn_local(delivery.run());
     ready(&Ready { listeners: context.listeners.clone(), ca: context.tls.ca() })?;
     tell_systemd(Moment::Ready);
     tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
@@ -363,7 +388,7 @@ async fn serve(
     // Nobody listens for it when nobody is connected.
     let _ = stop_all.send(true);
     select! {
-        left = timeout(STOP_PATIENCE, context.roll.empty()) => {
+        left = timeout(STOP_PATIENCE, async { tokio::join!(context.roll.empty(), delivering) }) => {
             if left.is_err() {
                 tracing::warn!(sessions = context.budget.open(), "some connections did not end in time");
             }
@@ -375,7 +400,7 @@ async fn serve(
 }
 
 /// Gathers what `status` shows, when somebody asks.
-fn status_source(context: &Context, scrub: Scrub) -> StatusSource {
+fn status_source(context: &Context, scrub: Scrub, deliverer: Deliverer) -> StatusSource {
     let (store, budget, roll) = (context.store.clone(), context.budget.clone(), Arc::clone(&context.roll));
     let (listeners, filter) = (context.listeners.clone(), context.teacher.filter().clone());
     Arc::new(move || {
@@ -398,6 +423,8 @@ fn status_source(context: &Context, scrub: Scrub) -> StatusSource {
             // What can't be read now is told by others.
             last_backup: backup::made(&store).ok().and_then(|mut made| made.pop()),
             spam: filter.figures(),
+            queue: store.reader().and_then(|reader| reader.queue_figures()).unwrap_or_default(),
+            deliver: deliverer.figures(),
         }
     })
 }

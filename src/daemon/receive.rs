@@ -16,14 +16,19 @@ use tokio::time::{Instant, sleep_until};
 
 use super::login::{Doorway, Login, random};
 use super::teacher::Teacher;
+use crate::flow::arrive::Destination;
 use crate::flow::judge::Verdict;
 use crate::flow::letter::{Letter, LetterError, Start, reply_to};
-use crate::flow::{arrive, submit};
+use crate::flow::relay::Exit;
+use crate::flow::{arrive, notify, submit};
+use crate::mail::address::Address;
 use crate::mail::date::{Timestamp, ZonedTime};
-use crate::mail::envelope::{Envelope, Recipient};
-use crate::mail::mailbox::{AccountId, SpecialUse};
+use crate::mail::envelope::{BodyType, Envelope, Recipient};
+use crate::mail::mailbox::{AccountId, MailboxId, SpecialUse, Uid};
+use crate::mail::queue::{Due, NewQueued};
 use crate::net::drive::Answers;
 use crate::protocol::smtp::{self, Answer, Begin, Reply, Request, Role, Sender, SmtpConfig};
+use crate::queue::outcome::wants_success;
 use crate::store::{Folder, NewMessage, Store};
 
 /// How long a message waits for a place among those received at one time.
@@ -44,6 +49,7 @@ pub struct Office {
     doorway: Doorway,
     teacher: Teacher,
     host: Arc<str>,
+    exit: Exit,
     /// Places for messages received at one time.
     places: Arc<Semaphore>,
 }
@@ -53,7 +59,15 @@ impl Office {
     #[must_use]
     pub fn new(store: Store, doorway: Doorway, teacher: Teacher, host: Arc<str>, config: &SmtpConfig) -> Self {
         let places = Arc::new(Semaphore::new(usize::from(config.incoming_max.max(1))));
-        Self { store, doorway, teacher, host, places }
+        let exit = Exit::new(store.clone(), Arc::default(), Arc::default(), Arc::clone(&host));
+        Self { store, doorway, teacher, host, exit, places }
+    }
+
+    /// Lets mail out. Without this there is no way out, and mail for others' servers is refused.
+    #[must_use]
+    pub fn with_exit(mut self, exit: Exit) -> Self {
+        self.exit = exit;
+        self
     }
 
     /// The world behind one connection.
@@ -64,6 +78,8 @@ impl Office {
             office: self.clone(),
             sender: None,
             targets: Vec::new(),
+            local: Vec::new(),
+            remote: Vec::new(),
             incoming: None,
         }
     }
@@ -77,6 +93,10 @@ pub struct Reception {
     sender: Option<Sender>,
     /// Accounts the message goes to, without doubles.
     targets: Vec<AccountId>,
+    /// Recipients here who are to be told of when the message is in their mailboxes.
+    local: Vec<Recipient>,
+    /// Recipients whose mail goes on to others' servers.
+    remote: Vec<Recipient>,
     incoming: Option<Incoming>,
 }
 
@@ -132,6 +152,8 @@ impl Drop for Reception {
 impl Reception {
     fn sender(&mut self, sender: Sender) -> Result<(), Reply> {
         self.targets = Vec::new();
+        self.local = Vec::new();
+        self.remote = Vec::new();
         self.incoming = None;
         if sender.role == Role::Submission {
             let reader = self.office.store.reader().map_err(|error| unreadable(&error))?;
@@ -146,13 +168,24 @@ impl Reception {
     fn recipient(&mut self, recipient: &Recipient) -> Result<(), Reply> {
         let Some(sender) = &self.sender else { return Err(lost()) };
         let reader = self.office.store.reader().map_err(|error| unreadable(&error))?;
+        let routes = &self.office.exit.routes;
         let routed = match sender.role {
-            Role::Exchange => arrive::recipient(&reader, sender, recipient),
-            Role::Submission => submit::recipient(&reader, sender, recipient),
+            Role::Exchange => arrive::recipient(&reader, routes, sender, recipient),
+            Role::Submission => submit::recipient(&reader, routes, sender, recipient),
         };
-        let accounts = routed.inspect_err(|reply| {
+        let destination = routed.inspect_err(|reply| {
             tracing::info!(from = %sender.from, to = %recipient.path, %reply, "recipient refused");
         })?;
+        let accounts = match destination {
+            Destination::Local(accounts) => accounts,
+            Destination::Remote => {
+                self.remote.push(recipient.clone());
+                return Ok(());
+            }
+        };
+        if wants_success(recipient.notify) {
+            self.local.push(recipient.clone());
+        }
         for account in accounts {
             if !self.targets.contains(&account) {
                 self.targets.push(account);
@@ -270,14 +303,20 @@ impl Reception {
         let accounts = std::mem::take(&mut self.targets);
         let size = letter.size();
         let junk = |account: &&AccountId| incoming.verdict.as_ref().is_some_and(|verdict| verdict.is_junk(**account));
-        let kept = self.keep(letter, &accounts, incoming.verdict.as_ref()).await;
+        let queued = self.to_queue(&letter, &incoming.envelope, sender.as_ref());
+        let kept = self.keep(letter, &accounts, queued, incoming.verdict.as_ref()).await;
         match &kept {
-            Ok(()) => {
+            Ok(placed) => {
+                // Mail that looks like spam confirms nothing to whoever sent it.
+                if !accounts.iter().any(|account| junk(&account)) {
+                    self.confirm(&incoming.envelope, placed).await;
+                }
                 tracing::info!(
                     id = %incoming.id,
                     from = %incoming.envelope.from,
                     recipients = incoming.envelope.recipients.len(),
                     accounts = accounts.len(),
+                    queued = self.remote.len(),
                     junk = accounts.iter().filter(junk).count(),
                     size,
                     "message kept"
@@ -298,12 +337,55 @@ impl Reception {
         Ok(())
     }
 
+    /// What of the message goes on to others' servers.
+    fn to_queue(&self, letter: &Letter, envelope: &Envelope, sender: Option<&Sender>) -> Option<NewQueued> {
+        if self.remote.is_empty() {
+            return None;
+        }
+        // What the content needs is asked of the next server, not what its sender declared.
+        let nature = letter.nature(envelope.utf8);
+        let body = match envelope.body {
+            BodyType::BinaryMime if nature.binary => BodyType::BinaryMime,
+            _ if nature.eight_bit => BodyType::EightBitMime,
+            _ => BodyType::SevenBit,
+        };
+        let international = envelope.from.address().is_some_and(Address::is_international);
+        let utf8 = nature.utf8_header || international;
+        let envelope = Envelope { recipients: self.remote.clone(), body, utf8, ..envelope.clone() };
+        let by = sender.and_then(|sender| sender.login.as_ref()).map(|login| login.account);
+        Some(NewQueued { envelope, require_tls: false, by, due: Due::from(now()) })
+    }
+
+    /// Tells the sender who has the message, if that was asked for. The notification is kept before the
+    /// message is acknowledged, so it is not lost.
+    async fn confirm(&self, envelope: &Envelope, placed: &[(MailboxId, Uid)]) {
+        let Some(&(mailbox, uid)) = placed.first().filter(|_| !self.local.is_empty()) else { return };
+        let (exit, envelope, local) = (self.office.exit.clone(), envelope.clone(), self.local.clone());
+        let fresh = notify::Fresh { id: new_id(), now: now() };
+        let working = tokio::task::spawn_blocking(move || {
+            let message = exit.store.reader()?.message(mailbox, uid)?;
+            message.map_or(Ok(None), |message| notify::delivered(&exit, &envelope, &local, message.blob, &fresh))
+        });
+        let Ok(ready) = working.await else { return };
+        let kept = match ready {
+            Ok(Some(notify::Ready { message: Some(message), local, queued, .. })) => {
+                self.office.store.submit(message, local, queued).await.map(drop).map_err(notify::NotifyError::Write)
+            }
+            Ok(_) => Ok(()),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = kept {
+            tracing::warn!(%error, "the sender was not told that a message arrived");
+        }
+    }
+
     async fn keep(
         &self,
         letter: Box<Letter>,
         accounts: &[AccountId],
+        queued: Option<NewQueued>,
         verdict: Option<&Verdict>,
-    ) -> Result<(), LetterError> {
+    ) -> Result<Vec<(MailboxId, Uid)>, LetterError> {
         let message: NewMessage = if letter.is_on_disk() {
             let working = tokio::task::spawn_blocking(move || letter.finish());
             working.await.map_err(|_| LetterError::Spool(crate::store::WriteError::Closed))??
@@ -315,7 +397,11 @@ impl Reception {
             _ => Folder::Inbox,
         };
         let to = accounts.iter().map(|&account| (account, folder(account))).collect();
-        self.office.store.deliver(message, to).await.map(drop).map_err(LetterError::Spool)
+        let kept = match queued {
+            None => self.office.store.deliver(message, to).await,
+            queued => self.office.store.submit(message, to, queued).await.map(|submitted| submitted.placed),
+        };
+        kept.map_err(LetterError::Spool)
     }
 }
 
@@ -342,7 +428,7 @@ impl Incoming {
 }
 
 /// Our name for a new message: 96 random bits in hexadecimal.
-fn new_id() -> String {
+pub(super) fn new_id() -> String {
     random::<12>().iter().fold(String::with_capacity(24), |mut id, byte| {
         // Writing to a String cannot fail.
         let _ = write!(id, "{byte:02x}");
@@ -350,7 +436,8 @@ fn new_id() -> String {
     })
 }
 
-fn now() -> Timestamp {
+/// The time of day, as far as it is known.
+pub(super) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }

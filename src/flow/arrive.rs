@@ -6,20 +6,39 @@ use crate::mail::address::Address;
 use crate::mail::envelope::{ForwardPath, Recipient};
 use crate::mail::mailbox::AccountId;
 use crate::protocol::smtp::{Reply, Sender};
+use crate::queue::route::Routes;
 use crate::store::{ReadError, Reader, Route};
 
-/// Says which accounts a recipient's mail goes to (RFC 5321 section 4.1.1.3).
+/// Where a recipient's mail goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// To these accounts.
+    Local(Vec<AccountId>),
+    /// To others' servers, by way of the queue.
+    Remote,
+}
+
+/// Says where a recipient's mail goes (RFC 5321 section 4.1.1.3): to accounts here, or, where we are a
+/// backup for its domain, to the domain's better servers.
 ///
 /// # Errors
 /// The reply to RCPT.
-pub fn recipient(reader: &Reader, sender: &Sender, recipient: &Recipient) -> Result<Vec<AccountId>, Reply> {
+pub fn recipient(
+    reader: &Reader,
+    routes: &Routes,
+    sender: &Sender,
+    recipient: &Recipient,
+) -> Result<Destination, Reply> {
     let accounts = match route(reader, recipient)? {
         Route::Local(accounts) => accounts,
         Route::Unknown => return Err(unknown_user()),
+        Route::Remote if recipient.path.address().is_some_and(|to| routes.is_backup_for(to.domain())) => {
+            return Ok(Destination::Remote);
+        }
         Route::Remote => return Err(Reply::new(550, "5.7.1", "relaying denied: no such domain here")),
     };
     check_room(reader, &accounts, sender.size)?;
-    Ok(accounts)
+    Ok(Destination::Local(accounts))
 }
 
 /// Where a recipient's mail goes; the bare `Postmaster` is the first local domain's (RFC 5321

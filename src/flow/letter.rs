@@ -9,6 +9,7 @@ use crate::mail::message::FlagNames;
 use crate::mail::structure::Walker;
 use crate::mail::trace::{self, Stamp};
 use crate::protocol::smtp::Reply;
+use crate::protocol::smtp::sender::{Nature, NatureReader};
 use crate::store::{NewMessage, Spool, WriteError};
 
 /// Most Received fields of a message; one with more goes in a circle (RFC 5321 section 6.3).
@@ -40,6 +41,8 @@ pub struct Letter {
     walker: Walker,
     heading: Heading,
     at: ZonedTime,
+    /// What its content needs further on.
+    nature: NatureReader,
     /// The beginning, as long as it waits to be judged.
     head: Option<Head>,
 }
@@ -105,7 +108,7 @@ impl Letter {
         trace.push_str(&trace::received(&Stamp { client, by: host, id, envelope, at }));
         let head = judged.then(|| Head { trace: trace.len(), bytes: Vec::new() });
         let heading = Heading::new(additions, if judged { Foreign::DropSpam } else { Foreign::Keep });
-        let mut letter = Self { spool, walker: Walker::new(), heading, at, head };
+        let mut letter = Self { spool, walker: Walker::new(), heading, at, nature: NatureReader::default(), head };
         letter.keep(trace.as_bytes())?;
         Ok(letter)
     }
@@ -115,6 +118,7 @@ impl Letter {
     /// # Errors
     /// As [`Spool::write`].
     pub fn write(&mut self, content: &[u8]) -> Result<(), LetterError> {
+        self.nature.feed(content);
         if self.heading.is_over() {
             return self.keep(content);
         }
@@ -167,6 +171,12 @@ impl Letter {
         }
         self.walker.feed(bytes);
         self.spool.write(bytes).map_err(LetterError::Spool)
+    }
+
+    /// What its content needs of the way further on, whatever its sender declared; `utf8` says whether it
+    /// came with SMTPUTF8.
+    pub fn nature(&self, utf8: bool) -> Nature {
+        self.nature.finish(utf8)
     }
 
     /// Tells whether writing may block, because the letter has left memory.

@@ -1,9 +1,9 @@
 //! Mail from our users (RFC 6409): who may send as whom, and to whom.
 
-use super::arrive::{check_room, route, unknown_user, unreadable};
+use super::arrive::{Destination, check_room, route, unknown_user, unreadable};
 use crate::mail::envelope::{Recipient, ReversePath};
-use crate::mail::mailbox::AccountId;
 use crate::protocol::smtp::{Reply, Sender};
+use crate::queue::route::{Routes, literal};
 use crate::store::{Reader, Route};
 
 /// Says whether this user may send as this sender (RFC 6409 section 6.1). The empty sender is for
@@ -25,17 +25,30 @@ pub fn sender(reader: &Reader, sender: &Sender) -> Result<(), Reply> {
     }
 }
 
-/// Says which accounts a recipient's mail goes to. Mail for other servers has no way out yet, and
-/// is refused at once rather than lost.
+/// Says where a recipient's mail goes: to accounts here, or to others' servers. What has no way out is
+/// refused at once rather than by a notification later.
 ///
 /// # Errors
 /// The reply to RCPT.
-pub fn recipient(reader: &Reader, sender: &Sender, recipient: &Recipient) -> Result<Vec<AccountId>, Reply> {
+pub fn recipient(
+    reader: &Reader,
+    routes: &Routes,
+    sender: &Sender,
+    recipient: &Recipient,
+) -> Result<Destination, Reply> {
     let accounts = match route(reader, recipient)? {
         Route::Local(accounts) => accounts,
         Route::Unknown => return Err(unknown_user()),
-        Route::Remote => return Err(Reply::new(550, "5.7.1", "this server sends no mail to other servers")),
+        Route::Remote => {
+            let domain = recipient.path.address().map(crate::mail::address::Address::domain);
+            if domain.and_then(literal).is_some_and(|literal| literal.is_err()) {
+                return Err(Reply::new(553, "5.1.3", "what stands in the brackets is no address"));
+            }
+            let way = domain.and_then(|domain| routes.way(domain, &sender.from, false));
+            let refused = || Reply::new(550, "5.7.1", "this server sends no mail to other servers");
+            return way.map(|_| Destination::Remote).ok_or_else(refused);
+        }
     };
     check_room(reader, &accounts, sender.size)?;
-    Ok(accounts)
+    Ok(Destination::Local(accounts))
 }

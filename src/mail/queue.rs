@@ -240,6 +240,20 @@ pub struct Scheduled {
     pub recipient: u32,
 }
 
+/// How much mail waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct QueueFigures {
+    /// Messages.
+    pub messages: u64,
+    /// Recipients that something is due for, now or later.
+    pub scheduled: u64,
+    /// When the oldest message came, seconds since 1970.
+    pub oldest: Option<i64>,
+    /// When the next recipient is due, seconds since 1970.
+    pub next: Option<i64>,
+}
+
 /// A domain that mail waits for, and the first of what is due there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Destination {

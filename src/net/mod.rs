@@ -14,4 +14,5 @@ mod records; //       TLS on rustls' unbuffered interface, of either side
 pub mod resolver; //  questions to the DNS
 pub mod stream; //    a connection, in clear or over TLS
 pub mod tls; //       TLS settings, certificates and their renewal
-pub mod verify; //    whose certificate a server's is: PKIX and DANE
+pub mod uplink;
+pub mod verify; //    whose certificate a server's is: PKIX and DANE //    whether this machine is connected to anything

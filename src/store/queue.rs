@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use redb::ReadableTable;
+use redb::{ReadableTable, ReadableTableMetadata as _};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 
@@ -22,7 +22,7 @@ use crate::mail::envelope::{BodyType, Recipient, ReturnContent, ReversePath};
 use crate::mail::mailbox::{AccountId, MailboxId, ModSeq, Uid};
 use crate::mail::message::BlobId;
 use crate::mail::queue::{
-    Delivery, Destination, Due, NewQueued, QueueId, QueueOrder, Queued, QueuedRecipient, Scheduled,
+    Delivery, Destination, Due, NewQueued, QueueFigures, QueueId, QueueOrder, Queued, QueuedRecipient, Scheduled,
 };
 
 use super::change::Op;
@@ -380,6 +380,20 @@ impl Reader {
         self.told(read())
     }
 
+    /// How much waits. Costs a few looks, however much that is.
+    pub fn queue_figures(&self) -> Result<QueueFigures, ReadError> {
+        let read = || {
+            let (queue, schedule) = (self.table(QUEUE)?, self.table(QSCHED)?);
+            let oldest = match queue.first()? {
+                Some((key, value)) => Some(QueuedRecord::decode(key.value(), value.value())?.accepted.0),
+                None => None,
+            };
+            let next = schedule.first()?.and_then(|(key, _)| i64::try_from(key.value().0 / 1000).ok());
+            Ok(QueueFigures { messages: queue.len()?, scheduled: schedule.len()?, oldest, next })
+        };
+        self.told(read())
+    }
+
     /// Up to `max` queued messages after `after`, the oldest first.
     pub fn queued_list(&self, after: Option<QueueId>, max: usize) -> Result<Vec<Queued>, ReadError> {
         let read = || {
@@ -409,6 +423,16 @@ impl Reader {
     /// When the next recipient is due, wherever it is.
     pub fn next_due(&self) -> Result<Option<Due>, ReadError> {
         let read = || Ok(self.table(QSCHED)?.first()?.map(|(key, _)| Due(key.value().0)));
+        self.told(read())
+    }
+
+    /// When the next recipient after `after` is due: of what is due by then some may be under way.
+    pub fn next_due_after(&self, after: Due) -> Result<Option<Due>, ReadError> {
+        let read = || {
+            let rest =
+                self.table(QSCHED)?.range((Bound::Excluded((after.0, u64::MAX, u32::MAX)), Bound::Unbounded))?.next();
+            Ok(rest.transpose()?.map(|(key, _)| Due(key.value().0)))
+        };
         self.told(read())
     }
 

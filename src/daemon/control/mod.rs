@@ -24,6 +24,7 @@ mod backup;
 mod examine;
 mod obey;
 mod order;
+mod queue;
 mod spam;
 
 pub use spam::obey as obey_spam;
@@ -33,9 +34,11 @@ pub(super) use examine::{StopOnDrop, quietly};
 use obey::compacting;
 pub use obey::{exchange, obey};
 pub use order::{
-    AccountRow, AliasRow, ListenerStatus, ORDER_LINE_MAX, OUTCOME_LINE_MAX, Order, Outcome, ROWS_MAX, SpamTask, Status,
+    AccountRow, AliasRow, ListenerStatus, ORDER_LINE_MAX, OUTCOME_LINE_MAX, Order, Outcome, QueueRecipient, QueueRow,
+    QueueTask, ROWS_MAX, SpamTask, Status,
 };
 
+use super::deliver::Deliverer;
 use super::teacher::Teacher;
 use crate::flow::backup::Job;
 use crate::flow::carry::Exchange;
@@ -79,6 +82,7 @@ struct Desk {
     store: Store,
     teacher: Teacher,
     status: StatusSource,
+    deliverer: Deliverer,
     /// One import or export at a time: each holds a batch of messages in memory.
     carrying: Arc<Semaphore>,
     /// One check at a time: each reads the whole store.
@@ -111,8 +115,16 @@ impl Control {
         let listener = UnixListener::bind(address.as_path())?;
         fs::set_permissions(&path, Permissions::from_mode(0o600))?;
         let one = || Arc::new(Semaphore::new(1));
-        let desk = Desk { store, teacher, status, carrying: one(), saving: one(), checking: one() };
+        let deliverer = Deliverer::default();
+        let desk = Desk { store, teacher, status, deliverer, carrying: one(), saving: one(), checking: one() };
         Ok(Self { listener, path, desk })
+    }
+
+    /// Tells the task that sends when the operator wants mail tried at once.
+    #[must_use]
+    pub fn with_deliverer(mut self, deliverer: Deliverer) -> Self {
+        self.desk.deliverer = deliverer;
+        self
     }
 
     /// Serves until dropped; connections end with it.
@@ -214,8 +226,13 @@ impl Desk {
                 Ok(Order::Status) => Outcome::Status { status: Box::new((self.status)()) },
                 Ok(order) => {
                     let store = self.store.clone();
-                    let working = tokio::task::spawn_blocking(move || obey(&store, order));
-                    working.await.unwrap_or_else(|_| Outcome::Refused { reason: "the server is stopping".into() })
+                    let forgives =
+                        matches!(order, Order::OrderQueued { task: QueueTask::Retry | QueueTask::Release, .. });
+                    let working = tokio::task::spawn_blocking(move || obey(&store, order)).await;
+                    if forgives {
+                        self.deliverer.forgive();
+                    }
+                    working.unwrap_or_else(|_| Outcome::Refused { reason: "the server is stopping".into() })
                 }
                 Err(error) => Outcome::Refused { reason: format!("this is no order: {error}") },
             };

@@ -4,10 +4,12 @@
 use std::fmt;
 
 use super::order::{AccountRow, AliasRow, Order, Outcome, ROWS_MAX};
+use super::queue;
 use crate::flow::backup::note_made;
 use crate::flow::carry::Exchange;
 use crate::mail::address::{Address, Domain};
 use crate::mail::mailbox::AccountId;
+use crate::mail::queue::QueueId;
 use crate::store::compact::CompactStart;
 use crate::store::{Account, Alias, ReadError, Reader, Store, WriteError};
 
@@ -158,6 +160,20 @@ fn carry_out(store: &Store, order: Order) -> Result<Outcome, Refusal> {
             let domains = store.reader()?.domains()?;
             let domains = domains.iter().skip(skip).take(ROWS_MAX).map(ToString::to_string).collect();
             return Ok(Outcome::Domains { domains });
+        }
+        Order::ListQueue { after } => return queue::list(store, after).map_err(Refusal::Read),
+        Order::ShowQueued { id, from } => {
+            let shown = queue::show(store, id, from)?;
+            return shown.ok_or_else(|| Refusal::Missing(format!("queued message {id}")));
+        }
+        Order::OrderQueued { task, ids } => {
+            return queue::order(store, task, &ids).map_err(|failed| match failed {
+                queue::Failed::Read(error) => Refusal::Read(error),
+                queue::Failed::Write(id, error) => Refusal::Write(id.to_string(), error),
+            });
+        }
+        Order::RemoveQueued { id } => {
+            store.remove_queued(QueueId(id)).wait().map_err(|error| Refusal::Write(id.to_string(), error))
         }
         Order::Compact { force } => return Ok(compacting(store.compact(force).wait())),
         Order::Compaction => return Ok(Outcome::Compaction { compaction: store.compaction() }),

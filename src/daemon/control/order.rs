@@ -6,10 +6,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::examine::Examination;
+use crate::daemon::deliver::DeliverFigures;
 use crate::daemon::scrub::ScrubState;
 use crate::filter::spam::Class;
 use crate::flow::backup::Made;
 use crate::flow::judge::{Opinion, SpamFigures};
+use crate::mail::queue::QueueFigures;
 use crate::mail::secret::ScramVerifier;
 use crate::store::compact::{CompactStart, Compaction};
 use crate::store::{Figures, Quota, Usage};
@@ -128,6 +130,30 @@ pub enum Order {
     },
     /// Tell how far a compaction is. [`Outcome::Compaction`]
     Compaction,
+    /// Tell queued messages. [`Outcome::Queue`]
+    ListQueue {
+        /// The last one told before.
+        after: Option<u64>,
+    },
+    /// Tell all of one queued message. [`Outcome::Queued`]
+    ShowQueued {
+        /// Its number.
+        id: u64,
+        /// Recipients from this number on.
+        from: u32,
+    },
+    /// Have queued messages tried now, held, or released. [`Outcome::Concerned`]
+    OrderQueued {
+        /// What.
+        task: QueueTask,
+        /// Which messages; all when there are none.
+        ids: Vec<u64>,
+    },
+    /// Remove a queued message; nobody is told. [`Outcome::Done`]
+    RemoveQueued {
+        /// Its number.
+        id: u64,
+    },
     /// Ask or teach the spam filter. [`Outcome::Spam`]
     Spam {
         /// For the account with this address; none for the box alone.
@@ -135,6 +161,18 @@ pub enum Order {
         /// What.
         task: SpamTask,
     },
+}
+
+/// What is done with queued messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QueueTask {
+    /// Who waits is tried at once.
+    Retry,
+    /// Who waits is held back.
+    Hold,
+    /// Who is held is tried at once.
+    Release,
 }
 
 /// What the spam filter is asked to do.
@@ -200,6 +238,23 @@ pub enum Outcome {
         /// How far.
         compaction: Compaction,
     },
+    /// Queued messages; more follow when there are [`ROWS_MAX`].
+    Queue {
+        /// By number.
+        messages: Vec<QueueRow>,
+    },
+    /// A queued message; more recipients follow when there are [`ROWS_MAX`].
+    Queued {
+        /// It.
+        message: Box<QueueRow>,
+        /// Its recipients.
+        recipients: Vec<QueueRecipient>,
+    },
+    /// How much an order to the queue changed.
+    Concerned {
+        /// Recipients.
+        recipients: u32,
+    },
     /// What the spam filter says of a message; where it was to learn it, before that.
     Spam {
         /// What.
@@ -225,6 +280,48 @@ pub struct AliasRow {
     pub address: String,
     /// The accounts it goes to.
     pub targets: Vec<String>,
+}
+
+/// A queued message as lists show it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct QueueRow {
+    /// Its number.
+    pub id: u64,
+    /// Its sender; empty for a notification.
+    pub from: String,
+    /// Its size in bytes.
+    pub size: u32,
+    /// When it came, seconds since 1970.
+    pub accepted: i64,
+    /// How many recipients it has.
+    pub recipients: u32,
+    /// How many of them are not settled.
+    pub unsettled: u32,
+    /// The first of those.
+    pub first: Option<QueueRecipient>,
+}
+
+/// A recipient of a queued message.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct QueueRecipient {
+    /// Its number in the message.
+    pub number: u32,
+    /// The address.
+    pub to: String,
+    /// `waiting`, `held`, `delivered` or `failed`.
+    pub state: String,
+    /// When it is tried next, seconds since 1970.
+    pub next: Option<i64>,
+    /// Attempts made.
+    pub attempts: u32,
+    /// When the last one was.
+    pub tried: Option<i64>,
+    /// Seconds that count towards giving up.
+    pub lapsed_secs: u32,
+    /// The last that was heard, with who said it.
+    pub answer: Option<String>,
 }
 
 /// How the server is.
@@ -253,6 +350,10 @@ pub struct Status {
     pub last_backup: Option<Made>,
     /// What the spam filter has learnt; `None` as long as it has judged nothing.
     pub spam: Option<SpamFigures>,
+    /// Mail on its way out.
+    pub queue: QueueFigures,
+    /// How it goes out.
+    pub deliver: DeliverFigures,
 }
 
 /// One listener.

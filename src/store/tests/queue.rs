@@ -79,6 +79,8 @@ fn a_queued_message_is_there_with_its_envelope_after_a_kill() {
     }
     assert_eq!(rig.reader().recipients(id, 1, 5).unwrap().len(), 1);
     assert_eq!(rig.reader().next_due(), Ok(Some(Due(5000))));
+    assert_eq!(rig.reader().next_due_after(Due(4999)), Ok(Some(Due(5000))));
+    assert_eq!(rig.reader().next_due_after(Due(5000)), Ok(None));
     check(&rig.store);
 }
 

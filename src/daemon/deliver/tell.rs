@@ -1,0 +1,72 @@
+//! Sends the notifications that are owed, one after the other.
+
+use crate::daemon::receive::{new_id, now};
+use crate::flow::notify::{self, Fresh, NotifyError, Ready};
+use crate::flow::relay::Exit;
+use crate::mail::queue::QueueId;
+
+/// Notifications of one message that are sent at a time.
+const EACH_MAX: usize = 64;
+
+/// Sends what is owed about these messages.
+pub(super) async fn owed(exit: Exit, ids: Vec<QueueId>) {
+    for id in ids {
+        for _ in 0..EACH_MAX {
+            let work = {
+                let exit = exit.clone();
+                move |fresh: Fresh| notify::owed(&exit, id, &fresh)
+            };
+            match send(&exit, id, work).await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => {
+                    tracing::warn!(queue = %id, %error, "a sender was not told what became of a message; tried again later");
+                    put_off(&exit, id).await;
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Warns a sender that a message takes long.
+pub(super) async fn delay(exit: &Exit, id: QueueId) {
+    let work = {
+        let exit = exit.clone();
+        move |fresh: Fresh| notify::delay(&exit, id, &fresh)
+    };
+    if let Err(error) = send(exit, id, work).await {
+        // The next attempt that fails brings it up again.
+        tracing::warn!(queue = %id, %error, "a sender was not warned of a delay");
+    }
+}
+
+/// Sends one notification; tells whether there was one.
+async fn send(
+    exit: &Exit,
+    id: QueueId,
+    make: impl FnOnce(Fresh) -> Result<Option<Ready>, NotifyError> + Send + 'static,
+) -> Result<bool, NotifyError> {
+    let fresh = Fresh { id: new_id(), now: now() };
+    let made = tokio::task::spawn_blocking(move || make(fresh)).await;
+    let Ok(made) = made else { return Ok(false) };
+    let Some(ready) = made? else { return Ok(false) };
+    let told = ready.message.is_some();
+    notify::keep(&exit.store, id, ready).await?;
+    if told {
+        tracing::info!(queue = %id, "the sender was told");
+    }
+    Ok(true)
+}
+
+/// Puts off what is owed and cannot be sent.
+async fn put_off(exit: &Exit, id: QueueId) {
+    let reading = {
+        let exit = exit.clone();
+        move || notify::put_off(&exit, id, now())
+    };
+    let Ok(Ok(states)) = tokio::task::spawn_blocking(reading).await else { return };
+    if let Err(error) = exit.store.update_queued(id, states).await {
+        tracing::warn!(queue = %id, %error, "a notification was not put off");
+    }
+}
