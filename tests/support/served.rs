@@ -32,6 +32,7 @@ impl Served {
     /// sections.
     pub(crate) fn start(listeners: &[(&str, u16)], more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("data")).unwrap();
         for name in ["ann", "bob"] {
             let mut add = Command::new(env!("CARGO_BIN_EXE_pillarbox"));
             add.args(["account", "add", "--password-stdin", &format!("{name}@pillarbox.test"), "--data"]);
