@@ -234,15 +234,14 @@ impl Filter {
             fates.push((account, self.0.config.fate(&judgement)));
             told = reasons.map(|reasons| (judgement, reasons));
         }
-        let (judgement, reasons) = match told {
-            Some(told) => told,
-            None => {
-                let of = |judges: &Judges<'_>| {
-                    let judges = Judges { sender: shares, ..*judges };
-                    (judges.judge(&features), judges.reasons(&features, head))
-                };
-                models.ask(self, None, of, None)?
-            }
+        let (judgement, reasons) = if let Some(told) = told {
+            told
+        } else {
+            let of = |judges: &Judges<'_>| {
+                let judges = Judges { sender: shares, ..*judges };
+                (judges.judge(&features), judges.reasons(&features, head))
+            };
+            models.ask(self, None, of, None)?
         };
         Ok(Verdict { fields: self.fields(&judgement, &reasons), fates })
     }
