@@ -17,7 +17,7 @@ const MAP: &[(&str, &[&str])] = &[
     ("filter", &["mail"]),
     ("queue", &["mail"]),
     ("flow", &["mail", "protocol", "filter", "store", "queue"]),
-    ("net", &["protocol"]),
+    ("net", &["mail", "protocol"]),
     ("config", &["protocol", "store", "queue", "flow", "net", "daemon"]),
     ("daemon", &["mail", "protocol", "filter", "store", "queue", "flow", "net"]),
     ("cli", &["mail", "protocol", "filter", "store", "queue", "flow", "net", "daemon", "config"]),
@@ -27,6 +27,7 @@ const MAP: &[(&str, &[&str])] = &[
 const KEPT_TO: &[(&str, &[&str])] = &[
     ("redb::", &["store"]),
     ("rustls::", &["net"]),
+    ("hickory_resolver::", &["net"]),
     ("TcpStream", &["net", "daemon", "cli"]),
     ("TcpListener", &["net", "daemon", "cli"]),
     (".await", &["net", "daemon", "cli"]),

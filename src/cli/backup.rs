@@ -180,10 +180,14 @@ pub(super) fn key_file(path: &Path) -> Result<Zeroizing<String>, Failure> {
     Ok(text)
 }
 
+/// The config that was given, or where it is when nothing else is said.
+pub(super) fn default_config(given: Option<&Path>) -> Option<&Path> {
+    given.or_else(|| CONFIG_DEFAULTS.iter().map(Path::new).find(|path| path.exists()))
+}
+
 /// The config to take along, and the certificate files it names.
 fn config_and_its_files(given: Option<&Path>) -> Result<(Option<PathBuf>, Vec<PathBuf>), Failure> {
-    let found = given.or_else(|| CONFIG_DEFAULTS.iter().map(Path::new).find(|path| path.exists()));
-    let Some(path) = found else { return Ok((None, Vec::new())) };
+    let Some(path) = default_config(given) else { return Ok((None, Vec::new())) };
     match Settings::load(path) {
         Ok(settings) => {
             Ok((Some(path.to_owned()), [settings.tls.certificate, settings.tls.key].into_iter().flatten().collect()))

@@ -12,10 +12,13 @@ pub mod account; // who may log in
 pub mod alias; //   addresses whose mail goes to accounts
 mod ask; //         questions to the person at the terminal
 mod backup; //      the whole box into one encrypted file
+mod board; //      what this computer is, and its memory budget
 mod carry; //       what import and export share
 mod check; //       is this config file good?
 mod check_store; // is everything in the store whole?
 pub mod compact; // the index without its holes
+pub mod dkim; //    the keys that mail is signed with
+pub mod dns; //     what a domain has to publish
 pub mod domain; //  whose mail stays here
 mod export; //      mail to mbox files and Maildirs
 mod import; //      mail from mbox files and Maildirs
@@ -51,9 +54,13 @@ enum Command {
     Check(check::Args),
     /// Show how the running server is
     Status(status::Args),
+    /// Show the board profile that is used here, why, and its memory budget
+    Board(board::Args),
     Account(account::AccountArgs),
     Alias(alias::AliasArgs),
     Domain(domain::DomainArgs),
+    Dkim(dkim::DkimArgs),
+    Dns(dns::DnsArgs),
     Queue(queue::QueueArgs),
     Import(import::ImportArgs),
     Export(export::ExportArgs),
@@ -88,9 +95,15 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args, log_level),
         Command::Check(args) => check::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Board(args) => board::run(&args),
         Command::Account(args) => account::run(args).map_err(Failure::from),
         Command::Alias(args) => alias::run(args).map_err(Failure::from),
         Command::Domain(args) => domain::run(args).map_err(Failure::from),
+        Command::Dkim(args) => dkim::run(args).map_err(Failure::from),
+        Command::Dns(args) => match dns::run(&args) {
+            Ok(code) => return code,
+            Err(failure) => Err(failure.into()),
+        },
         Command::Queue(args) => queue::run(args).map_err(Failure::from),
         Command::Import(args) => import::run(&args).map_err(Failure::from),
         Command::Export(args) => export::run(&args).map_err(Failure::from),

@@ -266,6 +266,9 @@ mod tests {
     fn a_status_shows_bytes_for_each_message() {
         let listener = ListenerStatus { name: "imaps".into(), address: "0.0.0.0:993".into(), sessions: 3 };
         let status = Status {
+            hostname: "mail.x.test".into(),
+            tls_key_sha256: None,
+            own_authority: true,
             version: "1.2.3".into(),
             pid: 77,
             uptime_secs: 90_000,

@@ -47,7 +47,7 @@ pub struct Context {
     /// How POP3 sessions behave.
     pub pop3: Arc<Pop3Config>,
     /// Certificates.
-    pub tls: TlsServer,
+    pub tls: Arc<TlsServer>,
     /// Room for connections.
     pub budget: Budget,
     /// The server's stop.

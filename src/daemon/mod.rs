@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use crate::flow::access::lockout::LoginConfig;
 use crate::flow::backup;
 use crate::flow::judge::{Filter, SpamConfig};
+use crate::flow::publish::hex;
 use crate::flow::relay::Exit;
 use crate::net::budget::{Budget, NetConfig};
 use crate::net::drive::{Answers, Driver, Stop};
@@ -66,9 +67,6 @@ use receive::Office;
 use rights::RightsError;
 use scrub::Scrub;
 use teacher::{Pupil, Teacher};
-
-/// Blocking threads at most: password checks, reads and bodies.
-const BLOCKING_THREADS: usize = 2;
 
 /// How long a blocking thread waits for more work.
 const BLOCKING_KEEP: Duration = Duration::from_secs(3);
@@ -158,6 +156,8 @@ pub struct Setup {
     pub spam: SpamConfig,
     /// The mail store.
     pub store: StoreConfig,
+    /// Working threads at most, for password checks, reads and bodies.
+    pub threads: u8,
 }
 
 impl Setup {
@@ -278,7 +278,7 @@ pub fn run<T>(
         .map_err(|error| DaemonError::Store(format!("logins cannot be set up: {error}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
+        .max_blocking_threads(usize::from(setup.threads.max(1)))
         .thread_keep_alive(BLOCKING_KEEP)
         .thread_stack_size(STACK_BYTES)
         .thread_name("pillarbox-work")
@@ -308,7 +308,7 @@ pub fn run<T>(
         doorway,
         locks: crate::flow::access::pop3::Locks::default(),
         pop3: Arc::new(setup.pop3.clone()),
-        tls,
+        tls: Arc::new(tls),
         budget: Budget::new(setup.net.clone()),
         stop,
         listeners: bound.iter().map(|bound| (bound.service, bound.address)).collect(),
@@ -403,6 +403,7 @@ async fn serve(
 fn status_source(context: &Context, scrub: Scrub, deliverer: Deliverer) -> StatusSource {
     let (store, budget, roll) = (context.store.clone(), context.budget.clone(), Arc::clone(&context.roll));
     let (listeners, filter) = (context.listeners.clone(), context.teacher.filter().clone());
+    let (hostname, tls) = (context.hostname.to_string(), Arc::clone(&context.tls));
     Arc::new(move || {
         let memory = health::memory();
         let shown = |(service, address): &(Service, SocketAddr)| ListenerStatus {
@@ -412,6 +413,9 @@ fn status_source(context: &Context, scrub: Scrub, deliverer: Deliverer) -> Statu
         };
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            hostname: hostname.clone(),
+            tls_key_sha256: tls.key_digest().map(|digest| hex(&digest)),
+            own_authority: tls.ca().is_some(),
             pid: std::process::id(),
             uptime_secs: roll.uptime_secs(),
             listeners: listeners.iter().map(shown).collect(),

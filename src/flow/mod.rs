@@ -6,10 +6,13 @@ pub mod access; //  logging in, reading and changing mailboxes (IMAP, POP3)
 pub mod arrive; //  mail from anywhere for our users
 pub mod backup; //  one encrypted file of the whole box, and back
 pub mod carry; //   import and export: mbox and Maildir
+pub mod dkim; //    the keys that mail on its way out is signed with
 pub mod heading; // a message's header as it streams by
 pub mod judge; //   the spam filter: judging what comes, learning
 pub mod learn; //   what readers teach it by moving and marking mail
 pub mod letter; //  a message on its way in
 pub mod notify; //  notifications about what became of a message
+pub mod publish; // what a domain has to publish in DNS
 pub mod relay; //   mail on its way out
+pub mod sign; //    DKIM signatures on mail that leaves
 pub mod submit; //  mail from our users

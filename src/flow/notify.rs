@@ -85,6 +85,9 @@ impl std::fmt::Display for NotifyError {
     }
 }
 
+/// Where a notification goes: into mailboxes here, to another server, or nowhere.
+type Way = (Vec<(AccountId, Folder)>, Option<NewQueued>);
+
 /// What a notification is made of besides who is told of.
 struct Source<'a> {
     to: &'a Address,
@@ -307,13 +310,7 @@ fn returned(queued: &Queued, action: Action, config: &QueueConfig) -> Returned {
 }
 
 /// Where a notification for `to` goes: into mailboxes here, or to another server.
-fn address_to(
-    exit: &Exit,
-    reader: &Reader,
-    to: &Address,
-    eight_bit: bool,
-    fresh: &Fresh,
-) -> Result<(Vec<(AccountId, Folder)>, Option<NewQueued>), NotifyError> {
+fn address_to(exit: &Exit, reader: &Reader, to: &Address, eight_bit: bool, fresh: &Fresh) -> Result<Way, NotifyError> {
     match reader.route(to)? {
         Route::Local(accounts) => Ok((accounts.into_iter().map(|account| (account, Folder::Inbox)).collect(), None)),
         Route::Unknown => Ok((Vec::new(), None)),

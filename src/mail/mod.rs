@@ -4,14 +4,18 @@
 //! invariants their docs state.
 
 pub mod address; //   domains and addresses (RFC 5321 4.1.2)
+pub mod authentication; // what can be found out about a sender: SPF, DKIM, DMARC, ARC
 pub mod date; //      instants and their RFC 5322 and IMAP spellings
+pub mod dkim_canon; // canonical forms of a message, as it streams by (RFC 6376 3.4)
 pub mod envelope; //  who a message is from and for (RFC 5321 3.3, RFC 3461)
 pub mod header; //    streams of header fields: subsets, one field's values (RFC 9051 6.4.5)
 mod lines; //         lines of a message that streams by
 pub mod mailbox; //   names and numbers of IMAP mailboxes (RFC 9051 2.3, 5.1)
 pub mod message; //   flags, keywords, sets of uids (RFC 9051 2.3)
+pub mod network; //   networks: an address with the number of bits that count
 pub mod queue; //     mail on its way out and how far each recipient is (RFC 3461)
 pub mod secret; //    passwords and SCRAM verifiers (RFC 5803, RFC 7677)
+pub mod signed; //    what signatures are about: the header, hashes of the body (RFC 6376 3.7)
 pub mod structure; // the part walker: where everything is in a message (RFC 2045, RFC 9051 7.5.2)
 pub mod text; //      decoded text of parts and header fields, for searching (RFC 2047)
 pub mod trace; //     Received and Return-Path fields (RFC 5321 4.4)

@@ -172,11 +172,13 @@ fn ensure_at(folder: &Path, names: &BTreeSet<String>, now: SystemTime) -> Result
     let about = if let Some(about) = current {
         about
     } else {
-        let server = KeyPair::generate()?;
+        // The key stays, so that what DNS says of it (RFC 7672) stays true.
+        let known = read(&key)?.and_then(|pem| KeyPair::from_pem(&pem).ok());
+        let server = known.map_or_else(KeyPair::generate, Ok)?;
         let (issuer, _) = authority_params(&authority, now);
         let (params, about) = server_params(names, authority_name, now)?;
         let made = params.signed_by(&server, &Issuer::new(issuer, &authority))?;
-        // Should the power fail in between, key and certificate do not match; both are then made anew.
+        // Should the power fail in between, there is a key without its certificate, which is then made.
         let _ = fs::remove_file(&certificate);
         write(&key, server.serialize_pem().as_bytes(), 0o600)?;
         write(&certificate, about.above(&made.pem()).as_bytes(), 0o644)?;

@@ -4,6 +4,7 @@
 //! [`buffer`]'s pool. TLS runs on rustls' unbuffered interface for the same reason. Nothing here
 //! knows which protocol is spoken: sessions come in as [`crate::protocol::Session`].
 
+pub mod authenticate; // what the DNS tells about senders: SPF, DKIM, DMARC, ARC
 pub mod authority; // the local certificate authority and the server certificate it signs
 pub mod budget; //    how many connections there may be, in all and from one address
 pub mod buffer; //    buffers that are borrowed while bytes are on their way

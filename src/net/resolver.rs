@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{
     ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts, ServerOrderingStrategy,
 };
@@ -22,6 +21,7 @@ use hickory_resolver::net::{DnsError as Fault, NetError};
 use hickory_resolver::proto::dnssec::{Proof, TrustAnchors};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
+use hickory_resolver::{ResolverBuilder, TokioResolver};
 use serde::{Deserialize, Serialize};
 
 mod heard; // whether any server answers at all
@@ -36,6 +36,9 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Most records that are taken of one answer; no name needs as many.
 pub const RECORDS_MAX: usize = 100;
+
+/// Bytes of an answer above which it is not remembered, roughly.
+const REMEMBERED_MAX: usize = 4096;
 
 /// Most servers that are asked.
 const SERVERS_MAX: usize = 4;
@@ -190,16 +193,12 @@ impl Resolver {
     /// A host's addresses, IPv6 first.
     pub async fn addresses(&self, host: &str) -> Result<Found<Vec<IpAddr>>, DnsError> {
         let name = name_of(host)?;
-        let of = |data: &RData| match data {
-            RData::A(a) => Some(IpAddr::V4(a.0)),
-            RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
-            _ => None,
-        };
         if name.is_localhost() {
             let value = vec![IpAddr::V6(Ipv6Addr::LOCALHOST), IpAddr::V4(Ipv4Addr::LOCALHOST)];
             return Ok(Found { value, secure: false });
         }
-        let (six, four) = tokio::join!(self.ask(name.clone(), RecordType::AAAA, of), self.ask(name, RecordType::A, of));
+        let six = self.ask(name.clone(), RecordType::AAAA, address_in);
+        let (six, four) = tokio::join!(six, self.ask(name, RecordType::A, address_in));
         match (six, four) {
             (Ok(mut six), Ok(four)) => {
                 six.value.extend(four.value);
@@ -212,6 +211,16 @@ impl Resolver {
                 Err(DnsError::Unavailable(why))
             }
             (Err(_), Err(error)) => Err(error),
+        }
+    }
+
+    /// A host's addresses of one kind: IPv6 or IPv4.
+    pub async fn addresses_of(&self, host: &str, six: bool) -> Result<Found<Vec<IpAddr>>, DnsError> {
+        let name = name_of(host)?;
+        if six {
+            self.ask(name, RecordType::AAAA, address_in).await
+        } else {
+            self.ask(name, RecordType::A, address_in).await
         }
     }
 
@@ -234,6 +243,15 @@ impl Resolver {
                 matching: tlsa.matching.into(),
                 data: tlsa.cert_data.clone(),
             }),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Where a service is: priority, weight, port, host (RFC 2782); a host that is empty says nowhere.
+    pub async fn srv(&self, name: &str) -> Result<Found<Vec<(u16, u16, u16, String)>>, DnsError> {
+        self.ask(name_of(name)?, RecordType::SRV, |data| match data {
+            RData::SRV(srv) => Some((srv.priority, srv.weight, srv.port, plain_name(&srv.target))),
             _ => None,
         })
         .await
@@ -304,45 +322,13 @@ impl Resolver {
     }
 
     fn make(&self, servers: &[SocketAddr], validate: bool) -> io::Result<TokioResolver> {
-        let server = |address: &SocketAddr| {
-            let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
-                connection.port = address.port();
-                connection
-            });
-            NameServerConfig::new(address.ip(), true, connections.to_vec())
-        };
-        let config = ResolverConfig::from_parts(None, Vec::new(), servers.iter().map(server).collect());
-        let mut builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
-            .with_options(self.options(validate))
-            // Names are asked in clear here; without this the system's certificates would be loaded.
-            .with_tls_config(no_tls()?);
+        let mut options = options(&self.shared.config);
+        options.validate = validate;
+        let mut builder = builder(servers, options)?;
         if validate && let Some(anchors) = &self.shared.anchors {
             builder = builder.with_trust_anchor(anchors.clone());
         }
         builder.build().map_err(io::Error::other)
-    }
-
-    fn options(&self, validate: bool) -> ResolverOpts {
-        let config = &self.shared.config;
-        let longest = Some(Duration::from_secs(u64::from(config.ttl_max_secs)));
-        let mut options = ResolverOpts::default();
-        options.validate = validate;
-        // A lost datagram is sent again once within the time a question may take.
-        options.timeout = self.timeout() / 2;
-        options.attempts = 1;
-        options.cache_size = u64::from(config.cache_entries);
-        options.positive_max_ttl = longest;
-        options.negative_max_ttl = longest;
-        options.use_hosts_file = ResolveHosts::Never;
-        options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
-        options.num_concurrent_reqs = 1;
-        options.try_tcp_on_error = false;
-        options.edns_payload_len = 1232; // what passes everywhere in one piece (DNS flag day 2020)
-        options
-    }
-
-    fn timeout(&self) -> Duration {
-        Duration::from_secs(u64::from(self.shared.config.timeout_secs.max(1)))
     }
 
     async fn ask<T>(
@@ -352,11 +338,17 @@ impl Resolver {
         of: impl Fn(&RData) -> Option<T>,
     ) -> Result<Found<Vec<T>>, DnsError> {
         let asking = self.hand()?;
-        let answer = tokio::time::timeout(self.timeout(), asking.lookup(name, kind)).await;
+        let answer = tokio::time::timeout(patience(&self.shared.config), asking.lookup(name, kind)).await;
         match answer.unwrap_or(Err(NetError::Timeout)) {
             Ok(lookup) => {
                 self.shared.heard.answered();
                 let secure = self.validating && is_secure(&lookup);
+                if is_large(&lookup) {
+                    // Under the name that was asked, and under each that it led to.
+                    let names = lookup.answers().iter().map(|record| &record.name);
+                    names.for_each(|name| asking.clear_lookup_cache(name.clone(), kind));
+                    asking.clear_lookup_cache(lookup.query().name().clone(), kind);
+                }
                 let records = lookup.answers().iter().filter(|record| record.record_type() == kind);
                 let value: Vec<T> = records.filter_map(|record| of(&record.data)).take(RECORDS_MAX).collect();
                 if value.is_empty() { Err(DnsError::NoRecords) } else { Ok(Found { value, secure }) }
@@ -371,6 +363,64 @@ impl Resolver {
             }
         }
     }
+}
+
+/// Makes a resolver of hickory's.
+pub(super) fn make(servers: &[SocketAddr], config: &DnsConfig) -> io::Result<TokioResolver> {
+    builder(servers, options(config))?.build().map_err(io::Error::other)
+}
+
+fn builder(servers: &[SocketAddr], options: ResolverOpts) -> io::Result<ResolverBuilder<TokioRuntimeProvider>> {
+    let server = |address: &SocketAddr| {
+        let connections = [ConnectionConfig::udp(), ConnectionConfig::tcp()].map(|mut connection| {
+            connection.port = address.port();
+            connection
+        });
+        NameServerConfig::new(address.ip(), true, connections.to_vec())
+    };
+    let config = ResolverConfig::from_parts(None, Vec::new(), servers.iter().map(server).collect());
+    let builder = TokioResolver::builder_with_config(config, TokioRuntimeProvider::default());
+    // Names are asked in clear here; without this the system's certificates would be loaded.
+    Ok(builder.with_options(options).with_tls_config(no_tls()?))
+}
+
+fn options(config: &DnsConfig) -> ResolverOpts {
+    let longest = Some(Duration::from_secs(u64::from(config.ttl_max_secs)));
+    let mut options = ResolverOpts::default();
+    // A lost datagram is sent again once within the time a question may take.
+    options.timeout = patience(config) / 2;
+    options.attempts = 1;
+    options.cache_size = u64::from(config.cache_entries);
+    options.positive_max_ttl = longest;
+    options.negative_max_ttl = longest;
+    options.use_hosts_file = ResolveHosts::Never;
+    options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
+    options.num_concurrent_reqs = 1;
+    options.edns_payload_len = 1232; // what passes everywhere in one piece (DNS flag day 2020)
+    options
+}
+
+/// How long one question may take.
+fn patience(config: &DnsConfig) -> Duration {
+    Duration::from_secs(u64::from(config.timeout_secs.max(1)))
+}
+
+fn address_in(data: &RData) -> Option<IpAddr> {
+    match data {
+        RData::A(a) => Some(IpAddr::V4(a.0)),
+        RData::AAAA(aaaa) => Some(IpAddr::V6(aaaa.0)),
+        _ => None,
+    }
+}
+
+/// Whether an answer is too large to be remembered: whoever fills a name must not fill our memory.
+fn is_large(lookup: &Lookup) -> bool {
+    let records = lookup.message().all_sections();
+    let size = |data: &RData| match data {
+        RData::TXT(txt) => txt.txt_data.iter().map(|part| part.len()).sum(),
+        _ => 100,
+    };
+    records.map(|record| size(&record.data)).sum::<usize>() > REMEMBERED_MAX
 }
 
 /// Every record of the answer is validated.
@@ -402,7 +452,9 @@ fn name_of(text: &str) -> Result<Name, DnsError> {
     if text.is_empty() || text.starts_with('[') || text.parse::<IpAddr>().is_ok() {
         return Err(DnsError::NoSuchName);
     }
-    let mut name = Name::from_str_relaxed(text).map_err(|_| DnsError::NoSuchName)?;
+    // What no host is called may still be a name: SPF makes some of what clients say.
+    let labels = || Name::from_labels(text.trim_end_matches('.').split('.').map(str::as_bytes));
+    let mut name = Name::from_str_relaxed(text).or_else(|_| labels()).map_err(|_| DnsError::NoSuchName)?;
     name.set_fqdn(true);
     Ok(name)
 }

@@ -189,6 +189,13 @@ impl TlsServer {
         self.looked.lock().unwrap_or_else(PoisonError::into_inner).files.ca.clone()
     }
 
+    /// SHA-256 of the certificate's public key (RFC 6698 section 2.1, selector 1 and matching type 1).
+    pub fn key_digest(&self) -> Option<[u8; 32]> {
+        let certified = self.shelf.0.load();
+        let key = certified.key.public_key()?;
+        ring::digest::digest(&ring::digest::SHA256, key.as_ref()).as_ref().try_into().ok()
+    }
+
     fn look(&self, anew: bool) {
         let mut looked = self.looked.lock().unwrap_or_else(PoisonError::into_inner);
         looked.at = Instant::now();

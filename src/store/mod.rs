@@ -375,6 +375,11 @@ impl Store {
         Pieces::new(self.shared.clone())
     }
 
+    /// The data folder, which holds small files beside the store's two.
+    pub fn folder(&self) -> PathBuf {
+        self.shared.site.path().into()
+    }
+
     /// Figures for `status`.
     pub fn figures(&self) -> Figures {
         let [index, journal] = &self.shared.written;

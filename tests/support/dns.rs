@@ -451,7 +451,9 @@ fn key_of(name: &str) -> String {
 }
 
 fn name_of(name: &str) -> Name {
-    let mut name = if name.is_empty() { Name::root() } else { Name::from_ascii(name).unwrap() };
+    let labels = || Name::from_labels(name.split('.').map(str::as_bytes)).unwrap();
+    let mut name =
+        if name.is_empty() || name == "." { Name::root() } else { Name::from_ascii(name).unwrap_or_else(|_| labels()) };
     name.set_fqdn(true);
     name
 }

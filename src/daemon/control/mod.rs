@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 mod backup;
+mod dkim;
 mod examine;
 mod obey;
 mod order;
@@ -34,8 +35,8 @@ pub(super) use examine::{StopOnDrop, quietly};
 use obey::compacting;
 pub use obey::{exchange, obey};
 pub use order::{
-    AccountRow, AliasRow, ListenerStatus, ORDER_LINE_MAX, OUTCOME_LINE_MAX, Order, Outcome, QueueRecipient, QueueRow,
-    QueueTask, ROWS_MAX, SpamTask, Status,
+    AccountRow, AliasRow, DkimTask, ListenerStatus, ORDER_LINE_MAX, OUTCOME_LINE_MAX, Order, Outcome, QueueRecipient,
+    QueueRow, QueueTask, ROWS_MAX, SpamTask, Status,
 };
 
 use super::deliver::Deliverer;

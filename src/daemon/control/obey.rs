@@ -2,12 +2,14 @@
 //! the store itself because no server runs.
 
 use std::fmt;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::order::{AccountRow, AliasRow, Order, Outcome, ROWS_MAX};
 use super::queue;
 use crate::flow::backup::note_made;
 use crate::flow::carry::Exchange;
 use crate::mail::address::{Address, Domain};
+use crate::mail::date::Timestamp;
 use crate::mail::mailbox::AccountId;
 use crate::mail::queue::QueueId;
 use crate::store::compact::CompactStart;
@@ -161,6 +163,7 @@ fn carry_out(store: &Store, order: Order) -> Result<Outcome, Refusal> {
             let domains = domains.iter().skip(skip).take(ROWS_MAX).map(ToString::to_string).collect();
             return Ok(Outcome::Domains { domains });
         }
+        Order::Dkim { domain, task } => return Ok(super::dkim::obey(store, &domain, task, now())),
         Order::ListQueue { after } => return queue::list(store, after).map_err(Refusal::Read),
         Order::ShowQueued { id, from } => {
             let shown = queue::show(store, id, from)?;
@@ -183,6 +186,11 @@ fn carry_out(store: &Store, order: Order) -> Result<Outcome, Refusal> {
         }
     };
     done.map(|()| Outcome::Done)
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
 /// The alias `address` with these targets beside those it has.

@@ -10,6 +10,7 @@ use crate::daemon::deliver::DeliverFigures;
 use crate::daemon::scrub::ScrubState;
 use crate::filter::spam::Class;
 use crate::flow::backup::Made;
+use crate::flow::dkim::KeyRow;
 use crate::flow::judge::{Opinion, SpamFigures};
 use crate::mail::queue::QueueFigures;
 use crate::mail::secret::ScramVerifier;
@@ -123,6 +124,13 @@ pub enum Order {
     },
     /// Tell how the server is. [`Outcome::Status`]
     Status,
+    /// Show or change a domain's DKIM keys. [`Outcome::Dkim`]
+    Dkim {
+        /// The domain.
+        domain: String,
+        /// What.
+        task: DkimTask,
+    },
     /// Begin to compact the index. [`Outcome::Compacting`]
     Compact {
         /// Also when little is gained.
@@ -197,6 +205,26 @@ pub enum SpamTask {
     Reseed,
 }
 
+/// What is to be done with a domain's DKIM keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "task", rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
+pub enum DkimTask {
+    /// Tell them, and make the first pair where there is none.
+    Show,
+    /// Make the next pair.
+    Rotate {
+        /// It signs now, and not a week later.
+        at_once: bool,
+    },
+    /// Let the pair that waits sign from now on.
+    Begin,
+    /// Remove a pair.
+    Remove {
+        /// One of its selectors; none for all whose time is over.
+        selector: Option<String>,
+    },
+}
+
 /// What came of an order.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case", rename_all_fields = "kebab-case")]
@@ -237,6 +265,13 @@ pub enum Outcome {
     Compaction {
         /// How far.
         compaction: Compaction,
+    },
+    /// A domain's DKIM keys as they are now.
+    Dkim {
+        /// The oldest first.
+        keys: Vec<KeyRow>,
+        /// Selectors that came or went, or began to sign.
+        changed: Vec<String>,
     },
     /// Queued messages; more follow when there are [`ROWS_MAX`].
     Queue {
@@ -330,6 +365,12 @@ pub struct QueueRecipient {
 pub struct Status {
     /// Our version.
     pub version: String,
+    /// What the server calls itself towards other servers.
+    pub hostname: String,
+    /// SHA-256 of its certificate's public key, in hexadecimal.
+    pub tls_key_sha256: Option<String>,
+    /// Its certificate is of the box's own authority.
+    pub own_authority: bool,
     /// The server's process.
     pub pid: u32,
     /// Seconds since it started.
