@@ -30,6 +30,27 @@ pub enum Foreign {
     Keep,
     /// The fields our spam filter writes.
     DropSpam,
+    /// Those as well, and what a list says of itself.
+    DropList {
+        /// Reply-To too.
+        answers: bool,
+    },
+}
+
+impl Foreign {
+    /// Tells whether a field of this name, in lower case, is taken out.
+    fn takes_out(self, name: &[u8]) -> bool {
+        match self {
+            Self::Keep => false,
+            Self::DropSpam => name.starts_with(OURS),
+            Self::DropList { answers } => {
+                name.starts_with(OURS)
+                    || name.starts_with(b"list-")
+                    || name == b"precedence"
+                    || answers && name == b"reply-to"
+            }
+        }
+    }
 }
 
 /// Where the reader stands.
@@ -143,7 +164,7 @@ impl Heading {
             Beginning::Mbox => self.taking_out = true,
             Beginning::Field(length) => {
                 let name = self.held.get(..length).unwrap_or_default().to_ascii_lowercase();
-                self.taking_out = name == b"return-path" || self.foreign == Foreign::DropSpam && name.starts_with(OURS);
+                self.taking_out = name == b"return-path" || self.foreign.takes_out(&name);
                 match name.as_slice() {
                     b"received" => self.received = self.received.saturating_add(1),
                     b"message-id" => self.additions.message_id = None,

@@ -5,6 +5,7 @@ use super::heading::{Additions, Foreign, Heading};
 use crate::filter::spam::WINDOW_MAX;
 use crate::mail::date::ZonedTime;
 use crate::mail::envelope::{Client, Envelope};
+use crate::mail::list::{Answers, List};
 use crate::mail::message::FlagNames;
 use crate::mail::structure::Walker;
 use crate::mail::trace::{self, Stamp};
@@ -32,6 +33,8 @@ pub struct Start<'a> {
     pub complete: bool,
     /// It waits with its beginning until [`Letter::judged`] is called.
     pub judged: bool,
+    /// The list whose copy it is.
+    pub list: Option<&'a List>,
 }
 
 /// A message on its way in.
@@ -98,7 +101,7 @@ impl Letter {
     /// # Errors
     /// As [`Spool::write`].
     pub fn begin(spool: Spool, start: &Start<'_>) -> Result<Self, LetterError> {
-        let Start { client, envelope, host, id, at, complete, judged } = *start;
+        let Start { client, envelope, host, id, at, complete, judged, list } = *start;
         let additions = if complete {
             Additions { message_id: Some(trace::message_id(id, host)), date: Some(trace::date(at)) }
         } else {
@@ -107,7 +110,15 @@ impl Letter {
         let mut trace = trace::return_path(&envelope.from);
         trace.push_str(&trace::received(&Stamp { client, by: host, id, envelope, at }));
         let head = judged.then(|| Head { trace: trace.len(), bytes: Vec::new() });
-        let heading = Heading::new(additions, if judged { Foreign::DropSpam } else { Foreign::Keep });
+        let foreign = match list {
+            Some(list) => Foreign::DropList { answers: list.answers == Answers::List },
+            None if judged => Foreign::DropSpam,
+            None => Foreign::Keep,
+        };
+        if let Some(list) = list {
+            trace.push_str(&list.fields());
+        }
+        let heading = Heading::new(additions, foreign);
         let mut letter = Self { spool, walker: Walker::new(), heading, at, nature: NatureReader::default(), head };
         letter.keep(trace.as_bytes())?;
         Ok(letter)

@@ -16,6 +16,7 @@ use crate::queue::report::{Action, Notice, Returned, Told};
 use crate::queue::{QueueConfig, outcome, schedule};
 use crate::store::{Folder, NewMessage, ReadError, Reader, Route, Store, WriteError};
 
+use super::forward;
 use super::relay::{Content, Exit};
 
 /// Most recipients of one notification; the others are told of by the next.
@@ -314,9 +315,14 @@ fn address_to(
     eight_bit: bool,
     fresh: &Fresh,
 ) -> Result<(Vec<(AccountId, Folder)>, Option<NewQueued>), NotifyError> {
+    // Of forwarded mail the one is told who wrote it.
+    let original = forward::original(exit.srs.as_deref(), to, fresh.now);
+    let to = original.as_ref().unwrap_or(to);
     match reader.route(to)? {
-        Route::Local(accounts) => Ok((accounts.into_iter().map(|account| (account, Folder::Inbox)).collect(), None)),
-        Route::Unknown => Ok((Vec::new(), None)),
+        Route::Forward { accounts, .. } | Route::Local(accounts) => {
+            Ok((accounts.into_iter().map(|account| (account, Folder::Inbox)).collect(), None))
+        }
+        Route::Unknown | Route::List(_) => Ok((Vec::new(), None)),
         Route::Remote => {
             if exit.routes.way(to.domain(), &ReversePath::Null, false).is_none() {
                 return Ok((Vec::new(), None));
