@@ -15,6 +15,7 @@ use pillarbox::protocol::imap::{ImapConfig, Session, Site};
 use pillarbox::protocol::pop3;
 use pillarbox::protocol::smtp::{Receiver, Role, Setup, SmtpConfig};
 use support::script::Script;
+use support::sent;
 use support::wire::{self, Wire};
 use support::world::World;
 use support::{Pace, Stage, play_folder};
@@ -27,6 +28,11 @@ fn imap() {
 #[test]
 fn smtp() {
     play_folder("smtp", &Smtp);
+}
+
+#[test]
+fn sender() {
+    play_folder("sender", &Outgoing);
 }
 
 #[test]
@@ -71,6 +77,24 @@ impl Stage for Smtp {
         let config = Arc::new(config);
         let setup = Setup { role, name, config, peer, starttls: !script.tls, login_in_clear: script.clear_login };
         wire::open(Receiver::new(setup), office.reception(peer), script, world, pace)
+    }
+}
+
+/// The sending end, with the mail that waits for it.
+struct Outgoing;
+
+impl Stage for Outgoing {
+    fn paces(&self) -> &[Pace] {
+        &[Pace::Whole, Pace::ByteByByte]
+    }
+
+    fn is_client(&self) -> bool {
+        true
+    }
+
+    fn open(&self, script: &Script, world: &World, pace: Pace) -> Result<Box<dyn Wire>, String> {
+        let (sender, outbox) = sent::sender(script, &world.sent)?;
+        wire::open(sender, outbox, script, world, pace)
     }
 }
 

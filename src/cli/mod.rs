@@ -12,6 +12,7 @@ pub mod account; // who may log in
 pub mod alias; //   addresses whose mail goes to accounts or elsewhere
 mod ask; //         questions to the person at the terminal
 mod backup; //      the whole box into one encrypted file
+mod board; //      what this computer is, and its memory budget
 mod carry; //       what import and export share
 mod check; //       is this config file good?
 mod check_store; // is everything in the store whole?
@@ -54,6 +55,8 @@ enum Command {
     Check(check::Args),
     /// Show how the running server is
     Status(status::Args),
+    /// Show the board profile that is used here, why, and its memory budget
+    Board(board::Args),
     Account(account::AccountArgs),
     Alias(alias::AliasArgs),
     List(list::ListArgs),
@@ -94,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args, log_level),
         Command::Check(args) => check::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Board(args) => board::run(&args),
         Command::Account(args) => account::run(args).map_err(Failure::from),
         Command::Alias(args) => alias::run(args).map_err(Failure::from),
         Command::List(args) => list::run(args).map_err(Failure::from),

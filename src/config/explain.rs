@@ -7,6 +7,9 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
+use super::board::Choice;
+use super::budget::{Memory, mib};
+
 /// Misspellings up to this many letters away get a suggestion.
 const SUGGEST_DISTANCE: usize = 3;
 
@@ -41,6 +44,19 @@ impl ConfigError {
         let place = Place::of(text, at);
         let sentence = in_words(&place, error.message());
         Self(format!("{} line {}: {sentence}", path.display(), place.line))
+    }
+
+    /// The settings take more memory than the board has for the server.
+    pub(super) fn over_budget(path: &Path, choice: &Choice, memory: &Memory) -> Self {
+        Self(format!(
+            "{}: the settings may take {}, and the budget of board {} ({}) is {}: {memory}; lower `sessions-max` in [net], \
+             `incoming-max` in [smtp] or `cache-bytes` in [store], or name another board with --board",
+            path.display(),
+            mib(memory.sum_kib()),
+            choice.board.name,
+            choice.reason,
+            mib(memory.budget_kib),
+        ))
     }
 
     /// A check failed on `key`, such as `tls.key` or `data`.

@@ -24,9 +24,14 @@ use crate::queue::route::Routes;
 use crate::queue::{QueueConfig, RelayConfig, RouteTable};
 use crate::store::StoreConfig;
 
-mod explain;
+pub mod board; //  what this computer is
+pub mod budget; // what the settings may hold of its memory
+mod explain; //    errors as sentences
 
 pub use explain::ConfigError;
+
+use board::{Board, Choice};
+use budget::{Memory, Wanted};
 
 /// The smallest journal that holds what one change may write, in bytes.
 const JOURNAL_BYTES_MIN: u32 = 1 << 20;
@@ -75,6 +80,9 @@ pub struct Settings {
     pub spam: SpamConfig,
     /// The mail store.
     pub store: StoreConfig,
+    /// Working threads; the board says how many.
+    #[serde(skip)]
+    pub threads: u8,
 }
 
 impl Default for Settings {
@@ -99,18 +107,63 @@ impl Default for Settings {
             login: LoginConfig::default(),
             spam: SpamConfig::default(),
             store: StoreConfig::default(),
+            threads: budget::MemoryPlan::default().threads,
         }
     }
 }
 
 impl Settings {
-    /// Reads and checks a file.
+    /// Reads and checks a file, whatever the board.
     ///
     /// # Errors
     /// One sentence.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path).map_err(|error| ConfigError::unreadable(path, &error))?;
         Self::parse(&text, path)
+    }
+
+    /// Reads and checks a file for a board: what the file does not give is as the board has it, and
+    /// all together must fit the board's memory budget.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn load_for(path: &Path, choice: &Choice) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|error| ConfigError::unreadable(path, &error))?;
+        let mut settings = Self::parse(&text, path)?;
+        let given = toml::from_str(&text).map_err(|error| ConfigError::from_toml(path, &text, &error))?;
+        settings.take_from(&choice.board, &given);
+        let memory = settings.memory(&choice.board);
+        if memory.fits() { Ok(settings) } else { Err(ConfigError::over_budget(path, choice, &memory)) }
+    }
+
+    /// Takes the board's values for what `given`, the file as a table, leaves open.
+    pub fn take_from(&mut self, board: &Board, given: &toml::Table) {
+        let open = |section: &str, key: &str| given.get(section).and_then(|table| table.get(key)).is_none();
+        let plan = &board.memory;
+        self.threads = plan.threads;
+        if open("net", "sessions-max") {
+            self.net.sessions_max = plan.sessions;
+        }
+        if open("net", "sessions-per-address-max") {
+            self.net.sessions_per_address_max = plan.sessions_per_address.min(self.net.sessions_max);
+        }
+        if open("smtp", "incoming-max") {
+            self.smtp.incoming_max = plan.incoming;
+        }
+        if open("store", "cache-bytes") {
+            self.store.cache_bytes = plan.cache_kib.saturating_mul(1024);
+        }
+    }
+
+    /// What these settings may make the server hold on a board.
+    pub fn memory(&self, board: &Board) -> Memory {
+        let wanted = Wanted {
+            cache_bytes: self.store.cache_bytes,
+            sessions: self.net.sessions_max,
+            incoming: self.smtp.incoming_max,
+            judging: self.spam.enabled,
+        };
+        Memory::new(&board.memory, &wanted)
     }
 
     /// Reads and checks the text of a file; `path` names it in errors.
@@ -152,6 +205,7 @@ impl Settings {
             login: self.login,
             spam: self.spam,
             store: self.store,
+            threads: self.threads,
         }
     }
 
@@ -237,7 +291,9 @@ mod tests {
                     let (_, after) = SAMPLE.split_once(&format!("\n[{section}]\n")).unwrap();
                     let part = after.split("\n[").next().unwrap();
                     for (key, value) in fields {
-                        let commented = value.is_null() && part.contains(&format!("\n# {key} = "));
+                        let shown = part.contains(&format!("\n# {key} = "));
+                        let boards = part.contains(&format!("\n# {key} = {value}\n"));
+                        let commented = (value.is_null() && shown) || boards;
                         assert!(commented || table.contains_key(key), "{section}.{key} is not in the sample");
                     }
                 }
@@ -331,5 +387,36 @@ mod tests {
     fn a_missing_file_is_named() {
         let error = Settings::load(Path::new("/nonexistent/pillarbox.toml")).unwrap_err().to_string();
         assert_eq!(error, "/nonexistent/pillarbox.toml: there is no such file");
+    }
+
+    fn loaded(text: &str, board: &str) -> Result<Settings, ConfigError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pillarbox.toml");
+        fs::write(&path, text).unwrap();
+        Settings::load_for(&path, &Choice::new(Some(board)).unwrap())
+    }
+
+    #[test]
+    fn what_a_file_leaves_open_is_as_the_board_has_it() {
+        let settings = loaded("[net]\nsessions-max = 20\n", "pi-zero").unwrap();
+        assert_eq!((settings.net.sessions_max, settings.net.sessions_per_address_max), (20, 20));
+        assert_eq!((settings.store.cache_bytes, settings.smtp.incoming_max), (1 << 20, 8));
+        assert_eq!(loaded("", "pi-4").unwrap().net.sessions_max, 800);
+    }
+
+    #[test]
+    fn the_sample_fits_every_board() {
+        for board in Board::all() {
+            assert_eq!(loaded(SAMPLE, board.name).unwrap().net.sessions_max, board.memory.sessions);
+        }
+    }
+
+    #[test]
+    fn settings_over_the_budget_are_refused_with_the_arithmetic() {
+        let error = loaded("[net]\nsessions-max = 500\n", "pi-zero").unwrap_err().to_string();
+        assert!(error.contains("the settings may take 80.3 MiB, and the budget of board pi-zero"), "{error}");
+        assert!(error.contains("52.8 MiB (500 sessions of 108 KiB) + "), "{error}");
+        assert!(error.contains("64 MiB") && error.contains("`sessions-max` in [net]"), "{error}");
+        assert!(!error.contains('\n'), "{error}");
     }
 }

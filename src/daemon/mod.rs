@@ -68,9 +68,6 @@ use rights::RightsError;
 use scrub::Scrub;
 use teacher::{Pupil, Teacher};
 
-/// Blocking threads at most: password checks, reads and bodies.
-const BLOCKING_THREADS: usize = 2;
-
 /// How long a blocking thread waits for more work.
 const BLOCKING_KEEP: Duration = Duration::from_secs(3);
 
@@ -159,6 +156,8 @@ pub struct Setup {
     pub spam: SpamConfig,
     /// The mail store.
     pub store: StoreConfig,
+    /// Working threads at most, for password checks, reads and bodies.
+    pub threads: u8,
 }
 
 impl Setup {
@@ -279,7 +278,7 @@ pub fn run<T>(
         .map_err(|error| DaemonError::Store(format!("logins cannot be set up: {error}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(BLOCKING_THREADS)
+        .max_blocking_threads(usize::from(setup.threads.max(1)))
         .thread_keep_alive(BLOCKING_KEEP)
         .thread_stack_size(STACK_BYTES)
         .thread_name("pillarbox-work")

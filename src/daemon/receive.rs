@@ -184,11 +184,11 @@ impl Reception {
         let Some(sender) = &self.sender else { return Err(lost()) };
         let reader = self.office.store.reader().map_err(|error| unreadable(&error))?;
         let onward = self.office.exit.onward(now());
-        let routed = match sender.role {
+        let found = match sender.role {
             Role::Exchange => arrive::recipient(&reader, &onward, sender, recipient),
             Role::Submission => submit::recipient(&reader, &onward, sender, recipient),
         };
-        let destination = routed.inspect_err(|reply| {
+        let destination = found.inspect_err(|reply| {
             tracing::info!(from = %sender.from, to = %recipient.path, %reply, "recipient refused");
         })?;
         let accounts = match destination {

@@ -86,6 +86,9 @@ impl std::fmt::Display for NotifyError {
     }
 }
 
+/// Where a notification goes: into mailboxes here, to another server, or nowhere.
+type Way = (Vec<(AccountId, Folder)>, Option<NewQueued>);
+
 /// What a notification is made of besides who is told of.
 struct Source<'a> {
     to: &'a Address,
@@ -308,13 +311,7 @@ fn returned(queued: &Queued, action: Action, config: &QueueConfig) -> Returned {
 }
 
 /// Where a notification for `to` goes: into mailboxes here, or to another server.
-fn address_to(
-    exit: &Exit,
-    reader: &Reader,
-    to: &Address,
-    eight_bit: bool,
-    fresh: &Fresh,
-) -> Result<(Vec<(AccountId, Folder)>, Option<NewQueued>), NotifyError> {
+fn address_to(exit: &Exit, reader: &Reader, to: &Address, eight_bit: bool, fresh: &Fresh) -> Result<Way, NotifyError> {
     // Of forwarded mail the one is told who wrote it.
     let original = forward::original(exit.srs.as_deref(), to, fresh.now);
     let to = original.as_ref().unwrap_or(to);

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::forward::Onward;
-use crate::mail::address::Domain;
+use crate::mail::address::{Address, Domain};
 use crate::mail::date::Timestamp;
 use crate::mail::envelope::{Envelope, Recipient, ReversePath};
 use crate::mail::message::BlobId;
@@ -182,7 +182,7 @@ impl Exit {
         let reader = self.store.reader()?;
         let limit = self.limit(&reader, situation.now)?;
         let mut looked = BTreeSet::new();
-        for scheduled in self.due(&reader, way, limit)? {
+        for scheduled in Self::due(&reader, way, limit)? {
             if self.claims.lock().contains(&(scheduled.id, scheduled.recipient)) || !looked.insert(scheduled.id) {
                 continue;
             }
@@ -196,7 +196,7 @@ impl Exit {
     }
 
     /// A page of what is due and may go this way.
-    fn due(&self, reader: &Reader, way: &Way, limit: Due) -> Result<Vec<Scheduled>, ReadError> {
+    fn due(reader: &Reader, way: &Way, limit: Due) -> Result<Vec<Scheduled>, ReadError> {
         match way.domain() {
             Some(domain) => reader.due_at(domain, limit, PAGE),
             None => reader.due(limit, PAGE),
@@ -255,7 +255,7 @@ impl Exit {
         let limit = self.limit(&reader, situation.now)?;
         let mut changed: Vec<Changed> = Vec::new();
         let mut known: BTreeMap<QueueId, Option<Queued>> = BTreeMap::new();
-        for scheduled in self.due(&reader, way, limit)? {
+        for scheduled in Self::due(&reader, way, limit)? {
             if self.claims.lock().contains(&(scheduled.id, scheduled.recipient)) {
                 continue;
             }
@@ -406,7 +406,7 @@ impl Outgoing {
     /// is something international in it.
     pub fn envelope(&self) -> Envelope {
         let recipients: Vec<Recipient> = self.recipients.iter().map(|row| row.recipient.clone()).collect();
-        let international = recipients.iter().any(|to| to.path.address().is_some_and(|to| to.is_international()));
+        let international = recipients.iter().any(|to| to.path.address().is_some_and(Address::is_international));
         Envelope {
             from: self.queued.from.clone(),
             recipients,

@@ -9,6 +9,7 @@
 
 pub(crate) mod network;
 pub(crate) mod script;
+pub(crate) mod sent;
 pub(crate) mod wire;
 pub(crate) mod words;
 pub(crate) mod world;
@@ -37,6 +38,11 @@ pub(crate) trait Stage: Sync {
     /// The paces at which each script is played.
     fn paces(&self) -> &[Pace] {
         &[Pace::Whole, Pace::ByteByByte, Pace::Network]
+    }
+
+    /// We are the client: `S` lines are what reaches us, and `C` lines what we say.
+    fn is_client(&self) -> bool {
+        false
     }
 
     /// Opens one more connection for a script in its world.
@@ -90,7 +96,7 @@ fn transcripts(folder: &str) -> Vec<PathBuf> {
 /// Plays one transcript; the error is `line: what went wrong`.
 pub(crate) fn play(path: &Path, stage: &dyn Stage, pace: Pace) -> Result<(), String> {
     let text = fs::read_to_string(path).map_err(|error| format!("0: {error}"))?;
-    let script = Script::parse(&text)?;
+    let script = Script::parse(&text, stage.is_client())?;
     if pace == Pace::Network && script.waits_out_patience() {
         return Ok(());
     }

@@ -21,6 +21,38 @@ pub(crate) struct Script {
     pub(crate) client: Option<IpAddr>,
     /// The lines of `@ set`, a TOML document.
     pub(crate) settings: String,
+    /// What we send where we are the client.
+    pub(crate) sending: Sending,
+}
+
+/// What a sender is set up with, and the mail that waits for it.
+#[derive(Debug, Default)]
+pub(crate) struct Sending {
+    /// `@ starttls`
+    pub(crate) starttls: Option<String>,
+    /// `@ verified`
+    pub(crate) verified: bool,
+    /// `@ login`
+    pub(crate) login: Option<(String, String)>,
+    /// `@ pieces`
+    pub(crate) piece: Option<usize>,
+    /// `@ mail` and what follows it
+    pub(crate) mails: Vec<Letter>,
+}
+
+/// A message to be sent.
+#[derive(Debug, Default)]
+pub(crate) struct Letter {
+    /// What stands behind `MAIL FROM:`
+    pub(crate) from: String,
+    /// What stands behind each `RCPT TO:`
+    pub(crate) to: Vec<String>,
+    /// `@ require-tls`
+    pub(crate) require_tls: bool,
+    /// The content.
+    pub(crate) text: Vec<u8>,
+    /// `@ broken`: it cannot be read to its end.
+    pub(crate) broken: bool,
 }
 
 /// One line of a transcript that does something, with those that belong to it.
@@ -65,6 +97,12 @@ pub(crate) enum Action {
     Is { name: String, mailbox: String, uid: u32, lines: Vec<Wanted> },
     /// `= message UID in MAILBOX of NAME has`
     Has { name: String, mailbox: String, uid: u32, flags: Vec<String> },
+    /// `= message N to ADDRESS WORDS`
+    Became { message: usize, to: String, what: String },
+    /// `= message N may be sent again at once`
+    Again { message: usize },
+    /// `= end WORDS`
+    Ended { how: String },
 }
 
 /// What happens on a wire.
@@ -109,10 +147,13 @@ impl Step {
 
 impl Script {
     /// Reads a transcript; the error is `line: what is wrong`.
-    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+    /// Where we are the `client`, `S` lines are what reaches us and `C` lines what we say.
+    pub(crate) fn parse(text: &str, client: bool) -> Result<Self, String> {
         let mut script = Self::default();
         for (index, line) in text.lines().enumerate() {
-            script.take(index + 1, line).map_err(|error| format!("{}: {error}: {line:?}", index + 1))?;
+            script
+                .take(index + 1, line, if client { ("S", "C") } else { ("C", "S") })
+                .map_err(|error| format!("{}: {error}: {line:?}", index + 1))?;
         }
         Ok(script)
     }
@@ -122,7 +163,7 @@ impl Script {
         self.steps.iter().any(|step| matches!(step.action, Action::Event(Event::Silence(_))))
     }
 
-    fn take(&mut self, number: usize, line: &str) -> Result<(), String> {
+    fn take(&mut self, number: usize, line: &str, sides: (&str, &str)) -> Result<(), String> {
         if line.trim().is_empty() || line.starts_with('#') {
             return Ok(());
         }
@@ -138,7 +179,7 @@ impl Script {
                 Ok(())
             }
             _ => {
-                let action = wire(line)?;
+                let action = wire(line, sides)?;
                 self.steps.push(Step { line: number, action });
                 Ok(())
             }
@@ -152,6 +193,12 @@ impl Script {
 
     /// Adds a `|` or `~` line to what came before.
     fn body_line(&mut self, line: Wanted) -> Result<(), String> {
+        if let (Some(letter), Wanted::Exactly(text), true) =
+            (self.sending.mails.last_mut(), &line, self.steps.is_empty())
+        {
+            letter.text.extend_from_slice(format!("{text}\r\n").as_bytes());
+            return Ok(());
+        }
         let last = if self.steps.is_empty() { self.head.last_mut() } else { self.steps.last_mut() };
         match (last.map(|step| &mut step.action), line) {
             (Some(Action::Message { lines, .. }), Wanted::Exactly(line)) => lines.push(line),
@@ -165,6 +212,9 @@ impl Script {
         if let Some(setting) = text.strip_prefix("set ") {
             self.settings.push_str(setting);
             self.settings.push('\n');
+            return Ok(());
+        }
+        if self.sending.directive(text)? {
             return Ok(());
         }
         let words = split(text)?;
@@ -216,6 +266,39 @@ impl Script {
     }
 }
 
+impl Sending {
+    /// Takes an `@` line about what is sent; tells whether it was one.
+    fn directive(&mut self, text: &str) -> Result<bool, String> {
+        let (name, rest) = text.split_once(' ').unwrap_or((text, ""));
+        match name {
+            "mail" => self.mails.push(Letter { from: rest.to_owned(), ..Letter::default() }),
+            "starttls" => self.starttls = Some(rest.to_owned()),
+            "verified" => self.verified = true,
+            "pieces" => self.piece = Some(integer(rest)?),
+            "login" => {
+                let (login, password) = rest.split_once(' ').ok_or("a login needs a name and a password")?;
+                self.login = Some((login.to_owned(), password.to_owned()));
+            }
+            "rcpt" | "rcpts" | "require-tls" | "bytes" | "broken" => {
+                let letter = self.mails.last_mut().ok_or("there is no @ mail before this line")?;
+                match name {
+                    "rcpt" => letter.to.push(rest.to_owned()),
+                    "rcpts" => {
+                        let (times, to) = rest.split_once(' ').ok_or("how many?")?;
+                        let names = 1..=integer::<usize>(times)?;
+                        letter.to.extend(names.map(|number| to.replace('#', &number.to_string())));
+                    }
+                    "require-tls" => letter.require_tls = true,
+                    "bytes" => letter.text.extend(words::unescape(rest)?),
+                    _ => letter.broken = true,
+                }
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
 fn message(times: usize, name: &str, mailbox: &str, flags: &[&str]) -> Action {
     let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
     Action::Message { times, name: full(name), mailbox: mailbox.to_owned(), flags, lines: Vec::new() }
@@ -249,21 +332,30 @@ fn fact(text: &str) -> Result<Action, String> {
             let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
             Ok(Action::Has { name, mailbox, uid: integer(uid)?, flags })
         }
+        ["message", number, "to", address, what @ ..] if !what.is_empty() => {
+            let message = integer(number)?;
+            Ok(Action::Became { message, to: (*address).to_owned(), what: what.join(" ") })
+        }
+        ["message", number, "may", "be", "sent", "again", "at", "once"] => {
+            Ok(Action::Again { message: integer(number)? })
+        }
+        ["end", how @ ..] if !how.is_empty() => Ok(Action::Ended { how: how.join(" ") }),
         _ => Err("unknown = line".into()),
     }
 }
 
-fn wire(line: &str) -> Result<Action, String> {
+/// A line on the wire; `told` is the side whose words reach the session.
+fn wire(line: &str, (told, heard): (&str, &str)) -> Result<Action, String> {
     if let Some(number) = line.strip_prefix("TLS") {
         let connection = if number.trim().is_empty() { 1 } else { integer(number.trim())? };
         return Ok(Action::Wire { connection, part: WirePart::Tls });
     }
-    let side = line.get(..1).filter(|side| matches!(*side, "C" | "S")).ok_or("unknown line")?;
+    let side = line.get(..1).filter(|side| [told, heard].contains(side)).ok_or("unknown line")?;
     let rest = line.get(1..).unwrap_or_default();
     let digits = rest.len() - rest.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, rest) = rest.split_at(digits);
     let connection = if number.is_empty() { 1 } else { integer(number)? };
-    if side == "S" {
+    if side == heard {
         let part = if rest == "..." {
             WirePart::Skip
         } else if let Some(text) = rest.strip_prefix(':') {
@@ -271,7 +363,7 @@ fn wire(line: &str) -> Result<Action, String> {
         } else if let Some(text) = rest.strip_prefix('~') {
             WirePart::Expect { pattern: after_space(text).into(), exact: false }
         } else {
-            return Err("unknown S line".into());
+            return Err("unknown line of what is expected".into());
         };
         return Ok(Action::Wire { connection, part });
     }
@@ -288,7 +380,7 @@ fn wire(line: &str) -> Result<Action, String> {
     } else if let Some(text) = rest.strip_prefix('>') {
         words::unescape(after_space(text))?
     } else {
-        return Err("unknown C line".into());
+        return Err("unknown line of what is told".into());
     };
     Ok(Action::Wire { connection, part: WirePart::Send { text, times } })
 }

@@ -17,6 +17,7 @@ use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
 use super::script::{Action, Wanted};
+use super::sent::Sent;
 use super::words;
 
 /// Rounds of the accounts' keys: few, because every transcript makes them anew.
@@ -32,6 +33,8 @@ pub(crate) struct World {
     pub(crate) locks: Locks,
     /// Where sessions' questions are answered.
     pub(crate) runtime: Rc<Runtime>,
+    /// What became of mail that was sent.
+    pub(crate) sent: Sent,
     /// The store's folder.
     folder: TempDir,
 }
@@ -42,7 +45,8 @@ impl World {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (store, doorway) = open(folder.path(), 0);
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-        let world = Self { store, doorway, locks: Locks::default(), runtime: Rc::new(runtime), folder };
+        let world =
+            Self { store, doorway, locks: Locks::default(), runtime: Rc::new(runtime), sent: Sent::default(), folder };
         for name in ["ann", "bob"] {
             let password = format!("{name}-secret");
             let account = Action::Account { name: format!("{name}@pillarbox.test"), password };
@@ -99,6 +103,9 @@ impl World {
                 compare(lines, &String::from_utf8_lossy(&text))
             }
             Action::Has { name, mailbox, uid, flags } => self.has(name, mailbox, *uid, flags),
+            Action::Became { message, to, what } => self.sent.became(*message, to, what),
+            Action::Again { message } => self.sent.again(*message),
+            Action::Ended { how } => self.sent.ended(how),
             other => Err(format!("{other:?} is nothing of the world")),
         }
     }

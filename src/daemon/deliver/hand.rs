@@ -211,7 +211,7 @@ impl Hub {
                 // The operator may have removed it meanwhile.
                 Ok(_) | Err(WriteError::NoSuchQueued) => {}
                 Err(error) => {
-                    tracing::error!(queue = %id, %error, "what became of a message was not noted; it is sent again")
+                    tracing::error!(queue = %id, %error, "what became of a message was not noted; it is sent again");
                 }
             }
         }

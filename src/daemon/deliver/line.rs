@@ -99,6 +99,8 @@ pub(super) async fn run(hub: Rc<Hub>, way: Way) {
         Found::Nothing => {}
         Found::Served => hub.board.borrow_mut().succeeded(&way),
         Found::Away => hub.network_is_away(),
+        // That we stop says nothing about the way.
+        Found::Failed(_) if hub.stop.is_set() => {}
         Found::Failed(verdict) => put_off(&hub, &way, verdict).await,
     }
     hub.board.borrow_mut().close(&way, pace);

@@ -199,7 +199,7 @@ impl Delivery {
             let mut next = None;
             if let Some(survey) = survey {
                 next = hub.sleep_after(&survey);
-                if !survey.owed.is_empty() && telling.as_ref().is_none_or(|task| task.is_finished()) {
+                if !survey.owed.is_empty() && telling.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
                     telling = Some(tokio::task::spawn_local(tell::owed(hub.exit.clone(), survey.owed.clone())));
                 }
                 hub.set_aside(&survey).await;
@@ -229,7 +229,7 @@ impl Delivery {
             };
             select! {
                 () = stop.wait() => break,
-                changed = changes.changed() => if changed.is_err() { break },
+                woken = changes.changed() => if woken.is_err() { break },
                 () = hub.wake.notified() => {}
                 () = hub.deliverer.shared.wake.notified() => {}
                 () = sleep => {}
@@ -350,15 +350,11 @@ impl Hub {
         let silent = self.board.borrow_mut().port_is_silent(domain, now(), Instant::now());
         if silent {
             let port = self.exit.config.port;
-            let relay = self.fallback();
-            match relay {
-                Some(relay) => {
-                    tracing::warn!(port, relay, "the port out seems blocked: mail goes by the relay meanwhile")
-                }
-                None => tracing::warn!(
-                    port,
-                    "the port out seems blocked: ask your provider to open it, or name its relay with [[relay]]"
-                ),
+            if let Some(relay) = self.fallback() {
+                tracing::warn!(port, relay, "the port out seems blocked: mail goes by the relay meanwhile");
+            } else {
+                let advice = "ask your provider to open it, or name its relay with [[relay]]";
+                tracing::warn!(port, advice, "the port out seems blocked");
             }
         }
     }

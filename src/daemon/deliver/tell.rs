@@ -48,9 +48,8 @@ async fn send(
     make: impl FnOnce(Fresh) -> Result<Option<Ready>, NotifyError> + Send + 'static,
 ) -> Result<bool, NotifyError> {
     let fresh = Fresh { id: new_id(), now: now() };
-    let made = tokio::task::spawn_blocking(move || make(fresh)).await;
-    let Ok(made) = made else { return Ok(false) };
-    let Some(ready) = made? else { return Ok(false) };
+    let Ok(working) = tokio::task::spawn_blocking(move || make(fresh)).await else { return Ok(false) };
+    let Some(ready) = working? else { return Ok(false) };
     let told = ready.message.is_some();
     notify::keep(&exit.store, id, ready).await?;
     if told {

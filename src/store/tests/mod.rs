@@ -4,6 +4,7 @@
 
 mod accounts; //  accounts, aliases, domains, logins
 mod check; //     what a check finds, and what repair does about it
+mod check_course; // a check beside deliveries, killed, in slices
 mod clock; //     a clock that jumps
 mod compaction; // the index without its holes
 mod delivery; //  messages: deliver, append, flag, copy, move, expunge, quotas

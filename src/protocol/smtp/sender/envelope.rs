@@ -88,6 +88,11 @@ impl Transaction {
         self.phase == Phase::Sent
     }
 
+    /// The peer has answered, and not with yes: whether it took the message is no open question.
+    pub(super) fn answered(&mut self) {
+        self.phase = self.phase.min(Phase::Content);
+    }
+
     /// Nothing of the content has gone out.
     pub(super) fn is_before_content(&self) -> bool {
         self.phase < Phase::Content

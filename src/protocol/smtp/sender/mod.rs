@@ -25,6 +25,9 @@ mod reply; //       replies, whatever comes
 mod session; //     the session
 mod stuffing; //    the dots of DATA
 
+#[cfg(test)]
+mod tests;
+
 pub use extensions::Extensions;
 pub use heard::{Enhanced, Heard, Origin};
 pub use login::Derive;

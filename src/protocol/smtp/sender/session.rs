@@ -234,7 +234,10 @@ impl Sender {
     fn reply(&mut self, said: Said, awaited: Awaited) {
         let at = awaited.point();
         if said.code == 421 && !matches!(awaited, Awaited::Quit) {
-            // RFC 5321 section 3.8: the peer closes, whatever it was asked.
+            // RFC 5321 section 3.8: the peer closes, whatever it was asked. It is an answer all the same.
+            if let State::Sending(transaction) = &mut self.state {
+                transaction.answered();
+            }
             return self.fail(said.heard(at));
         }
         match awaited {

@@ -1,0 +1,119 @@
+# shellcheck shell=bash
+# Debian packages without root and without touching the machine's own: fetched with a private apt state into a folder
+# of the build and unpacked there. Sourced by board/build.sh, image/build.sh and what tests them.
+#
+#   debian_unpack FOLDER SUITE ARCH PACKAGE...   unpacks the packages themselves
+#   debian_root FOLDER SUITE PACKAGE...          unpacks them with all they depend on, for this machine
+#   debian_tool FOLDER PROGRAM...                wrappers in $TOOLS/bin that run a program of such a root
+#
+# What was fetched (name, version, architecture, SHA-256) is added to $BUILD/manifest.
+set -euo pipefail
+
+ROOT_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+BUILD=${PILLARBOX_BUILD:-$ROOT_DIR/target/board}
+TOOLS=$BUILD/tools
+DEBIAN_MIRROR=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+DEBIAN_SECURITY=${DEBIAN_SECURITY:-http://deb.debian.org/debian-security}
+DEBIAN_KEYRING=${DEBIAN_KEYRING:-/usr/share/keyrings/debian-archive-keyring.gpg}
+# Debian's stable, out of which the card's system is made.
+DEBIAN_CARD=trixie
+# The suite whose compiler and tools the scripts run.
+DEBIAN_TOOLS=bookworm
+mkdir -p "$BUILD" "$TOOLS/bin"
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "error: $*"; exit 1; }
+
+for program in apt-get dpkg-deb sha256sum python3; do
+  command -v "$program" >/dev/null || die "$program is missing: this script needs Debian (or Ubuntu) and Python 3"
+done
+HOST_ARCH=$(dpkg --print-architecture)
+
+# Runs a command of apt with a state of its own for SUITE and ARCH.
+debian_apt() {
+  local suite=$1 arch=$2 command=$3 state="$BUILD/apt/$1-$2"
+  shift 3
+  if [ ! -e "$state/ready" ]; then
+    [ -e "$DEBIAN_KEYRING" ] || die "$DEBIAN_KEYRING is missing: install debian-archive-keyring"
+    mkdir -p "$state/lists/partial" "$state/cache/archives/partial" "$state/etc/apt.conf.d" "$state/etc/preferences.d"
+    : > "$state/status"
+    cat > "$state/sources.list" <<END
+deb [arch=$arch signed-by=$DEBIAN_KEYRING] $DEBIAN_MIRROR $suite main non-free-firmware
+deb [arch=$arch signed-by=$DEBIAN_KEYRING] $DEBIAN_MIRROR $suite-updates main non-free-firmware
+deb [arch=$arch signed-by=$DEBIAN_KEYRING] $DEBIAN_SECURITY $suite-security main non-free-firmware
+END
+    debian_apt_raw "$state" "$arch" apt-get update -q >"$state/update.log" 2>&1 ||
+      { cat "$state/update.log" >&2; die "Debian's package lists of $suite cannot be fetched"; }
+    : > "$state/ready"
+  fi
+  debian_apt_raw "$state" "$arch" "$command" "$@"
+}
+
+debian_apt_raw() {
+  local state=$1 arch=$2 command=$3
+  shift 3
+  "$command" -o Dir::Etc::sourcelist="$state/sources.list" -o Dir::Etc::sourceparts=/dev/null \
+    -o Dir::Etc::parts="$state/etc/apt.conf.d" -o Dir::Etc::preferencesparts="$state/etc/preferences.d" \
+    -o Dir::Etc::preferences=/dev/null -o Dir::State="$state" -o Dir::State::lists="$state/lists" \
+    -o Dir::State::status="$state/status" -o Dir::Cache="$state/cache" -o APT::Architecture="$arch" \
+    -o APT::Architectures::="$arch" -o APT::Sandbox::User="" -o Acquire::Languages=none -o Acquire::Retries=3 \
+    -o APT::Install-Recommends=false -o Debug::NoLocking=true "$@"
+}
+
+
+debian_note() {
+  local file=$1
+  printf '%s %s\n' "$(dpkg-deb -W --showformat '${Package} ${Version} ${Architecture}' "$file")" \
+    "$(sha256sum "$file" | cut -d' ' -f1)" >> "$BUILD/manifest.new"
+  sort -u -o "$BUILD/manifest.new" "$BUILD/manifest.new"
+}
+
+# debian_unpack FOLDER SUITE ARCH PACKAGE...
+debian_unpack() {
+  local folder=$1 suite=$2 arch=$3 debs="$1.debs" deb
+  shift 3
+  if [ "$(cat "$folder.has" 2>/dev/null)" = "$*" ]; then
+    for deb in "$debs"/*.deb; do debian_note "$deb"; done
+    return
+  fi
+  rm -rf "$folder" "$debs"
+  mkdir -p "$folder" "$debs"
+  debian_apt "$suite" "$arch" true
+  (cd "$debs" && debian_apt "$suite" "$arch" apt-get download -q "$@" >"$folder.log" 2>&1) ||
+    { cat "$folder.log" >&2; die "packages cannot be fetched: $*"; }
+  for deb in "$debs"/*.deb; do
+    dpkg-deb -x "$deb" "$folder"
+    debian_note "$deb"
+  done
+  printf '%s' "$*" > "$folder.has"
+}
+
+# debian_root FOLDER SUITE PACKAGE...
+debian_root() {
+  local folder=$1 suite=$2 names
+  shift 2
+  if [ "$(cat "$folder.for" 2>/dev/null)" = "$*" ]; then return; fi
+  # On an empty system apt names the packages and all they need.
+  names=$(debian_apt "$suite" "$HOST_ARCH" apt-get install -q -y --print-uris "$@" |
+    sed -n "s/^'[^']*' \([^_]*\)_[^ ]* .*/\1/p") || die "these cannot be resolved: $*"
+  # shellcheck disable=SC2086
+  debian_unpack "$folder" "$suite" "$HOST_ARCH" $names
+  printf '%s' "$*" > "$folder.for"
+}
+
+# debian_tool FOLDER PROGRAM...: with the root's own C library, whatever this machine's is.
+debian_tool() {
+  local folder=$1 program path loader
+  shift
+  loader=$(find "$folder/lib64" "$folder/usr/lib64" "$folder/lib" -maxdepth 1 -name 'ld-linux-*' 2>/dev/null | head -n 1)
+  for program in "$@"; do
+    path=$(find "$folder/usr/bin" "$folder/usr/sbin" "$folder/bin" "$folder/sbin" -maxdepth 1 -name "$program" 2>/dev/null | head -n 1)
+    [ -n "$path" ] || die "$program is not in $folder"
+    cat > "$TOOLS/bin/$program" <<END
+#!/bin/sh
+libraries=\$(ls -d $folder/lib/*-linux-gnu* $folder/usr/lib/*-linux-gnu* $folder/usr/lib/*-linux-gnu*/pulseaudio 2>/dev/null | tr '\n' ':')
+exec "$loader" --library-path "\$libraries" --argv0 "$program" "$path" "\$@"
+END
+    chmod 755 "$TOOLS/bin/$program"
+  done
+}
