@@ -92,6 +92,8 @@ pub struct Verdict {
     pub fields: String,
     /// What becomes of it, for each account.
     pub fates: Vec<(AccountId, Fate)>,
+    /// What would become of it after what the fields say.
+    pub told: Fate,
 }
 
 impl Verdict {
@@ -243,7 +245,8 @@ impl Filter {
             };
             models.ask(self, None, of, None)?
         };
-        Ok(Verdict { fields: self.fields(&judgement, &reasons), fates })
+        let told = self.0.config.fate(&judgement);
+        Ok(Verdict { fields: self.fields(&judgement, &reasons), fates, told })
     }
 
     /// Says what is thought of a message, and why. Blocks.
