@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ring::rand::SystemRandom;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
@@ -26,6 +27,7 @@ use crate::flow::access::lockout::LoginConfig;
 use crate::flow::judge::{Filter, SpamConfig};
 use crate::flow::publish::hex;
 use crate::flow::relay::Exit;
+use crate::flow::sign::Signer;
 use crate::flow::{backup, forward};
 use crate::net::authenticate::Authenticator;
 use crate::net::budget::{Budget, NetConfig};
@@ -306,8 +308,10 @@ pub fn run<T>(
     let authenticator = Authenticator::new(resolver.clone(), Arc::clone(&hostname))
         .map_err(|error| DaemonError::System("senders cannot be checked", error))?;
     let checks = Checks::new(authenticator, store.clone(), setup.senders.clone(), Arc::clone(&hostname));
-    let delivery = Delivery::new(exit.clone(), &setup.relay, resolver, authorities, stop.clone(), deliverer.clone())
-        .map_err(DaemonError::Tls)?;
+    let signer = Signer::new(&setup.data, Arc::new(SystemRandom::new()));
+    let delivery =
+        Delivery::new(exit.clone(), &setup.relay, resolver, authorities, signer, stop.clone(), deliverer.clone())
+            .map_err(DaemonError::Tls)?;
     let office = Office::new(
         store.clone(),
         doorway.clone(),

@@ -265,7 +265,10 @@ mod tests {
     }
 
     fn pass(text: &str, cut: usize, additions: Additions) -> (String, u32) {
-        let mut heading = Heading::new(additions, Foreign { spam: true, results_of: Some("me.test".to_owned()), ..Foreign::default() });
+        let mut heading = Heading::new(
+            additions,
+            Foreign { spam: true, results_of: Some("me.test".to_owned()), ..Foreign::default() },
+        );
         let mut out = Vec::new();
         for piece in text.as_bytes().chunks(cut) {
             heading.pass(piece, &mut out);

@@ -36,7 +36,8 @@ impl Served {
         for name in ["ann", "bob"] {
             let mut add = Command::new(env!("CARGO_BIN_EXE_pillarbox"));
             add.args(["account", "add", "--password-stdin", &format!("{name}@pillarbox.test"), "--data"]);
-            let mut child = add.arg(folder.path().join("data")).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+            let mut child =
+                add.arg(folder.path().join("data")).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
             writeln!(child.stdin.take().unwrap(), "{name}-secret").unwrap();
             assert!(child.wait().unwrap().success(), "account add {name}");
         }
