@@ -291,14 +291,14 @@ async fn session(
         Host::Address(address) => address.to_string(),
     };
     let proven = matches!(security, Security::Implicit | Security::Start(TlsWish::Required));
-    let mode = if proven { TlsMode::Pkix { names: vec![name.clone()] } } else { TlsMode::Unverified };
+    let names = vec![name.clone()];
+    let mode = if proven { TlsMode::Pkix { names } } else { TlsMode::Unverified { names } };
     let setup = SenderSetup {
         helo: hub.exit.host.to_string(),
         tls: match security {
             Security::Implicit => TlsWish::Never,
             Security::Start(wish) => wish,
         },
-        verified: proven,
         credentials,
     };
     let client = relay.map_or(&hub.tls, |relay| &relay.tls);
