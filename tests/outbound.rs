@@ -5,6 +5,8 @@
 
 #[path = "support/dns.rs"]
 mod dns;
+#[path = "outbound/safety.rs"]
+mod safety;
 #[path = "support/sink.rs"]
 mod sink;
 

@@ -38,7 +38,7 @@ use crate::protocol::pop3::Pop3Config;
 use crate::protocol::smtp::SmtpConfig;
 use crate::protocol::{Session, imap, pop3, smtp};
 use crate::queue::route::Routes;
-use crate::queue::{QueueConfig, RelayConfig, RouteTable};
+use crate::queue::{QueueConfig, RelayConfig, RouteTable, TlsPolicyConfig, TlsReportConfig};
 use crate::store::{Store, StoreConfig};
 
 pub mod context; //    what every connection's task shares
@@ -58,6 +58,7 @@ pub mod teacher; //    teaching the spam filter behind the connections' backs
 
 use context::{Context, Roll};
 use control::{Control, ListenerStatus, Status, StatusSource};
+use deliver::safety::Safety;
 use deliver::{Deliverer, Delivery};
 use ground::GroundError;
 use listen::{Bound, ListenConfig, OpenError, Service};
@@ -146,6 +147,10 @@ pub struct Setup {
     pub route: RouteTable,
     /// Smarthosts.
     pub relay: Vec<RelayConfig>,
+    /// What is demanded of other domains' servers.
+    pub tls_policy: TlsPolicyConfig,
+    /// Reports about TLS.
+    pub tls_report: TlsReportConfig,
     /// IMAP.
     pub imap: ImapConfig,
     /// POP3.
@@ -293,9 +298,11 @@ pub fn run<T>(
     let exit = Exit::new(store.clone(), Arc::new(routes), Arc::new(setup.queue.clone()), Arc::clone(&hostname));
     let resolver = Resolver::new(&setup.dns).map_err(|error| DaemonError::System("the DNS cannot be asked", error))?;
     let deliverer = Deliverer::default();
-    let authorities = TlsClient::new(None).map_err(DaemonError::Tls)?;
-    let delivery = Delivery::new(exit.clone(), &setup.relay, resolver, authorities, stop.clone(), deliverer.clone())
-        .map_err(DaemonError::Tls)?;
+    let authorities = TlsClient::new(setup.tls.authorities.as_deref()).map_err(DaemonError::Tls)?;
+    let safety = Safety::open(setup.tls_policy.clone(), setup.tls_report.clone(), &setup.data);
+    let delivery =
+        Delivery::new(exit.clone(), &setup.relay, resolver, (authorities, safety), stop.clone(), deliverer.clone())
+            .map_err(DaemonError::Tls)?;
     let office = Office::new(store.clone(), doorway.clone(), teacher.clone(), Arc::clone(&hostname), &setup.smtp);
     let context = Rc::new(Context {
         office: office.with_exit(exit),

@@ -166,8 +166,8 @@ mod tests {
                 let _ = stream.shutdown().await;
                 String::from_utf8(asked[..count].to_vec()).unwrap()
             };
-            let (got, asked) = tokio::join!(fetch_from(&[address], &tls, HOST), server);
-            (got, asked)
+            let addresses = [address];
+            tokio::join!(fetch_from(&addresses, &tls, HOST), server)
         })
     }
 
