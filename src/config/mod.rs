@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::daemon::listen::ListenConfig;
 use crate::daemon::log::{self, LogConfig};
 use crate::daemon::{Changeable, Setup};
+use crate::filter::sender::SenderConfig;
 use crate::flow::access::lockout::LoginConfig;
 use crate::flow::judge::SpamConfig;
 use crate::net::budget::NetConfig;
@@ -62,6 +63,8 @@ pub struct Settings {
     pub dns: DnsConfig,
     /// The log.
     pub log: LogConfig,
+    /// Checks on mail from other servers.
+    pub senders: SenderConfig,
     /// SMTP receiving and submission.
     pub smtp: SmtpConfig,
     /// Mail on its way out.
@@ -102,6 +105,7 @@ impl Default for Settings {
             net: NetConfig::default(),
             dns: DnsConfig::default(),
             log: LogConfig::default(),
+            senders: SenderConfig::default(),
             smtp: SmtpConfig::default(),
             queue: QueueConfig::default(),
             route: RouteTable::default(),
@@ -202,6 +206,7 @@ impl Settings {
             tls: self.tls,
             net: self.net,
             dns: self.dns,
+            senders: self.senders,
             smtp: self.smtp,
             queue: self.queue,
             route: self.route,

@@ -7,6 +7,7 @@ pub mod arrive; //  mail from anywhere for our users
 pub mod backup; //  one encrypted file of the whole box, and back
 pub mod carry; //   import and export: mbox and Maildir
 pub mod dkim; //    the keys that mail on its way out is signed with
+pub mod gate; //    who may bring mail: rate limits, greylisting
 pub mod heading; // a message's header as it streams by
 pub mod judge; //   the spam filter: judging what comes, learning
 pub mod learn; //   what readers teach it by moving and marking mail

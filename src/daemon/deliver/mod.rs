@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::flow::relay::{Exit, Situation, Survey};
+use crate::flow::sign::Signer;
 use crate::mail::address::Domain;
 use crate::mail::date::Timestamp;
 use crate::mail::queue::{Answer, Due};
@@ -140,6 +141,7 @@ struct Hub {
     exit: Exit,
     resolver: Resolver,
     tls: TlsClient,
+    signer: Signer,
     relays: Vec<Relay>,
     stop: Stop,
     board: RefCell<Board>,
@@ -166,6 +168,7 @@ impl Delivery {
         relays: &[RelayConfig],
         resolver: Resolver,
         (tls, safety): (TlsClient, Safety),
+        signer: Signer,
         stop: Stop,
         deliverer: Deliverer,
     ) -> Result<Self, TlsError> {
@@ -180,7 +183,8 @@ impl Delivery {
         let relays = relays.iter().filter_map(|config| relay(config).transpose()).collect::<Result<_, TlsError>>()?;
         let board = RefCell::new(Board::new(now()));
         let (heard, wake) = (Cell::default(), Notify::new());
-        Ok(Self { hub: Rc::new(Hub { exit, resolver, tls, relays, stop, board, safety, heard, wake, deliverer }) })
+        let hub = Hub { exit, resolver, tls, signer, relays, stop, board, safety, heard, wake, deliverer };
+        Ok(Self { hub: Rc::new(hub) })
     }
 
     /// Sends until the server stops. Then the connections end that can end well, which takes some
