@@ -22,7 +22,7 @@ use crate::protocol::imap::ImapConfig;
 use crate::protocol::pop3::Pop3Config;
 use crate::protocol::smtp::SmtpConfig;
 use crate::queue::route::Routes;
-use crate::queue::{QueueConfig, RelayConfig, RouteTable};
+use crate::queue::{QueueConfig, RelayConfig, RouteTable, TlsPolicyConfig, TlsReportConfig};
 use crate::store::StoreConfig;
 
 pub mod board; //  what this computer is
@@ -73,6 +73,10 @@ pub struct Settings {
     pub route: RouteTable,
     /// Smarthosts.
     pub relay: Vec<RelayConfig>,
+    /// What is demanded of other domains' servers.
+    pub tls_policy: TlsPolicyConfig,
+    /// Reports about TLS.
+    pub tls_report: TlsReportConfig,
     /// IMAP.
     pub imap: ImapConfig,
     /// POP3.
@@ -106,6 +110,8 @@ impl Default for Settings {
             queue: QueueConfig::default(),
             route: RouteTable::default(),
             relay: Vec::new(),
+            tls_policy: TlsPolicyConfig::default(),
+            tls_report: TlsReportConfig::default(),
             imap: ImapConfig::default(),
             pop3: Pop3Config::default(),
             login: LoginConfig::default(),
@@ -205,6 +211,8 @@ impl Settings {
             queue: self.queue,
             route: self.route,
             relay: self.relay,
+            tls_policy: self.tls_policy,
+            tls_report: self.tls_report,
             imap: self.imap,
             pop3: self.pop3,
             login: self.login,

@@ -42,7 +42,7 @@ use crate::protocol::pop3::Pop3Config;
 use crate::protocol::smtp::SmtpConfig;
 use crate::protocol::{Session, imap, pop3, smtp};
 use crate::queue::route::Routes;
-use crate::queue::{QueueConfig, RelayConfig, RouteTable};
+use crate::queue::{QueueConfig, RelayConfig, RouteTable, TlsPolicyConfig, TlsReportConfig};
 use crate::store::{Store, StoreConfig};
 
 pub mod checks; //     checks on senders, as SMTP connections use them
@@ -64,6 +64,7 @@ pub mod teacher; //    teaching the spam filter behind the connections' backs
 use checks::Checks;
 use context::{Context, Roll};
 use control::{Control, ListenerStatus, Status, StatusSource};
+use deliver::safety::Safety;
 use deliver::{Deliverer, Delivery};
 use ground::GroundError;
 use listen::{Bound, ListenConfig, OpenError, Service};
@@ -154,6 +155,10 @@ pub struct Setup {
     pub route: RouteTable,
     /// Smarthosts.
     pub relay: Vec<RelayConfig>,
+    /// What is demanded of other domains' servers.
+    pub tls_policy: TlsPolicyConfig,
+    /// Reports about TLS.
+    pub tls_report: TlsReportConfig,
     /// IMAP.
     pub imap: ImapConfig,
     /// POP3.
@@ -304,13 +309,15 @@ pub fn run<T>(
     let exit = exit.with_srs(Arc::new(srs));
     let resolver = Resolver::new(&setup.dns).map_err(|error| DaemonError::System("the DNS cannot be asked", error))?;
     let deliverer = Deliverer::default();
-    let authorities = TlsClient::new(None).map_err(DaemonError::Tls)?;
+    let authorities = TlsClient::new(setup.tls.authorities.as_deref()).map_err(DaemonError::Tls)?;
+    let safety = Safety::open(setup.tls_policy.clone(), setup.tls_report.clone(), &setup.data);
+    let security = (authorities, safety);
     let authenticator = Authenticator::new(resolver.clone(), Arc::clone(&hostname))
         .map_err(|error| DaemonError::System("senders cannot be checked", error))?;
     let checks = Checks::new(authenticator, store.clone(), setup.senders.clone(), Arc::clone(&hostname));
     let signer = Signer::new(&setup.data, Arc::new(SystemRandom::new()));
     let delivery =
-        Delivery::new(exit.clone(), &setup.relay, resolver, authorities, signer, stop.clone(), deliverer.clone())
+        Delivery::new(exit.clone(), &setup.relay, resolver, security, signer, stop.clone(), deliverer.clone())
             .map_err(DaemonError::Tls)?;
     let office = Office::new(
         store.clone(),

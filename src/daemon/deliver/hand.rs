@@ -61,6 +61,11 @@ impl Hand {
         self.next.is_some()
     }
 
+    /// Tells whether the message that the connection is opened for demands TLS all the way.
+    pub(super) fn requires_tls(&self) -> bool {
+        self.next.as_ref().is_some_and(|next| next.queued.require_tls)
+    }
+
     async fn mail(&mut self) -> Option<Box<Mail>> {
         let most = self.hub.exit.config.messages_per_connection_max.max(1);
         if self.given >= most || self.hub.stop.is_set() {

@@ -33,10 +33,12 @@ mod board; // what is known of the ways out
 mod hand; //  the world behind a connection
 mod line; //  one connection
 mod reach; // servers, addresses, a dead network
+pub mod safety; // how safe connections must be
 mod tell; //  notifications
 
 use super::receive::now;
 use board::Board;
+use safety::Safety;
 
 /// Shortest time between two surveys; many changes come together.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -143,6 +145,7 @@ struct Hub {
     relays: Vec<Relay>,
     stop: Stop,
     board: RefCell<Board>,
+    safety: Safety,
     /// When a server answered last.
     heard: Cell<Option<Instant>>,
     wake: Notify,
@@ -164,7 +167,7 @@ impl Delivery {
         exit: Exit,
         relays: &[RelayConfig],
         resolver: Resolver,
-        tls: TlsClient,
+        (tls, safety): (TlsClient, Safety),
         signer: Signer,
         stop: Stop,
         deliverer: Deliverer,
@@ -180,7 +183,8 @@ impl Delivery {
         let relays = relays.iter().filter_map(|config| relay(config).transpose()).collect::<Result<_, TlsError>>()?;
         let board = RefCell::new(Board::new(now()));
         let (heard, wake) = (Cell::default(), Notify::new());
-        Ok(Self { hub: Rc::new(Hub { exit, resolver, tls, signer, relays, stop, board, heard, wake, deliverer }) })
+        let hub = Hub { exit, resolver, tls, signer, relays, stop, board, safety, heard, wake, deliverer };
+        Ok(Self { hub: Rc::new(hub) })
     }
 
     /// Sends until the server stops. Then the connections end that can end well, which takes some
@@ -242,6 +246,7 @@ impl Delivery {
         if tokio::time::timeout(STOP_MAX, ending).await.is_err() {
             tracing::debug!("connections to other servers did not end in time");
         }
+        hub.safety.save(true).await;
     }
 }
 
