@@ -310,14 +310,15 @@ pub fn run<T>(
     let resolver = Resolver::new(&setup.dns).map_err(|error| DaemonError::System("the DNS cannot be asked", error))?;
     let deliverer = Deliverer::default();
     let authorities = TlsClient::new(setup.tls.authorities.as_deref()).map_err(DaemonError::Tls)?;
+    let safety = Safety::open(setup.tls_policy.clone(), setup.tls_report.clone(), &setup.data);
+    let security = (authorities, safety);
     let authenticator = Authenticator::new(resolver.clone(), Arc::clone(&hostname))
         .map_err(|error| DaemonError::System("senders cannot be checked", error))?;
     let checks = Checks::new(authenticator, store.clone(), setup.senders.clone(), Arc::clone(&hostname));
     let signer = Signer::new(&setup.data, Arc::new(SystemRandom::new()));
-    let safety = Safety::open(setup.tls_policy.clone(), setup.tls_report.clone(), &setup.data);
-    let client = (authorities, safety);
-    let delivery = Delivery::new(exit.clone(), &setup.relay, resolver, client, signer, stop.clone(), deliverer.clone())
-        .map_err(DaemonError::Tls)?;
+    let delivery =
+        Delivery::new(exit.clone(), &setup.relay, resolver, security, signer, stop.clone(), deliverer.clone())
+            .map_err(DaemonError::Tls)?;
     let office = Office::new(
         store.clone(),
         doorway.clone(),
