@@ -1,3 +1,4 @@
 //! Judgements on a message: pure functions of what it holds and of what is known.
 
+pub mod scan; // what is in attachments: signatures of malware, unpacking, dangerous types
 pub mod spam; // how much a message looks like spam, and learning that

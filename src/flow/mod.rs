@@ -10,4 +10,5 @@ pub mod heading; // a message's header as it streams by
 pub mod judge; //   the spam filter: judging what comes, learning
 pub mod learn; //   what readers teach it by moving and marking mail
 pub mod letter; //  a message on its way in
+pub mod scan; //    signatures of malware: compiling them, scanning files and mail
 pub mod submit; //  mail from our users
