@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::office::Failure;
 use super::signatures::{compile_progress, sources_of};
+use crate::daemon::guard::work_time;
 use crate::filter::scan::set::Set;
 use crate::filter::scan::unpack::Limits;
 use crate::flow::scan::{Bench, Findings, SET_FILE, SeenFile, compile, open_set};
@@ -77,12 +78,6 @@ fn scan(args: &ScanArgs, tally: &mut Tally) -> Result<(), Failure> {
     }
     out.flush()?;
     Ok(())
-}
-
-/// The time that this thread has worked.
-fn work_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
 
 fn set_of(db: &Path) -> Result<Set, Failure> {

@@ -14,6 +14,7 @@ use crate::daemon::log::{self, LogConfig};
 use crate::daemon::{Changeable, Setup};
 use crate::flow::access::lockout::LoginConfig;
 use crate::flow::judge::SpamConfig;
+use crate::flow::scan::ScanConfig;
 use crate::net::budget::NetConfig;
 use crate::net::tls::TlsConfig;
 use crate::protocol::imap::ImapConfig;
@@ -60,6 +61,8 @@ pub struct Settings {
     pub pop3: Pop3Config,
     /// Logins.
     pub login: LoginConfig,
+    /// Attachment scanning.
+    pub scan: ScanConfig,
     /// The spam filter.
     pub spam: SpamConfig,
     /// The mail store.
@@ -82,6 +85,7 @@ impl Default for Settings {
             imap: ImapConfig::default(),
             pop3: Pop3Config::default(),
             login: LoginConfig::default(),
+            scan: ScanConfig::default(),
             spam: SpamConfig::default(),
             store: StoreConfig::default(),
         }
@@ -131,6 +135,7 @@ impl Settings {
             imap: self.imap,
             pop3: self.pop3,
             login: self.login,
+            scan: self.scan,
             spam: self.spam,
             store: self.store,
         }
@@ -174,6 +179,12 @@ impl Settings {
             if value.is_some_and(|value| !(0.0..=1.0).contains(&value)) {
                 return wrong(key, "is no probability; write a number from 0 to 1");
             }
+        }
+        if self.scan.puts_aside() && self.scan.quarantine_account.is_none() {
+            return wrong(
+                "scan.quarantine-account",
+                "is missing; name the address whose account gets what is put aside",
+            );
         }
         log::parse_level(&self.log.level).map_err(|problem| ("log.level", problem))?;
         self.listen.check()

@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use crate::flow::access::lockout::LoginConfig;
 use crate::flow::backup;
 use crate::flow::judge::{Filter, SpamConfig};
+use crate::flow::scan::ScanConfig;
 use crate::net::budget::{Budget, NetConfig};
 use crate::net::drive::{Answers, Driver, Stop};
 use crate::net::listener;
@@ -35,9 +36,11 @@ use crate::protocol::smtp::SmtpConfig;
 use crate::protocol::{Session, imap, pop3, smtp};
 use crate::store::{Store, StoreConfig};
 
+pub mod clamd; //      the scanner for other programs on this machine
 pub mod context; //    what every connection's task shares
 pub mod control; //    the socket on which commands speak to a running server
 pub mod ground; //     what the data folder stands on
+pub mod guard; //      scanning mail on its way in
 pub mod health; //     memory and threads, for `status`
 pub mod listen; //     the seven services: accepting and turning away
 pub mod log; //        the log
@@ -49,9 +52,11 @@ pub mod serve_imap; // IMAP connections
 pub mod serve_pop3; // POP3 connections
 pub mod teacher; //    teaching the spam filter behind the connections' backs
 
+use clamd::Clamd;
 use context::{Context, Roll};
 use control::{Control, ListenerStatus, Status, StatusSource};
 use ground::GroundError;
+use guard::Guard;
 use listen::{Bound, ListenConfig, OpenError, Service};
 use log::LogHandle;
 use login::Doorway;
@@ -137,6 +142,8 @@ pub struct Setup {
     pub pop3: Pop3Config,
     /// Logins.
     pub login: LoginConfig,
+    /// Attachment scanning.
+    pub scan: ScanConfig,
     /// The spam filter.
     pub spam: SpamConfig,
     /// The mail store.
@@ -271,8 +278,10 @@ pub fn run<T>(
     let hostname: Arc<str> = setup.hostname.as_str().into();
     let filter = Filter::in_folder(store.clone(), setup.spam.clone(), &setup.data);
     let (teacher, pupil) = Teacher::new(store.clone(), filter.clone());
+    let guard = Guard::new(store.clone(), &setup.data, setup.scan.clone());
     let context = Rc::new(Context {
-        office: Office::new(store.clone(), doorway.clone(), teacher.clone(), Arc::clone(&hostname), &setup.smtp),
+        office: Office::new(store.clone(), doorway.clone(), teacher.clone(), Arc::clone(&hostname), &setup.smtp)
+            .guarded(setup.scan.enabled.then(|| guard.clone())),
         teacher,
         smtp: Arc::new(setup.smtp.clone()),
         imap: Arc::new(setup.imap.clone()),
@@ -293,6 +302,12 @@ pub fn run<T>(
         let (teacher, status) = (context.teacher.clone(), status_source(&context, scrub.clone()));
         let control = Control::bind(&setup.data, store.clone(), teacher, status)
             .map_err(|error| DaemonError::System("the control socket cannot be set up", error))?;
+        let clamd = match &setup.scan.clamd_socket {
+            Some(path) => Some(Clamd::bind(path, guard.clone(), store.clone())).transpose(),
+            None => Ok(None),
+        };
+        let clamd = clamd.map_err(|error| DaemonError::System("the scan socket cannot be set up", error))?;
+        let _clamd = clamd.map(|clamd| Ending(tokio::task::spawn_local(clamd.serve())));
         serve(
             Rc::clone(&context),
             bound,
@@ -478,6 +493,15 @@ where
             Err(error) => tracing::debug!(%error, received = traffic.received, sent = traffic.sent, "broken off"),
         }
     })
+}
+
+/// A task that ends with its holder.
+struct Ending(tokio::task::JoinHandle<()>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// What systemd is told.

@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
+use super::guard::Guard;
 use super::login::{Doorway, Login, random};
 use super::teacher::Teacher;
 use crate::flow::judge::Verdict;
@@ -46,6 +47,8 @@ pub struct Office {
     host: Arc<str>,
     /// Places for messages received at one time.
     places: Arc<Semaphore>,
+    /// Scans what is received, if that is wanted.
+    guard: Option<Guard>,
 }
 
 impl Office {
@@ -53,7 +56,13 @@ impl Office {
     #[must_use]
     pub fn new(store: Store, doorway: Doorway, teacher: Teacher, host: Arc<str>, config: &SmtpConfig) -> Self {
         let places = Arc::new(Semaphore::new(usize::from(config.incoming_max.max(1))));
-        Self { store, doorway, teacher, host, places }
+        Self { store, doorway, teacher, host, places, guard: None }
+    }
+
+    /// Has what is received scanned.
+    #[must_use]
+    pub fn guarded(self, guard: Option<Guard>) -> Self {
+        Self { guard, ..self }
     }
 
     /// The world behind one connection.
@@ -315,6 +324,11 @@ impl Reception {
             _ => Folder::Inbox,
         };
         let to = accounts.iter().map(|&account| (account, folder(account))).collect();
+        let (message, to) = match &self.office.guard {
+            Some(guard) => guard.pass(message, to).await.map(|passed| (passed.message, passed.to)),
+            None => Ok((message, to)),
+        }
+        .map_err(LetterError::Scanned)?;
         self.office.store.deliver(message, to).await.map(drop).map_err(LetterError::Spool)
     }
 }
@@ -333,7 +347,7 @@ impl Incoming {
     /// A refusal for which something of ours is to blame says what.
     fn log_failure(&self, error: &LetterError, reply: &Reply) {
         match error {
-            LetterError::Loop => self.log_refusal(reply),
+            LetterError::Loop | LetterError::Scanned(_) => self.log_refusal(reply),
             LetterError::Spool(error) => {
                 tracing::warn!(id = %self.id, from = %self.envelope.from, ?error, %reply, "message refused");
             }

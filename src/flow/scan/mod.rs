@@ -7,11 +7,15 @@
 
 pub mod compile; // many signature files into one set
 mod file; //        a file that can be read anywhere
+mod letter; //      a message as something to scan
+pub mod policy; //  what becomes of what was found
 mod scanner; //     one scan
 mod sort; //        more records than fit into memory
 pub mod source; //  signature files line by line
 
 pub use file::{SeenFile, open_set};
+pub use letter::SpooledObject;
+pub use policy::{Action, Ruling, ScanConfig};
 pub use scanner::{Bench, Findings};
 
 /// The folder of the signature files in the data folder.

@@ -232,13 +232,10 @@ impl Unpacker<'_> {
         }
         self.object(inner, Kind::Rtf.clamav())?;
         let head = inner.bytes(0, EMBEDDED_MAX)?;
-        let mut at = 8;
-        for _ in 0..3 {
-            let Some(length) = u32_at(&head, at) else { return Ok(()) };
-            at = at.saturating_add(4).saturating_add(usize::try_from(length).unwrap_or(usize::MAX));
-        }
-        let class = head.get(12..19).unwrap_or_default();
-        if class == b"Package" {
+        // Version, format, three texts each behind its length, then the size of the data.
+        let skipped =
+            (0..3).try_fold(8_usize, |at, _| at.checked_add(4)?.checked_add(usize::try_from(u32_at(&head, at)?).ok()?));
+        if let Some(at) = skipped.filter(|_| head.get(12..19) == Some(b"Package")) {
             let stretch = Stretch::new(inner.object, at as u64, u64::MAX);
             return self.native(Item { object: &stretch, ..inner });
         }
