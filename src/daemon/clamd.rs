@@ -249,3 +249,59 @@ fn told(name: &str, scanned: io::Result<Findings>) -> String {
         Err(error) => format!("{name}: {error} ERROR"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::flow::scan::{SET_FILE, ScanConfig, compile};
+    use crate::store::StoreConfig;
+
+    async fn ask(path: &Path, said: &[u8]) -> String {
+        let mut stream = UnixStream::connect(path).await.unwrap();
+        stream.write_all(said).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    fn stream(pieces: &[&[u8]]) -> Vec<u8> {
+        let mut said = b"zINSTREAM\0".to_vec();
+        for piece in pieces.iter().chain([&[].as_slice()]) {
+            said.extend_from_slice(&u32::try_from(piece.len()).unwrap().to_be_bytes());
+            said.extend_from_slice(piece);
+        }
+        said
+    }
+
+    #[test]
+    fn other_programs_are_answered_as_clamavs_server_would() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("own.rules"), "Test.Evil ; any ; * ; text \"quite evil text\"\n").unwrap();
+        fs::write(at("file"), "some QUITE evil text").unwrap();
+        compile::compile(&[at("own.rules")], &at(SET_FILE), 7, &mut |_| {}).unwrap();
+        let store = Store::open(&at("data"), &StoreConfig::default()).unwrap();
+        let guard = Guard::new(store.clone(), folder.path(), ScanConfig::default());
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let socket = at("clamd.sock");
+            let serving = tokio::spawn(Clamd::bind(&socket, guard, store.clone()).unwrap().serve());
+            assert_eq!(ask(&socket, b"PING\n").await, "PONG\n");
+            assert_eq!(ask(&socket, b"zPING\0").await, "PONG\0");
+            assert_eq!(ask(&socket, b"nVERSION\n").await, format!("Pillarbox {}/7\n", env!("CARGO_PKG_VERSION")));
+            assert_eq!(ask(&socket, b"nEAT\n").await, "UNKNOWN COMMAND\n");
+            assert_eq!(ask(&socket, &stream(&[b"quite ev", b"il text"])).await, "stream: Test.Evil FOUND\0");
+            assert_eq!(ask(&socket, &stream(&[b"fine"])).await, "stream: OK\0");
+            assert_eq!(ask(&socket, b"zINSTREAM\0\x7F\xFF\xFF\xFF").await, "INSTREAM size limit exceeded. ERROR\0");
+            let path = at("file").display().to_string();
+            assert_eq!(ask(&socket, format!("SCAN {path}\n").as_bytes()).await, format!("{path}: Test.Evil FOUND\n"));
+            let missing = ask(&socket, b"SCAN /nonexistent\n").await;
+            assert!(missing.starts_with("/nonexistent: ") && missing.ends_with(" ERROR\n"), "{missing}");
+            let several = ask(&socket, b"zIDSESSION\0zPING\0zVERSION\0zEND\0").await;
+            assert!(several.starts_with("1: PONG\x002: Pillarbox"), "{several:?}");
+            serving.abort();
+        });
+        store.close().unwrap();
+    }
+}

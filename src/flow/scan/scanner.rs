@@ -80,10 +80,10 @@ impl Examine for Eye<'_> {
     ) -> io::Result<bool> {
         let Some(examiner) = &mut self.examiner else { return Ok(true) };
         let facts = Facts { target: about.kind.target(), container: about.container, pe: about.pe };
-        let examined = examiner.examine(object, facts, goes_on)?;
-        self.cut |= examined.cut;
-        if !examined.allowed {
-            self.found = examined.found;
+        let seen = examiner.examine(object, facts, goes_on)?;
+        self.cut |= seen.cut;
+        if !seen.allowed {
+            self.found = seen.found;
         }
         Ok(self.found.is_none())
     }

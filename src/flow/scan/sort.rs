@@ -158,8 +158,8 @@ mod tests {
                 sorter.push(number.wrapping_mul(0x9E37_79B9_7F4A_7C15).to_be_bytes()).unwrap();
             }
             assert_eq!(sorter.count(), count);
-            let (mut sorted, mut before, mut seen) = (sorter.finish().unwrap(), [0; 8], 0);
-            while let Some(record) = sorted.next().unwrap() {
+            let (mut records, mut before, mut seen) = (sorter.finish().unwrap(), [0; 8], 0);
+            while let Some(record) = records.next().unwrap() {
                 assert!(record >= before);
                 (before, seen) = (record, seen + 1);
             }

@@ -367,10 +367,10 @@ impl Set {
         if self.medium.read_at(directory.offset + bucket * 4, &mut bounds)? < bounds.len() {
             return Ok(None);
         }
-        let [a, b, c, d, e, f, g, h] = bounds;
+        let (first, second) = bounds.split_at(4);
         let end = hashes.length / HASH_BYTES as u64;
-        let low = u64::from(u32::from_le_bytes([a, b, c, d])).min(end);
-        let high = u64::from(u32::from_le_bytes([e, f, g, h])).clamp(low, end);
+        let low = u64::from(record::number(first)).min(end);
+        let high = u64::from(record::number(second)).clamp(low, end);
         let exact = u32::try_from(size).ok();
         for wanted in [exact.map(Some), Some(None)].into_iter().flatten() {
             let sought = sought(key, tag, wanted);

@@ -89,9 +89,9 @@ impl HashRecord {
         let (key, rest) = bytes.split_first_chunk::<KEY_BYTES>()?;
         let (tag, rest) = rest.split_first()?;
         let (size, rest) = rest.split_first_chunk::<4>()?;
-        let &[a, b, c, d, e] = rest.first_chunk::<5>()?;
+        let name = rest.get(..5)?.iter().fold(0, |place, &byte| place << 8 | u64::from(byte));
         let size = Some(u32::from_be_bytes(*size)).filter(|&size| size != ANY_SIZE);
-        Some(Self { key: *key, tag: *tag, name: u64::from_be_bytes([0, 0, 0, a, b, c, d, e]), size })
+        Some(Self { key: *key, tag: *tag, name, size })
     }
 }
 
@@ -200,10 +200,13 @@ impl Gram {
 
     /// As bytes, which sort by hash.
     pub fn bytes(&self) -> [u8; GRAM_BYTES] {
-        let [a, b, c, d] = self.hash.to_be_bytes();
-        let [e, f, g, h] = self.next.to_be_bytes();
-        let [i, j, k, l] = (self.place << 3 | u32::from(self.next_length)).to_be_bytes();
-        [a, b, c, d, e, f, g, h, i, j, k, l]
+        let packed = self.place << 3 | u32::from(self.next_length);
+        let mut bytes = [0; GRAM_BYTES];
+        let parts = [self.hash, self.next, packed].into_iter().flat_map(u32::to_be_bytes);
+        for (into, from) in bytes.iter_mut().zip(parts) {
+            *into = from;
+        }
+        bytes
     }
 
     /// Of bytes.
