@@ -2,7 +2,8 @@
 //!
 //! What a command tells goes to standard output, the log and errors to standard error; an error is
 //! one sentence. Exit code 1 says that it failed, 2 that the command line was not understood
-//! (for `check-store` 1 says that something is damaged, and 2 also that the store could not be checked).
+//! (for `check-store` 1 says that something is damaged, and 2 also that the store could not be checked; for
+//! `scan` 1 says that something was found, and 2 also that something could not be scanned).
 
 use std::process::ExitCode;
 
@@ -28,8 +29,10 @@ pub mod office; //  where orders go: the running server or the store
 pub mod queue; //   mail on its way out
 mod restore; //     a data folder out of backups
 mod salvage; //     mail out of a ruined store
+mod scan; //        malware in files
 mod serve; //       the server
 mod show; //        tables, amounts, JSON
+pub mod signatures; // what malware is known by
 pub mod spam; //    what the spam filter thinks, and teaching it
 mod status; //      how the running server is
 mod test; //        checks on a sender: SPF, DKIM, ARC, DMARC
@@ -73,6 +76,8 @@ enum Command {
     Restore(restore::RestoreArgs),
     Salvage(salvage::SalvageArgs),
     Spam(spam::SpamArgs),
+    Scan(scan::ScanArgs),
+    Signatures(signatures::SignaturesArgs),
     Test(test::TestArgs),
     /// Print the version
     Version,
@@ -117,6 +122,8 @@ pub fn main() -> ExitCode {
         Command::Salvage(args) => salvage::run(&args).map_err(Failure::from),
         Command::Spam(args) => spam::run(&args).map_err(Failure::from),
         Command::Test(args) => test::run(&args),
+        Command::Scan(args) => return scan::run(&args),
+        Command::Signatures(args) => signatures::run(&args).map_err(Failure::from),
         Command::Compact(args) => compact::run(&args).map_err(Failure::from),
         Command::CheckStore(args) => match check_store::run(&args) {
             Ok(true) => Ok(()),

@@ -15,6 +15,7 @@ use crate::daemon::{Changeable, Setup};
 use crate::filter::sender::SenderConfig;
 use crate::flow::access::lockout::LoginConfig;
 use crate::flow::judge::SpamConfig;
+use crate::flow::scan::ScanConfig;
 use crate::net::budget::NetConfig;
 use crate::net::resolver::DnsConfig;
 use crate::net::tls::TlsConfig;
@@ -83,6 +84,8 @@ pub struct Settings {
     pub pop3: Pop3Config,
     /// Logins.
     pub login: LoginConfig,
+    /// Attachment scanning.
+    pub scan: ScanConfig,
     /// The spam filter.
     pub spam: SpamConfig,
     /// The mail store.
@@ -115,6 +118,7 @@ impl Default for Settings {
             imap: ImapConfig::default(),
             pop3: Pop3Config::default(),
             login: LoginConfig::default(),
+            scan: ScanConfig::default(),
             spam: SpamConfig::default(),
             store: StoreConfig::default(),
             threads: budget::MemoryPlan::default().threads,
@@ -216,6 +220,7 @@ impl Settings {
             imap: self.imap,
             pop3: self.pop3,
             login: self.login,
+            scan: self.scan,
             spam: self.spam,
             store: self.store,
             threads: self.threads,
@@ -262,6 +267,12 @@ impl Settings {
             }
         }
         Routes::new(&self.queue, &self.route, &self.relay)?;
+        if self.scan.puts_aside() && self.scan.quarantine_account.is_none() {
+            return wrong(
+                "scan.quarantine-account",
+                "is missing; name the address whose account gets what is put aside",
+            );
+        }
         log::parse_level(&self.log.level).map_err(|problem| ("log.level", problem))?;
         self.listen.check()
     }

@@ -27,6 +27,7 @@ use crate::flow::access::lockout::LoginConfig;
 use crate::flow::judge::{Filter, SpamConfig};
 use crate::flow::publish::hex;
 use crate::flow::relay::Exit;
+use crate::flow::scan::ScanConfig;
 use crate::flow::sign::Signer;
 use crate::flow::{backup, forward};
 use crate::net::authenticate::Authenticator;
@@ -46,10 +47,12 @@ use crate::queue::{QueueConfig, RelayConfig, RouteTable, TlsPolicyConfig, TlsRep
 use crate::store::{Store, StoreConfig};
 
 pub mod checks; //     checks on senders, as SMTP connections use them
+pub mod clamd; //      the scanner for other programs on this machine
 pub mod context; //    what every connection's task shares
 pub mod control; //    the socket on which commands speak to a running server
 pub mod deliver; //    mail to others' servers
 pub mod ground; //     what the data folder stands on
+pub mod guard; //      scanning mail on its way in
 pub mod health; //     memory and threads, for `status`
 pub mod listen; //     the seven services: accepting and turning away
 pub mod log; //        the log
@@ -62,11 +65,13 @@ pub mod serve_pop3; // POP3 connections
 pub mod teacher; //    teaching the spam filter behind the connections' backs
 
 use checks::Checks;
+use clamd::Clamd;
 use context::{Context, Roll};
 use control::{Control, ListenerStatus, Status, StatusSource};
 use deliver::safety::Safety;
 use deliver::{Deliverer, Delivery};
 use ground::GroundError;
+use guard::Guard;
 use listen::{Bound, ListenConfig, OpenError, Service};
 use log::LogHandle;
 use login::{Doorway, random};
@@ -165,6 +170,8 @@ pub struct Setup {
     pub pop3: Pop3Config,
     /// Logins.
     pub login: LoginConfig,
+    /// Attachment scanning.
+    pub scan: ScanConfig,
     /// The spam filter.
     pub spam: SpamConfig,
     /// The mail store.
@@ -327,8 +334,9 @@ pub fn run<T>(
         Arc::clone(&hostname),
         &setup.smtp,
     );
+    let guard = Guard::new(store.clone(), &setup.data, setup.scan.clone());
     let context = Rc::new(Context {
-        office: office.with_exit(exit),
+        office: office.with_exit(exit).guarded(setup.scan.enabled.then(|| guard.clone())),
         teacher,
         smtp: Arc::new(setup.smtp.clone()),
         imap: Arc::new(setup.imap.clone()),
@@ -350,6 +358,12 @@ pub fn run<T>(
         let control = Control::bind(&setup.data, store.clone(), context.teacher.clone(), status)
             .map_err(|error| DaemonError::System("the control socket cannot be set up", error))?
             .with_deliverer(deliverer);
+        let clamd = match &setup.scan.clamd_socket {
+            Some(path) => Some(Clamd::bind(path, guard.clone(), store.clone())).transpose(),
+            None => Ok(None),
+        };
+        let clamd = clamd.map_err(|error| DaemonError::System("the scan socket cannot be set up", error))?;
+        let _clamd = clamd.map(|clamd| Ending(tokio::task::spawn_local(clamd.serve())));
         serve(
             Rc::clone(&context),
             bound,
@@ -545,6 +559,15 @@ where
             Err(error) => tracing::debug!(%error, received = traffic.received, sent = traffic.sent, "broken off"),
         }
     })
+}
+
+/// A task that ends with its holder.
+struct Ending(tokio::task::JoinHandle<()>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// What systemd is told.

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
 use super::checks::{Checks, Looked, Visit};
+use super::guard::{Guard, Passed};
 use super::login::{Doorway, Login, random};
 use super::teacher::Teacher;
 use crate::filter::sender::{Action, Standing};
@@ -60,6 +61,8 @@ pub struct Office {
     exit: Exit,
     /// Places for messages received at one time.
     places: Arc<Semaphore>,
+    /// Scans what is received, if that is wanted.
+    guard: Option<Guard>,
 }
 
 impl Office {
@@ -75,7 +78,7 @@ impl Office {
     ) -> Self {
         let places = Arc::new(Semaphore::new(usize::from(config.incoming_max.max(1))));
         let exit = Exit::new(store.clone(), Arc::default(), Arc::default(), Arc::clone(&host));
-        Self { store, doorway, teacher, checks, host, exit, places }
+        Self { store, doorway, teacher, checks, host, exit, places, guard: None }
     }
 
     /// Lets mail out. Without this there is no way out, and mail for others' servers is refused.
@@ -83,6 +86,12 @@ impl Office {
     pub fn with_exit(mut self, exit: Exit) -> Self {
         self.exit = exit;
         self
+    }
+
+    /// Has what is received scanned.
+    #[must_use]
+    pub fn guarded(self, guard: Option<Guard>) -> Self {
+        Self { guard, ..self }
     }
 
     /// The world behind one connection.
@@ -141,6 +150,15 @@ struct Incoming {
     id: String,
     since: Instant,
     _place: OwnedSemaphorePermit,
+}
+
+/// A message that was kept.
+#[derive(Debug)]
+struct Kept {
+    /// Where it stands here.
+    placed: Vec<(MailboxId, Uid)>,
+    /// It was put aside by the scan and goes nowhere else.
+    aside: bool,
 }
 
 impl Answers<smtp::Receiver> for Reception {
@@ -414,15 +432,15 @@ impl Reception {
         let posts = self.finish_posts(&mut incoming, sender.as_ref(), accounts.is_empty() && queued.is_empty()).await?;
         let junk = |account: &&AccountId| incoming.is_junk(**account);
         let mut kept = self.keep(letter, &accounts, queued, &incoming).await;
-        if kept.is_ok()
+        if kept.as_ref().is_ok_and(|kept| !kept.aside)
             && let Err(error) = self.keep_posts(posts).await
         {
             kept = Err(error);
         }
         match &kept {
-            Ok(placed) => {
-                // Mail that looks like spam confirms nothing to whoever sent it.
-                if !accounts.iter().any(|account| junk(&account)) {
+            Ok(Kept { placed, aside }) => {
+                // Mail that looks like spam confirms nothing to whoever sent it, nor does what was put aside.
+                if !aside && !accounts.iter().any(|account| junk(&account)) {
                     self.confirm(&incoming.envelope, placed).await;
                 }
                 tracing::info!(
@@ -562,7 +580,7 @@ impl Reception {
         accounts: &[AccountId],
         queued: Vec<NewQueued>,
         incoming: &Incoming,
-    ) -> Result<Vec<(MailboxId, Uid)>, LetterError> {
+    ) -> Result<Kept, LetterError> {
         let results = incoming.looked.as_ref().filter(|_| incoming.restated).map(|looked| looked.field.clone());
         let message: NewMessage = if letter.is_on_disk() || results.is_some() {
             let spool = results.is_some().then(|| self.office.store.spool()).transpose().map_err(LetterError::Spool)?;
@@ -578,12 +596,17 @@ impl Reception {
             if incoming.is_junk(account) { Folder::Special(SpecialUse::Junk) } else { Folder::Inbox }
         };
         let to = accounts.iter().map(|&account| (account, folder(account))).collect();
-        let kept = if queued.is_empty() {
+        let passed = match &self.office.guard {
+            Some(guard) => guard.pass(message, to).await.map_err(LetterError::Scanned)?,
+            None => Passed { message, to, aside: false },
+        };
+        let Passed { message, to, aside } = passed;
+        let kept = if queued.is_empty() || aside {
             self.office.store.deliver(message, to).await
         } else {
             self.office.store.submit(message, to, queued).await.map(|submitted| submitted.placed)
         };
-        kept.map_err(LetterError::Spool)
+        kept.map(|placed| Kept { placed, aside }).map_err(LetterError::Spool)
     }
 }
 
@@ -607,7 +630,7 @@ impl Incoming {
     /// A refusal for which something of ours is to blame says what.
     fn log_failure(&self, error: &LetterError, reply: &Reply) {
         match error {
-            LetterError::Loop => self.log_refusal(reply),
+            LetterError::Loop | LetterError::Scanned(_) => self.log_refusal(reply),
             LetterError::Spool(error) => {
                 tracing::warn!(id = %self.id, from = %self.envelope.from, ?error, %reply, "message refused");
             }

@@ -54,7 +54,7 @@ pub mod wear; //    what was written, and how long a card lasts
 mod writer; //      the one thread that writes
 
 pub use account::{ALIAS_TARGETS_MAX, NOTE_MAX, NOTE_NAME_MAX};
-pub use blob::{Body, Spool, Spooled};
+pub use blob::{Body, Spool, Spooled, SpooledReader, temporary};
 pub use error::{OpenError, ReadError, WriteError};
 pub use learned::{LEARNED_PIECE_MAX, LEARNED_PIECES_MAX};
 pub use mailbox::{MAILBOXES_MAX, SUBSCRIPTIONS_MAX};

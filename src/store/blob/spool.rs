@@ -256,7 +256,10 @@ fn write_error(error: &io::Error) -> WriteError {
 }
 
 /// A file without a name: it is gone with its last user, whatever ends that.
-fn temporary(folder: &Path) -> io::Result<File> {
+///
+/// # Errors
+/// The file system's.
+pub fn temporary(folder: &Path) -> io::Result<File> {
     use rustix::fs::{Mode, OFlags};
     use rustix::io::Errno;
 
