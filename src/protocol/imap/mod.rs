@@ -19,7 +19,9 @@ pub mod search; //    what SEARCH asks for
 mod selected; //      the selected state
 pub mod sequence; //  sequence sets
 mod session; //       a connection without its socket
+pub mod sorting; //   what SORT goes by, as bytes that compare
 pub mod structure; // ENVELOPE and BODYSTRUCTURE
+pub mod threading; // THREAD's threads out of messages
 mod token; //         atoms, strings, literals
 mod view; //          what a session knows of its mailbox
 

@@ -6,13 +6,14 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::mail::date::ZonedTime;
+use crate::mail::date::{Timestamp, ZonedTime};
 use crate::mail::mailbox::{Mailbox, MailboxId, MailboxName, ModSeq, Quota, SpecialUse, Uid, Usage};
 use crate::mail::message::{BlobId, FlagMode, FlagNames, Flagged, Message, Placed, UidSet};
 use crate::mail::structure::Structure;
 use crate::protocol::sasl;
 
-use super::search::SearchKey;
+use super::search::{SearchKey, SortKey, Threading};
+use super::threading::Twig;
 
 /// A question only the world outside can answer. The account is that of the last successful login.
 #[derive(Debug)]
@@ -44,6 +45,32 @@ pub enum Request {
         since: ModSeq,
         /// Messages below are known.
         uid_next: Uid,
+    },
+    /// Uids that were removed after `since`, and perhaps others that are not there.
+    /// [`Answer::Vanished`]
+    Vanished {
+        /// Where.
+        mailbox: MailboxId,
+        /// Removals up to here are known.
+        since: ModSeq,
+    },
+    /// Puts messages in order (SORT). [`Answer::Sorted`]
+    Sort {
+        /// Where.
+        mailbox: MailboxId,
+        /// Which.
+        uids: UidSet,
+        /// By what.
+        order: Arc<[SortKey]>,
+    },
+    /// Puts messages into threads (THREAD). [`Answer::Threads`]
+    Thread {
+        /// Where.
+        mailbox: MailboxId,
+        /// Which.
+        uids: UidSet,
+        /// How.
+        threading: Threading,
     },
     /// Those of `uids` that are there and changed after `changed_since`. [`Answer::Rows`]
     Rows {
@@ -151,17 +178,28 @@ pub enum Request {
         mailbox: MailboxName,
         /// Its size in bytes.
         size: u64,
+        /// The message it takes the place of, whose room it may have.
+        replaced: Option<(MailboxId, Uid)>,
     },
     /// The next bytes of that message. [`Answer::Done`]
     AppendBytes(Vec<u8>),
-    /// Keeps that message. [`Answer::Placed`]
-    AppendEnd {
+    /// Ends that message and sets it aside: another follows by [`Request::AppendBegin`]. [`Answer::Done`]
+    AppendNext {
         /// With which flags.
         flags: FlagNames,
         /// INTERNALDATE, now if not given.
         date: Option<ZonedTime>,
     },
-    /// Forgets what was taken of that message. [`Answer::Done`]
+    /// Keeps that message and those set aside, all or none. [`Answer::Placed`]
+    AppendEnd {
+        /// With which flags.
+        flags: FlagNames,
+        /// INTERNALDATE, now if not given.
+        date: Option<ZonedTime>,
+        /// The message it takes the place of, which goes in the same change (RFC 8508).
+        replaced: Option<(MailboxId, Uid)>,
+    },
+    /// Forgets what was taken of all these messages. [`Answer::Done`]
     AppendCancel,
 }
 
@@ -203,6 +241,11 @@ pub enum Answer {
     Count(u32),
     Unchanged,
     Changes(Box<Changes>),
+    Vanished(UidSet),
+    /// All the uids that are there, first the first.
+    Sorted(Vec<Uid>),
+    /// All the uids that are there, thread after thread.
+    Threads(Vec<Twig>),
     Rows(Vec<Message>),
     Structures(Vec<(Uid, Structure)>),
     Bytes(Vec<u8>),
@@ -213,6 +256,8 @@ pub enum Answer {
         modseq: ModSeq,
         /// Where to go on when not all were looked at.
         next: Option<Uid>,
+        /// The present.
+        now: Timestamp,
     },
     Quota {
         limit: Quota,

@@ -142,7 +142,9 @@ impl Session {
             self.due = Due::Close;
             return;
         }
-        write_status(&mut self.desk.out, Some(tag), end.condition, None, &end.text);
+        let modseq = end.tells_modseq.then(|| self.desk.told_modseq()).flatten();
+        let code = modseq.map(|modseq| format!("HIGHESTMODSEQ {}", modseq.0));
+        write_status(&mut self.desk.out, Some(tag), end.condition, code.as_deref(), &end.text);
         self.intake.set_utf8(self.desk.enabled.utf8_names());
         self.due = match end.then {
             Then::GoOn => Due::Go,
@@ -171,7 +173,7 @@ impl Session {
     /// What the intake made of the bytes while the session is between commands.
     fn gathered(&mut self, taken: Taken) {
         match taken {
-            Taken::More | Taken::LiteralEnd => {}
+            Taken::More | Taken::LiteralEnd | Taken::AppendMore(_) => {}
             Taken::Continue => self.desk.out.extend_from_slice(b"+ go on\r\n"),
             Taken::Command(tagged) => self.begin(tagged),
             Taken::Declined { tag, text } => write_status(&mut self.desk.out, Some(&tag), Condition::No, None, text),
@@ -192,6 +194,9 @@ impl Session {
         }
         self.due = Due::Go;
         let expunges = !selected::holds_expunges(&command);
+        if matches!(command, Command::Unauthenticate) && self.desk.stage == Stage::Authenticated {
+            self.commands = 0;
+        }
         match dispatch(&mut self.desk, &tag, command) {
             Begun::End(end) => self.settle(tag, end, expunges),
             Begun::Errand(errand) => self.work = Work::Command { tag, errand, expunges },
@@ -207,7 +212,7 @@ fn dispatch(desk: &mut Desk, tag: &str, command: Command) -> Begun {
             Stage::Greeting => greeting::begin(desk, command),
             Stage::Authenticated => End::bad("you are logged in already").into(),
         },
-        Command::Append(head) if desk.stage == Stage::Greeting => {
+        Command::Append(head) | Command::Replace { head, .. } if desk.stage == Stage::Greeting => {
             Begun::errand(Append::misplaced(head, End::bad("log in first")))
         }
         _ if desk.stage == Stage::Greeting => End::bad("log in first").into(),
@@ -216,7 +221,11 @@ fn dispatch(desk: &mut Desk, tag: &str, command: Command) -> Begun {
         | Command::Expunge { .. }
         | Command::Check
         | Command::Search { .. }
-        | Command::Fetch { .. }
+        | Command::Sort { .. }
+        | Command::Thread { .. }
+        | Command::UidBatches { .. }
+        | Command::Fetch(_)
+        | Command::Replace { .. }
         | Command::Store(_)
         | Command::Copy { .. }
         | Command::Move { .. } => selected::begin(desk, tag, command),
@@ -347,6 +356,7 @@ mod tests {
     use crate::mail::message::{BlobId, Flagged, Flags, Message, Placed, UidSet};
     use crate::mail::structure::{Structure, Walker};
     use crate::protocol::imap::request::{Changes, Refused};
+    use crate::protocol::imap::threading::Twig;
     use crate::protocol::imap::view::tests::opened;
     use crate::protocol::sasl::{self, Identity};
 
@@ -554,8 +564,11 @@ mod tests {
             7 => Answer::Expunged(uids(4)),
             8 => Answer::Structures(vec![(Uid::MIN, Structure::default())]),
             9 => Answer::Done,
-            10 => Answer::Found { uids: uids(5), modseq: ModSeq(3), next: None },
+            10 => Answer::Found { uids: uids(5), modseq: ModSeq(3), next: None, now: Timestamp(0) },
             11 => Answer::Mailboxes { mailboxes: vec![mailbox()], subscriptions: Vec::new() },
+            12 => Answer::Vanished(uids(7)),
+            13 => Answer::Sorted(uids(5).iter().collect()),
+            14 => Answer::Threads(vec![Twig { number: 1, depth: 0, branches: true }]),
             _ => answers(9)(request),
         }
     }
@@ -568,7 +581,7 @@ mod tests {
         assert!(said.starts_with("t NO "), "{said}");
     }
 
-    const COMMANDS: [&str; 29] = [
+    const COMMANDS: [&str; 39] = [
         "SELECT INBOX",
         "SELECT INBOX (CONDSTORE)",
         "EXAMINE INBOX",
@@ -594,6 +607,16 @@ mod tests {
         "IDLE\r\nDONE",
         "IDLE\r\nx",
         "ENABLE IMAP4rev2 CONDSTORE",
+        "ENABLE QRESYNC",
+        "ENABLE UIDONLY",
+        "SELECT INBOX (QRESYNC (1 1))",
+        "UID FETCH 1:* (FLAGS PREVIEW) (CHANGEDSINCE 1 VANISHED PARTIAL 1:2)",
+        "UID SORT RETURN (SAVE MIN ALL) (REVERSE DATE SUBJECT) UTF-8 ALL",
+        "SORT (SIZE) UTF-8 MODSEQ 1",
+        "THREAD REFERENCES UTF-8 ALL",
+        "UID SEARCH RETURN (MIN PARTIAL -1:-2) MODSEQ 1",
+        "APPEND INBOX {2+}\r\nhi (\\Seen) {5+}\r\nhello {1+}\r\nx",
+        "UID REPLACE 1 INBOX {5+}\r\nhello",
         "GETQUOTAROOT INBOX",
         "CLOSE",
         "UNSELECT",

@@ -12,15 +12,18 @@ use crate::mail::date::ZonedTime;
 use crate::mail::mailbox::{MailboxId, ModSeq, Uid};
 use crate::mail::message::{FlagMode, FlagNames, Message, SystemFlags, UidSet};
 use crate::mail::structure::Structure;
-use crate::protocol::imap::desk::{Begun, Desk, End, Errand, Turn};
+use crate::protocol::imap::command::FetchCommand;
+use crate::protocol::imap::desk::{Begun, Desk, End, Errand, Turn, unexpected};
 use crate::protocol::imap::fetch::{FetchItem, SectionKind};
 use crate::protocol::imap::request::{Answer, ROWS_BATCH, Refused, Request, SCAN_BATCH, STRUCTURES_BATCH};
 use crate::protocol::imap::response::{write_date_time, write_flags, write_number};
+use crate::protocol::imap::search::Page;
 use crate::protocol::imap::selected::end_of_numbers;
 use crate::protocol::imap::structure::{write_body, write_envelope};
 use crate::protocol::imap::view::View;
 
 use super::section::{Progress, Section};
+use super::sync::{RANGES_BATCH, begin_fetch, write_vanished};
 
 /// Messages marked `\Seen` in one write before their bodies are sent.
 const SEEN_BATCH: u32 = 32;
@@ -48,6 +51,9 @@ pub(crate) struct Fetch {
 
 #[derive(Debug)]
 enum State {
+    /// Which of these have gone is to be told first.
+    Vanish(UidSet),
+    Vanishing(UidSet),
     Batch,
     Rows,
     Marking(Vec<Message>),
@@ -69,25 +75,30 @@ struct Open {
 }
 
 impl Fetch {
-    pub(crate) fn begin(
-        desk: &mut Desk,
-        uid: bool,
-        uids: UidSet,
-        mut items: Vec<FetchItem>,
-        changed_since: Option<ModSeq>,
-    ) -> Begun {
+    pub(crate) fn begin(desk: &mut Desk, uids: UidSet, command: FetchCommand) -> Begun {
+        let FetchCommand { uid, set, mut items, changed_since, vanished, page } = command;
+        if vanished && !desk.enabled.qresync {
+            return End::bad("ENABLE QRESYNC first").into();
+        }
         if changed_since.is_some() && !items.contains(&FetchItem::ModSeq) {
             items.push(FetchItem::ModSeq);
         }
         if items.contains(&FetchItem::ModSeq) {
             desk.enable_condstore();
         }
-        if uid && !items.contains(&FetchItem::Uid) {
+        // UIDFETCH begins with the uid as it is.
+        if uid && !desk.enabled.uid_only && !items.contains(&FetchItem::Uid) {
             items.insert(0, FetchItem::Uid);
         }
         let Some(view) = desk.view.as_deref() else { return End::bad("no mailbox is selected").into() };
         let needs_structure = items.iter().any(needs_structure);
         let marks_seen = !view.read_only && items.iter().any(marks_seen);
+        let last = Uid::new(view.uid_next.get().saturating_sub(1));
+        let state = if vanished { State::Vanish(set.uids(last, &view.saved)) } else { State::Batch };
+        let uids = match page {
+            Some(page) => page_of(&uids, page),
+            None => uids,
+        };
         Begun::errand(Self {
             mailbox: view.mailbox,
             uid,
@@ -97,7 +108,7 @@ impl Fetch {
             rows: Vec::new().into_iter(),
             structures: VecDeque::new(),
             seen: UidSet::new(),
-            state: State::Batch,
+            state,
             needs_structure,
             marks_seen,
             undecodable: false,
@@ -192,13 +203,11 @@ impl Fetch {
     }
 
     fn open(&mut self, desk: &mut Desk, row: Message, structure: Option<Structure>) {
-        let Some(number) = desk.view.as_deref().and_then(|view| view.number(row.uid)) else {
+        let Desk { view, out, enabled, .. } = desk;
+        if !view.as_deref().is_some_and(|view| begin_fetch(out, view, *enabled, row.uid)) {
             self.state = State::Row;
             return;
-        };
-        desk.out.extend_from_slice(b"* ");
-        write_number(&mut desk.out, u64::from(number));
-        desk.out.extend_from_slice(b" FETCH (");
+        }
         self.state = State::Item { message: Box::new(Open { row, structure }), index: 0, section: None };
     }
 }
@@ -208,6 +217,20 @@ impl Errand for Fetch {
         loop {
             let answer = answer.take();
             match std::mem::replace(&mut self.state, State::Row) {
+                State::Vanish(asked) => {
+                    self.state = State::Vanishing(asked);
+                    return Turn::Ask(Request::Vanished { mailbox: self.mailbox, since: self.changed_since });
+                }
+                State::Vanishing(asked) => {
+                    self.state = State::Batch;
+                    let Desk { view: Some(view), out, .. } = &mut *desk else { return self.end(desk) };
+                    let Some(Answer::Vanished(gone)) = answer else { return unexpected(answer) };
+                    let mut gone = gone.intersection(&asked);
+                    gone.subtract(view.uids());
+                    while !gone.is_empty() {
+                        write_vanished(out, &gone.split_first_ranges(RANGES_BATCH), true);
+                    }
+                }
                 State::Batch => return self.next_batch(desk),
                 State::Rows => {
                     let Some(Answer::Rows(rows)) = answer else {
@@ -281,8 +304,12 @@ impl Fetch {
             && !self.items.contains(&FetchItem::Flags)
             && let Desk { view: Some(view), out, enabled, .. } = desk
         {
+            if enabled.qresync && !enabled.uid_only && !self.items.contains(&FetchItem::Uid) {
+                out.extend_from_slice(b" UID ");
+                write_number(out, u64::from(row.uid.get()));
+            }
             out.extend_from_slice(b" FLAGS ");
-            write_flags(out, row.flags, &view.keywords, !enabled.rev2 && view.is_recent(row.uid));
+            write_flags(out, row.flags, &view.keywords, enabled.recent() && view.is_recent(row.uid));
             if enabled.condstore && !self.items.contains(&FetchItem::ModSeq) {
                 write_modseq(out, b" MODSEQ (", row.modseq);
             }
@@ -321,6 +348,7 @@ fn write_item(desk: &mut Desk, item: &FetchItem, message: &Open) -> Option<Secti
             write_number(out, row.blob.0);
             out.push(b')');
         }
+        FetchItem::ThreadId => out.extend_from_slice(b"THREADID NIL"),
         FetchItem::SaveDate => {
             out.extend_from_slice(b"SAVEDATE ");
             write_date_time(out, ZonedTime::utc(row.saved));
@@ -341,9 +369,22 @@ fn write_item(desk: &mut Desk, item: &FetchItem, message: &Open) -> Option<Secti
         FetchItem::Rfc822 | FetchItem::Rfc822Header | FetchItem::Rfc822Text => {
             return Section::begin_rfc822(out, item, row, message.structure.as_ref());
         }
+        FetchItem::Preview => {
+            let structure = message.structure.as_ref();
+            return structure.and_then(|structure| Section::begin_preview(out, row, structure));
+        }
         FetchItem::Section(section) => return Section::begin(out, section, row, message.structure.as_ref()),
     }
     None
+}
+
+/// Those of `uids` that stand at the places of `page` (RFC 9394 section 3.2).
+pub(super) fn page_of(uids: &UidSet, page: Page) -> UidSet {
+    let places = page.places(usize::try_from(uids.count()).unwrap_or(usize::MAX));
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let mut rest = uids.clone();
+    drop(rest.split_first(count(places.start)));
+    rest.split_first(count(places.len()))
 }
 
 fn write_modseq(out: &mut Vec<u8>, before: &[u8], modseq: ModSeq) {
@@ -359,7 +400,8 @@ fn needs_structure(item: &FetchItem) -> bool {
         | FetchItem::Body
         | FetchItem::BodyStructure
         | FetchItem::Rfc822Header
-        | FetchItem::Rfc822Text => true,
+        | FetchItem::Rfc822Text
+        | FetchItem::Preview => true,
         FetchItem::Section(section) => section.kind != SectionKind::Body || !section.path.is_empty(),
         _ => false,
     }
