@@ -9,16 +9,19 @@ use super::search::{Budget, Question};
 use crate::flow::learn::{self, Lesson};
 use crate::mail::date::{Timestamp, ZonedTime};
 use crate::mail::mailbox::{AccountId, Mailbox, MailboxId, MailboxName, ModSeq, SpecialUse, Uid};
-use crate::mail::message::{FlagNames, Flagged, Message, Placed, SystemFlags, UidSet};
-use crate::mail::structure::{Structure, Walker};
-use crate::protocol::imap::request::{Answer, Changes, Opened, Refused, Request, Search};
+use crate::mail::message::{BlobId, FlagNames, Flagged, Message, Placed, SystemFlags, UidSet};
+use crate::mail::structure::{Section, Walker};
+use crate::protocol::imap::request::{AHEAD_MAX, Ahead, Answer, Changes, Letter, Opened, Refused, Request, Search};
 use crate::store::{NewMessage, Pending, ReadError, Reader, SPOOL_MEMORY_MAX, Spool, Store, WriteError};
 
 /// Most messages whose rows are read without a thread of their own.
 const INLINE_ROWS: u32 = 8;
 
 /// Parts after which no more structures are put into one answer: a structure may be 64 KiB.
-const STRUCTURE_PARTS: usize = 64;
+const STRUCTURE_PARTS: usize = 256;
+
+/// First bytes of messages after which no more are put into one answer.
+const LETTER_BYTES: usize = 64 * 1024;
 
 /// How an answer is come by.
 #[derive(Debug)]
@@ -50,7 +53,7 @@ pub fn plan(store: &Store, account: AccountId, request: Request) -> Plan {
         Request::Mailboxes
         | Request::Open(_)
         | Request::CountFrom { .. }
-        | Request::Structures { .. }
+        | Request::Letters { .. }
         | Request::Vanished { .. }
         | Request::Sort { .. }
         | Request::Thread { .. }
@@ -126,7 +129,9 @@ pub fn read(store: &Store, account: AccountId, request: Request, now: Timestamp)
                 let changed_since = reader.known_since(changed_since)?;
                 Answer::Rows(rows(&reader, mailbox, &uids, changed_since).collect::<Result<_, _>>()?)
             }
-            Request::Structures { mailbox, uids } => Answer::Structures(structures(&reader, mailbox, &uids)?),
+            Request::Letters { blobs, structure, ahead } => {
+                Answer::Letters(letters(store, &reader, &blobs, structure, ahead)?)
+            }
             Request::Search { mailbox, uids, search } => find(store, mailbox, &uids, &search, now)?,
             Request::Quota => match reader.account(account)? {
                 Some(found) => Answer::Quota { limit: found.quota, used: found.used },
@@ -361,19 +366,49 @@ fn rows<'r>(
     })
 }
 
-fn structures(reader: &Reader, mailbox: MailboxId, uids: &UidSet) -> Result<Vec<(Uid, Structure)>, ReadError> {
-    let mut found = Vec::new();
-    let mut parts = 0;
-    for uid in uids.iter() {
-        if let Some(structure) = reader.structure(mailbox, uid)? {
-            parts += structure.parts().count();
-            found.push((uid, structure));
-        }
-        if parts > STRUCTURE_PARTS {
+/// Structures and first bytes of bodies, until it is enough for one answer.
+fn letters(
+    store: &Store,
+    reader: &Reader,
+    blobs: &[BlobId],
+    structure: bool,
+    ahead: Ahead,
+) -> Result<Vec<Letter>, ReadError> {
+    let structures = if structure { Some(reader.structures()?) } else { None };
+    let (mut found, mut parts, mut bytes) = (Vec::new(), 0, 0);
+    for blob in blobs {
+        let structure = match &structures {
+            Some(structures) => structures.of(*blob)?,
+            None => None,
+        };
+        let header = || structure.as_ref()?.extent(&[], Section::Header).map(|extent| extent.length);
+        let wanted = match ahead {
+            Ahead::Nothing => None,
+            Ahead::Header => header(),
+            Ahead::Whole => Some(u64::MAX),
+        };
+        let first = match wanted {
+            // A body that can't be read is told of where its bytes are asked for.
+            Some(wanted) => beginning(store, *blob, wanted).unwrap_or_default(),
+            None => Vec::new(),
+        };
+        parts += structure.as_ref().map_or(0, |structure| structure.parts().count());
+        bytes += first.len();
+        found.push(Letter { blob: *blob, structure, ahead: first });
+        if parts > STRUCTURE_PARTS || bytes > LETTER_BYTES {
             break;
         }
     }
     Ok(found)
+}
+
+/// The first `wanted` bytes of a body, none where they are more than come along.
+fn beginning(store: &Store, blob: BlobId, wanted: u64) -> Result<Vec<u8>, ReadError> {
+    let mut body = store.body(blob)?;
+    match usize::try_from(wanted.min(body.len())) {
+        Ok(wanted) if wanted <= AHEAD_MAX => Ok(body.read(0, wanted)?.to_vec()),
+        _ => Ok(Vec::new()),
+    }
 }
 
 /// One slice of a search.

@@ -37,7 +37,8 @@ pub(crate) fn begin(desk: &mut Desk, command: &Command) -> End {
 /// What can be done now (RFC 9051 section 6.1.1).
 pub(crate) fn capabilities(desk: &Desk) -> String {
     let login = match desk.stage {
-        Stage::Authenticated => "",
+        Stage::Authenticated if desk.compressed || desk.config.compressed_sessions_max == 0 => "",
+        Stage::Authenticated => " COMPRESS=DEFLATE",
         Stage::Greeting if desk.may_log_in() => " AUTH=SCRAM-SHA-256 AUTH=PLAIN AUTH=LOGIN",
         Stage::Greeting => " LOGINDISABLED",
     };

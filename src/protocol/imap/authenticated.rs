@@ -4,7 +4,7 @@
 use crate::mail::mailbox::SpecialUse;
 
 use super::command::Command;
-use super::desk::{Begun, Desk, Enabled, End, Stage, Turn, unexpected};
+use super::desk::{Begun, Desk, Enabled, End, Stage, Then, Turn, unexpected};
 use super::errand::append::Append;
 use super::errand::delete::Delete;
 use super::errand::list::List;
@@ -40,6 +40,7 @@ pub(crate) fn begin(desk: &mut Desk, command: Command) -> Begun {
         }
         Command::Status { mailbox, items } => Begun::errand(Status::new(mailbox, items)),
         Command::Append(head) => Begun::errand(Append::new(head)),
+        Command::Compress(mechanism) => compress(desk, &mechanism).into(),
         Command::Unauthenticate => unauthenticate(desk).into(),
         Command::Idle => Begun::errand(Idle::default()),
         Command::GetQuota(root) => quota::of_root(&root),
@@ -83,6 +84,17 @@ fn enable(desk: &mut Desk, names: &[String]) -> End {
     }
     desk.put(format_args!("* ENABLED{enabled}\r\n"));
     End::ok("ENABLE completed")
+}
+
+/// COMPRESS (RFC 4978). Only for who has logged in: it takes memory.
+fn compress(desk: &Desk, mechanism: &str) -> End {
+    if mechanism != "DEFLATE" {
+        return End::no("[CANNOT] DEFLATE is the mechanism there is");
+    }
+    if desk.compressed {
+        return End::no("[COMPRESSIONACTIVE] DEFLATE is active already");
+    }
+    End::ok("DEFLATE active").quiet().then(Then::Compress)
 }
 
 /// UNAUTHENTICATE (RFC 8437): as it was after the greeting, but TLS stays on.

@@ -72,6 +72,8 @@ pub enum Command {
     /// What stands before the message literal; the message itself streams past the parser.
     Append(AppendHead),
     Idle,
+    /// RFC 4978: the mechanism, in upper case.
+    Compress(String),
     /// RFC 8437
     Unauthenticate,
     GetQuota(String),

@@ -79,6 +79,8 @@ pub(crate) struct Desk {
     pub(crate) site: Site,
     /// TLS is on.
     pub(crate) secure: bool,
+    /// What travels is compressed.
+    pub(crate) compressed: bool,
     pub(crate) stage: Stage,
     pub(crate) enabled: Enabled,
     /// The selected mailbox, if there is one.
@@ -169,6 +171,8 @@ pub(crate) enum Then {
     #[default]
     GoOn,
     StartTls,
+    /// From here on both directions are compressed.
+    Compress,
     Close,
     /// Closes with no tagged response: the stream can't be completed.
     Abort,

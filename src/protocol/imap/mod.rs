@@ -3,6 +3,7 @@
 mod any; //           CAPABILITY, NOOP, LOGOUT, ID
 mod authenticated; // the authenticated state
 pub mod command; //   the commands as types
+mod compress; //      COMPRESS=DEFLATE
 mod config; //        settings
 mod desk; //          what all commands of a session share
 mod errand; //        commands that take more than one step

@@ -1,6 +1,6 @@
 //! What an IMAP session asks the world, and what it is told: mail words only.
 //!
-//! Long answers are pulled piece by piece: rows in batches, structures a few at a time, bodies by
+//! Long answers are pulled piece by piece: rows in batches, messages with their structures some at a time, bodies by
 //! the chunk. So neither side ever holds more than one piece, whatever a client asks for.
 
 use std::fmt;
@@ -81,13 +81,15 @@ pub enum Request {
         /// Zero for all.
         changed_since: ModSeq,
     },
-    /// What the part walker found in these messages. [`Answer::Structures`]: in ascending order,
-    /// at least the first of them that is there; the answering side may stop after any.
-    Structures {
-        /// Where.
-        mailbox: MailboxId,
-        /// Which, at most [`STRUCTURES_BATCH`].
-        uids: UidSet,
+    /// What the part walker found in these bodies, and their first bytes. [`Answer::Letters`]: in the
+    /// order of the question, at least the first; the answering side may stop after any.
+    Letters {
+        /// Which, at most [`LETTERS_BATCH`].
+        blobs: Vec<BlobId>,
+        /// What the part walker found is wanted.
+        structure: bool,
+        /// How many first bytes are.
+        ahead: Ahead,
     },
     /// A piece of a body: at most `max` bytes from `offset`, fewer at the end of a block, none past
     /// the end. [`Answer::Bytes`]
@@ -209,8 +211,34 @@ pub const ROWS_BATCH: u32 = 256;
 /// Most messages looked at for one answer that tells only the changed ones.
 pub const SCAN_BATCH: u32 = 1024;
 
-/// Most structures in one answer.
-pub const STRUCTURES_BATCH: u32 = 16;
+/// Most messages in one [`Request::Letters`].
+pub const LETTERS_BATCH: usize = 64;
+
+/// Most first bytes that come along with one message; of a longer header or message none do.
+pub const AHEAD_MAX: usize = 16 * 1024;
+
+/// How many first bytes of messages are wanted along with their structures: so a FETCH of many
+/// headers, or of many small messages, asks once for many of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ahead {
+    /// None.
+    Nothing,
+    /// The header.
+    Header,
+    /// The message.
+    Whole,
+}
+
+/// A message on its way into a FETCH response.
+#[derive(Debug)]
+pub struct Letter {
+    /// Its body.
+    pub blob: BlobId,
+    /// What the part walker found, if that was asked and the body is there.
+    pub structure: Option<Structure>,
+    /// First bytes, maybe none.
+    pub ahead: Vec<u8>,
+}
 
 /// Most bytes of a body asked for at once.
 pub const BODY_CHUNK: usize = 16 * 1024;
@@ -247,7 +275,7 @@ pub enum Answer {
     /// All the uids that are there, thread after thread.
     Threads(Vec<Twig>),
     Rows(Vec<Message>),
-    Structures(Vec<(Uid, Structure)>),
+    Letters(Vec<Letter>),
     Bytes(Vec<u8>),
     Found {
         /// Those that are what was asked for.

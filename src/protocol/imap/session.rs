@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::protocol::{Notice, Session as Protocol, Step, TlsFacts};
 
 use super::command::{Command, Tagged};
+use super::compress::Channel;
 use super::config::ImapConfig;
 use super::desk::{Begun, Desk, Enabled, End, Errand, Site, Stage, Then, Turn};
 use super::errand::append::Append;
@@ -27,6 +28,7 @@ use super::{any, authenticated, greeting, selected};
 pub struct Session {
     desk: Desk,
     intake: Intake,
+    channel: Option<Box<Channel>>,
     work: Work,
     due: Due,
     /// The output was handed out and counts as sent at the next call.
@@ -61,6 +63,8 @@ enum Due {
     /// An answer is awaited.
     Answer,
     StartTls,
+    /// What was said is sent as it is; what follows is compressed.
+    Compress,
     Close,
 }
 
@@ -73,6 +77,7 @@ impl Session {
             config,
             site,
             secure: false,
+            compressed: false,
             stage: Stage::Greeting,
             enabled: Enabled::default(),
             view: None,
@@ -80,7 +85,7 @@ impl Session {
             failed_logins: 0,
         };
         let intake = Intake::default();
-        Self { desk, intake, work: Work::Greet, due: Due::Go, sent: false, commands: 0, bad: 0 }
+        Self { desk, intake, channel: None, work: Work::Greet, due: Due::Go, sent: false, commands: 0, bad: 0 }
     }
 
     /// Goes on with the work until something is due.
@@ -142,6 +147,15 @@ impl Session {
             self.due = Due::Close;
             return;
         }
+        let mut end = end;
+        let full;
+        if end.then == Then::Compress {
+            self.channel = Channel::open(self.desk.config.compressed_sessions_max.into());
+            if self.channel.is_none() {
+                full = End::no("[LIMIT] too many sessions are compressed already, go on without");
+                end = &full;
+            }
+        }
         let modseq = end.tells_modseq.then(|| self.desk.told_modseq()).flatten();
         let code = modseq.map(|modseq| format!("HIGHESTMODSEQ {}", modseq.0));
         write_status(&mut self.desk.out, Some(tag), end.condition, code.as_deref(), &end.text);
@@ -149,6 +163,7 @@ impl Session {
         self.due = match end.then {
             Then::GoOn => Due::Go,
             Then::StartTls => Due::StartTls,
+            Then::Compress => Due::Compress,
             Then::Close | Then::Abort => Due::Close,
         };
         match end.condition {
@@ -182,6 +197,38 @@ impl Session {
                 self.count_bad();
             }
             Taken::Refused { text, fatal: true, .. } => self.bye(text),
+        }
+    }
+
+    /// Hands what was unpacked to the commands; false when there is nothing.
+    fn take_unpacked(&mut self) -> bool {
+        let Some(mut channel) = self.channel.take() else { return false };
+        let mut taken = 0;
+        if self.desk.compressed {
+            if channel.rest().is_empty() && channel.has_more() && channel.take(&[]).is_err() {
+                self.channel = Some(channel);
+                self.bye("what came is not compressed");
+                return true;
+            }
+            if !channel.rest().is_empty() {
+                taken = self.take(channel.rest());
+                channel.consume(taken);
+            }
+        }
+        self.channel = Some(channel);
+        taken > 0
+    }
+
+    /// Takes bytes of the client.
+    fn take(&mut self, bytes: &[u8]) -> usize {
+        if let Work::Command { errand, .. } = &mut self.work {
+            let taken = errand.receive(&mut self.desk, &mut self.intake, bytes);
+            self.due = Due::Go;
+            taken
+        } else {
+            let (taken, outcome) = self.intake.take(bytes);
+            self.gathered(outcome);
+            taken
         }
     }
 
@@ -242,6 +289,9 @@ impl Protocol for Session {
             self.desk.out.clear();
         }
         loop {
+            if matches!(self.due, Due::Read) && self.desk.out.is_empty() && self.take_unpacked() {
+                continue;
+            }
             match &self.due {
                 Due::Go => {
                     self.advance(None);
@@ -263,13 +313,25 @@ impl Protocol for Session {
                 Due::Ask(_) => continue,
                 Due::Read | Due::Answer => {
                     self.desk.out = Vec::new();
+                    if let Some(channel) = self.channel.as_mut().filter(|_| self.desk.compressed) {
+                        channel.relax();
+                    }
                     return Step::Read;
+                }
+                Due::Compress => {
+                    self.desk.compressed = true;
+                    self.due = Due::Go;
+                    continue;
                 }
                 Due::StartTls => return Step::StartTls,
                 Due::Close => return Step::Close,
             }
             self.sent = true;
-            return Step::Write(&self.desk.out);
+            let Some(channel) = self.channel.as_mut().filter(|_| self.desk.compressed) else {
+                return Step::Write(&self.desk.out);
+            };
+            // What can't be packed can't be said either.
+            return channel.pack(&self.desk.out).map_or(Step::Close, Step::Write);
         }
     }
 
@@ -283,14 +345,12 @@ impl Protocol for Session {
         if !matches!(self.due, Due::Read) {
             return bytes.len();
         }
-        if let Work::Command { errand, .. } = &mut self.work {
-            let taken = errand.receive(&mut self.desk, &mut self.intake, bytes);
-            self.due = Due::Go;
-            taken
+        let Some(channel) = self.channel.as_mut().filter(|_| self.desk.compressed) else { return self.take(bytes) };
+        if let Ok(taken) = channel.take(bytes) {
+            taken.max(1)
         } else {
-            let (taken, outcome) = self.intake.take(bytes);
-            self.gathered(outcome);
-            taken
+            self.bye("what came is not compressed");
+            bytes.len()
         }
     }
 
@@ -355,7 +415,7 @@ mod tests {
     use crate::mail::mailbox::{AccountId, ModSeq, Uid};
     use crate::mail::message::{BlobId, Flagged, Flags, Message, Placed, UidSet};
     use crate::mail::structure::{Structure, Walker};
-    use crate::protocol::imap::request::{Changes, Refused};
+    use crate::protocol::imap::request::{Changes, Letter, Refused};
     use crate::protocol::imap::threading::Twig;
     use crate::protocol::imap::view::tests::opened;
     use crate::protocol::sasl::{self, Identity};
@@ -471,6 +531,41 @@ mod tests {
     }
 
     #[test]
+    fn a_session_goes_on_compressed() {
+        use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
+        let mut session = session();
+        let mut answers = answers(5);
+        let said = say(&mut session, b"a LOGIN ann x\r\nb COMPRESS LZMA\r\nc COMPRESS DEFLATE\r\n", &mut answers);
+        assert!(
+            said.contains(" COMPRESS=DEFLATE") && said.contains("b NO ") && said.ends_with("c OK DEFLATE active\r\n")
+        );
+        let (mut pack, mut unpack) = (Compress::new(Compression::best(), false), Decompress::new(false));
+        let mut heard = Vec::with_capacity(1 << 20);
+        // More in one piece than is unpacked at a time, and an errand that reads a line of its own.
+        let commands =
+            format!("{}d SELECT INBOX\r\ne IDLE\r\nDONE\r\nf COMPRESS DEFLATE\r\n", "n NOOP\r\n".repeat(2000));
+        let mut packed = Vec::with_capacity(1 << 16);
+        pack.compress_vec(commands.as_bytes(), &mut packed, FlushCompress::Sync).unwrap();
+        let mut rest = packed.as_slice();
+        for _ in 0..100_000 {
+            match session.next() {
+                Step::Read if rest.is_empty() => break,
+                Step::Read => {
+                    let taken = session.receive(&rest[..rest.len().min(7)]);
+                    rest = &rest[taken..];
+                }
+                Step::Write(bytes) => drop(unpack.decompress_vec(bytes, &mut heard, FlushDecompress::Sync).unwrap()),
+                Step::Ask(request) => session.resume(answers(request)),
+                Step::StartTls | Step::Close => panic!("it ends"),
+            }
+        }
+        let heard = String::from_utf8(heard).unwrap();
+        assert_eq!(heard.matches("n OK NOOP completed\r\n").count(), 2000);
+        assert!(heard.contains("* 5 EXISTS\r\n") && heard.contains("+ idling\r\ne OK IDLE completed\r\n"), "{heard}");
+        assert!(heard.ends_with("f NO [COMPRESSIONACTIVE] DEFLATE is active already\r\n"));
+    }
+
+    #[test]
     fn calling_next_again_changes_nothing() {
         let mut session = session();
         assert!(matches!(session.next(), Step::Write(_)));
@@ -521,7 +616,10 @@ mod tests {
         let structure = walker.finish();
         let mut rest = answers(1);
         let mut answer = |request| match request {
-            Request::Structures { .. } => Answer::Structures(vec![(Uid::MIN, structure.clone())]),
+            Request::Letters { .. } => {
+                let (blob, structure) = (BlobId(1), Some(structure.clone()));
+                Answer::Letters(vec![Letter { blob, structure, ahead: Vec::new() }])
+            }
             request => rest(request),
         };
         say(&mut session, b"a LOGIN ann x\r\nb SELECT INBOX\r\n", &mut answer);
@@ -562,7 +660,11 @@ mod tests {
                 flags_before: ModSeq(0),
             }),
             7 => Answer::Expunged(uids(4)),
-            8 => Answer::Structures(vec![(Uid::MIN, Structure::default())]),
+            8 => Answer::Letters(vec![Letter {
+                blob: BlobId(1),
+                structure: Some(Structure::default()),
+                ahead: b"x".to_vec(),
+            }]),
             9 => Answer::Done,
             10 => Answer::Found { uids: uids(5), modseq: ModSeq(3), next: None, now: Timestamp(0) },
             11 => Answer::Mailboxes { mailboxes: vec![mailbox()], subscriptions: Vec::new() },

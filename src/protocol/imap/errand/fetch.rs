@@ -1,5 +1,5 @@
-//! FETCH (RFC 9051 section 6.4.5, RFC 3516, RFC 7162): rows in batches, structures a few at a
-//! time, sections streamed.
+//! FETCH (RFC 9051 section 6.4.5, RFC 3516, RFC 7162): rows in batches, structures and short
+//! messages some at a time, longer sections streamed.
 //!
 //! Messages whose `\Seen` a FETCH sets are marked before they are sent, a batch in one write, so
 //! that the flags it tells are those that are kept. A message that another session removed
@@ -15,7 +15,9 @@ use crate::mail::structure::Structure;
 use crate::protocol::imap::command::FetchCommand;
 use crate::protocol::imap::desk::{Begun, Desk, End, Errand, Turn, unexpected};
 use crate::protocol::imap::fetch::{FetchItem, SectionKind};
-use crate::protocol::imap::request::{Answer, ROWS_BATCH, Refused, Request, SCAN_BATCH, STRUCTURES_BATCH};
+use crate::protocol::imap::request::{
+    AHEAD_MAX, Ahead, Answer, LETTERS_BATCH, Letter, ROWS_BATCH, Refused, Request, SCAN_BATCH,
+};
 use crate::protocol::imap::response::{write_date_time, write_flags, write_number};
 use crate::protocol::imap::search::Page;
 use crate::protocol::imap::selected::end_of_numbers;
@@ -38,11 +40,12 @@ pub(crate) struct Fetch {
     /// Messages whose rows were not asked for yet.
     rest: UidSet,
     rows: IntoIter<Message>,
-    structures: VecDeque<(Uid, Structure)>,
+    letters: VecDeque<Letter>,
     /// Messages of this batch whose flags changed by being fetched.
     seen: UidSet,
     state: State,
     needs_structure: bool,
+    ahead: Ahead,
     marks_seen: bool,
     /// A part could not be decoded.
     undecodable: bool,
@@ -58,7 +61,7 @@ enum State {
     Rows,
     Marking(Vec<Message>),
     Row,
-    Structures(Message),
+    Letters(Message),
     /// In the middle of a message: the item that is next, and the section being sent.
     Item {
         message: Box<Open>,
@@ -72,6 +75,17 @@ enum State {
 struct Open {
     row: Message,
     structure: Option<Structure>,
+    /// Its first bytes, as far as they came along.
+    ahead: Vec<u8>,
+}
+
+impl Open {
+    /// Bytes of the body that are at hand.
+    fn bytes(&self, request: &Request) -> Option<Answer> {
+        let Request::Body { offset, max, .. } = request else { return None };
+        let rest = self.ahead.get(usize::try_from(*offset).ok()?..).filter(|rest| !rest.is_empty())?;
+        Some(Answer::Bytes(rest.get(..*max).unwrap_or(rest).to_vec()))
+    }
 }
 
 impl Fetch {
@@ -92,6 +106,7 @@ impl Fetch {
         }
         let Some(view) = desk.view.as_deref() else { return End::bad("no mailbox is selected").into() };
         let needs_structure = items.iter().any(needs_structure);
+        let ahead = items.iter().map(ahead).max().unwrap_or(Ahead::Nothing);
         let marks_seen = !view.read_only && items.iter().any(marks_seen);
         let last = Uid::new(view.uid_next.get().saturating_sub(1));
         let state = if vanished { State::Vanish(set.uids(last, &view.saved)) } else { State::Batch };
@@ -106,10 +121,11 @@ impl Fetch {
             changed_since: changed_since.unwrap_or_default(),
             rest: uids,
             rows: Vec::new().into_iter(),
-            structures: VecDeque::new(),
+            letters: VecDeque::new(),
             seen: UidSet::new(),
             state,
             needs_structure,
+            ahead,
             marks_seen,
             undecodable: false,
             failed: false,
@@ -184,31 +200,41 @@ impl Fetch {
             self.state = State::Batch;
             return None;
         };
-        if !self.needs_structure {
-            self.open(desk, row, None);
+        let alone = self.ahead == Ahead::Nothing || usize::try_from(row.size).is_ok_and(|size| size > AHEAD_MAX);
+        if !self.needs_structure && alone {
+            self.open(desk, row, None, Vec::new());
             return None;
         }
-        while let Some((uid, structure)) = self.structures.pop_front() {
-            if uid == row.uid {
-                self.open(desk, row, Some(structure));
+        while let Some(letter) = self.letters.pop_front() {
+            if letter.blob == row.blob {
+                self.open_letter(desk, row, letter);
                 return None;
             }
         }
-        let uids = std::iter::once(row.uid)
-            .chain(self.rows.as_slice().iter().map(|row| row.uid))
-            .take(STRUCTURES_BATCH as usize)
+        let blobs = std::iter::once(row.blob)
+            .chain(self.rows.as_slice().iter().map(|row| row.blob))
+            .take(LETTERS_BATCH)
             .collect();
-        self.state = State::Structures(row);
-        Some(Turn::Ask(Request::Structures { mailbox: self.mailbox, uids }))
+        self.state = State::Letters(row);
+        Some(Turn::Ask(Request::Letters { blobs, structure: self.needs_structure, ahead: self.ahead }))
     }
 
-    fn open(&mut self, desk: &mut Desk, row: Message, structure: Option<Structure>) {
+    /// Begins a message; without the structure that is needed it has gone, and is passed over.
+    fn open_letter(&mut self, desk: &mut Desk, row: Message, letter: Letter) {
+        if self.needs_structure && letter.structure.is_none() {
+            self.state = State::Row;
+        } else {
+            self.open(desk, row, letter.structure, letter.ahead);
+        }
+    }
+
+    fn open(&mut self, desk: &mut Desk, row: Message, structure: Option<Structure>, ahead: Vec<u8>) {
         let Desk { view, out, enabled, .. } = desk;
         if !view.as_deref().is_some_and(|view| begin_fetch(out, view, *enabled, row.uid)) {
             self.state = State::Row;
             return;
         }
-        self.state = State::Item { message: Box::new(Open { row, structure }), index: 0, section: None };
+        self.state = State::Item { message: Box::new(Open { row, structure, ahead }), index: 0, section: None };
     }
 }
 
@@ -250,31 +276,43 @@ impl Errand for Fetch {
                         return turn;
                     }
                 }
-                State::Structures(row) => {
+                State::Letters(row) => {
                     match answer {
-                        Some(Answer::Structures(structures)) => self.structures = structures.into(),
+                        Some(Answer::Letters(letters)) => self.letters = letters.into(),
+                        _ if !self.needs_structure => {
+                            self.open(desk, row, None, Vec::new());
+                            continue;
+                        }
                         _ => self.failed = true,
                     }
                     // When it is not there, the message is gone; the others may still be.
-                    if let Some((_, structure)) = self.structures.pop_front_if(|(uid, _)| *uid == row.uid) {
-                        self.open(desk, row, Some(structure));
+                    if let Some(letter) = self.letters.pop_front_if(|letter| letter.blob == row.blob) {
+                        self.open_letter(desk, row, letter);
                     }
                 }
-                State::Item { message, index, section: Some(mut section) } => match section.go(&mut desk.out, answer) {
-                    Progress::Done => self.state = State::Item { message, index: index + 1, section: None },
-                    Progress::Undecodable => {
-                        self.undecodable = true;
-                        self.state = State::Item { message, index: index + 1, section: None };
+                State::Item { message, index, section: Some(mut section) } => {
+                    let mut progress = section.go(&mut desk.out, answer);
+                    while let Progress::Ask(request) = &progress
+                        && let Some(bytes) = message.bytes(request)
+                    {
+                        progress = section.go(&mut desk.out, Some(bytes));
                     }
-                    Progress::Ask(request) => {
-                        self.state = State::Item { message, index, section: Some(section) };
-                        return Turn::Ask(request);
+                    match progress {
+                        Progress::Done => self.state = State::Item { message, index: index + 1, section: None },
+                        Progress::Undecodable => {
+                            self.undecodable = true;
+                            self.state = State::Item { message, index: index + 1, section: None };
+                        }
+                        Progress::Ask(request) => {
+                            self.state = State::Item { message, index, section: Some(section) };
+                            return Turn::Ask(request);
+                        }
+                        Progress::Lost => {
+                            tracing::warn!(uid = message.row.uid.get(), "a body ended early, the connection is closed");
+                            return Turn::Done(End::abort());
+                        }
                     }
-                    Progress::Lost => {
-                        tracing::warn!(uid = message.row.uid.get(), "a body ended early, the connection is closed");
-                        return Turn::Done(End::abort());
-                    }
-                },
+                }
                 // Structures need no question between them, and a client may name them many times.
                 State::Item { message, index, section: None } if desk.is_full() => {
                     self.state = State::Item { message, index, section: None };
@@ -404,6 +442,19 @@ fn needs_structure(item: &FetchItem) -> bool {
         | FetchItem::Preview => true,
         FetchItem::Section(section) => section.kind != SectionKind::Body || !section.path.is_empty(),
         _ => false,
+    }
+}
+
+/// How much of messages an item reads. What needs it all needs it from the first byte on.
+fn ahead(item: &FetchItem) -> Ahead {
+    match item {
+        FetchItem::Rfc822Header => Ahead::Header,
+        FetchItem::Rfc822 | FetchItem::Rfc822Text | FetchItem::Preview => Ahead::Whole,
+        FetchItem::Section(section) => match section.kind {
+            SectionKind::Header | SectionKind::HeaderFields(..) if section.path.is_empty() => Ahead::Header,
+            _ => Ahead::Whole,
+        },
+        _ => Ahead::Nothing,
     }
 }
 

@@ -141,6 +141,10 @@ impl Grammar<'_> {
             ("STARTTLS", false) => Command::StartTls,
             ("NAMESPACE", false) => Command::Namespace,
             ("IDLE", false) => Command::Idle,
+            ("COMPRESS", false) => {
+                self.cursor.space()?;
+                Command::Compress(self.cursor.atom()?.to_ascii_uppercase())
+            }
             ("UNAUTHENTICATE", false) => Command::Unauthenticate,
             ("CLOSE", false) => Command::Close,
             ("UNSELECT", false) => Command::Unselect,
@@ -505,6 +509,7 @@ fn usage(name: &str) -> &'static str {
     match name {
         "APPEND" => "APPEND needs a mailbox, maybe flags and a date, and the message as a literal",
         "AUTHENTICATE" => "AUTHENTICATE needs a mechanism",
+        "COMPRESS" => "COMPRESS needs a mechanism",
         "COPY" => "COPY needs a sequence set and a mailbox",
         "CREATE" => "CREATE needs a mailbox",
         "DELETE" => "DELETE needs a mailbox",
