@@ -102,6 +102,22 @@ impl Spool {
         self.raw.capacity() + stream + self.blocks.capacity() * size_of::<u32>()
     }
 
+    /// Leaves memory for a temporary file, but for the last block.
+    ///
+    /// # Errors
+    /// As [`Spool::write`].
+    pub fn spill(&mut self) -> Result<(), WriteError> {
+        let spill = |stream: &[u8]| {
+            let mut file = temporary(&self.folder)?;
+            file.write_all(stream)?;
+            Ok(file)
+        };
+        if let Place::Memory(stream) = &self.place {
+            self.place = Place::File(spill(stream).map_err(|error: io::Error| write_error(&error))?);
+        }
+        Ok(())
+    }
+
     /// Ends the body.
     ///
     /// # Errors
