@@ -20,11 +20,14 @@ pub mod compact; // the index without its holes
 pub mod domain; //  whose mail stays here
 mod export; //      mail to mbox files and Maildirs
 mod import; //      mail from mbox files and Maildirs
+#[cfg(feature = "mdns")]
+mod mdns; //        the name in the local network
 mod metrics; //     the status for Prometheus
 pub mod office; //  where orders go: the running server or the store
 mod restore; //     a data folder out of backups
 mod salvage; //     mail out of a ruined store
 mod serve; //       the server
+mod setup; //       a card's first set-up
 mod show; //        tables, amounts, JSON
 pub mod spam; //    what the spam filter thinks, and teaching it
 mod status; //      how the running server is
@@ -64,6 +67,11 @@ enum Command {
     Restore(restore::RestoreArgs),
     Salvage(salvage::SalvageArgs),
     Spam(spam::SpamArgs),
+    #[cfg(feature = "mdns")]
+    /// Tell the local network the box's name and services (mDNS), until a signal says stop
+    Mdns(mdns::Args),
+    /// Take over what a card's pillarbox-setup.toml says; the image calls it at each start
+    Setup(setup::Args),
     /// Print the version
     Version,
 }
@@ -109,6 +117,9 @@ pub fn main() -> ExitCode {
                 return ExitCode::from(2);
             }
         },
+        #[cfg(feature = "mdns")]
+        Command::Mdns(args) => mdns::run(&args),
+        Command::Setup(args) => setup::run(&args),
         Command::Version => version(),
     };
     match done {
