@@ -24,6 +24,8 @@ pub mod domain; //  whose mail stays here
 mod export; //      mail to mbox files and Maildirs
 mod import; //      mail from mbox files and Maildirs
 pub mod list; //    mailing lists
+#[cfg(feature = "mdns")]
+mod mdns; //        the name in the local network
 mod metrics; //     the status for Prometheus
 pub mod office; //  where orders go: the running server or the store
 pub mod queue; //   mail on its way out
@@ -31,6 +33,7 @@ mod restore; //     a data folder out of backups
 mod salvage; //     mail out of a ruined store
 mod scan; //        malware in files
 mod serve; //       the server
+mod setup; //       a card's first set-up
 mod show; //        tables, amounts, JSON
 pub mod signatures; // what malware is known by
 pub mod spam; //    what the spam filter thinks, and teaching it
@@ -76,7 +79,12 @@ enum Command {
     Restore(restore::RestoreArgs),
     Salvage(salvage::SalvageArgs),
     Spam(spam::SpamArgs),
+    #[cfg(feature = "mdns")]
+    /// Tell the local network the box's name and services (mDNS), until a signal says stop
+    Mdns(mdns::Args),
     Scan(scan::ScanArgs),
+    /// Take over what a card's pillarbox-setup.toml says; the image calls it at each start
+    Setup(setup::Args),
     Signatures(signatures::SignaturesArgs),
     Test(test::TestArgs),
     /// Print the version
@@ -134,6 +142,9 @@ pub fn main() -> ExitCode {
                 return ExitCode::from(2);
             }
         },
+        #[cfg(feature = "mdns")]
+        Command::Mdns(args) => mdns::run(&args),
+        Command::Setup(args) => setup::run(&args),
         Command::Version => version(),
     };
     match done {

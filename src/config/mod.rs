@@ -29,6 +29,7 @@ use crate::store::StoreConfig;
 pub mod board; //  what this computer is
 pub mod budget; // what the settings may hold of its memory
 mod explain; //    errors as sentences
+pub mod first; //  what a card is told before its first start
 
 pub use explain::ConfigError;
 
