@@ -16,6 +16,7 @@ mod carry; //       what import and export share
 mod check; //       is this config file good?
 mod check_store; // is everything in the store whole?
 pub mod compact; // the index without its holes
+mod dmarc; //       what others report about mail in our names
 pub mod domain; //  whose mail stays here
 mod export; //      mail to mbox files and Maildirs
 mod import; //      mail from mbox files and Maildirs
@@ -63,6 +64,7 @@ enum Command {
     Salvage(salvage::SalvageArgs),
     Spam(spam::SpamArgs),
     Test(test::TestArgs),
+    Dmarc(dmarc::DmarcArgs),
     /// Print the version
     Version,
 }
@@ -98,6 +100,7 @@ pub fn main() -> ExitCode {
         Command::Salvage(args) => salvage::run(&args).map_err(Failure::from),
         Command::Spam(args) => spam::run(&args).map_err(Failure::from),
         Command::Test(args) => test::run(&args),
+        Command::Dmarc(args) => dmarc::run(&args),
         Command::Compact(args) => compact::run(&args).map_err(Failure::from),
         Command::CheckStore(args) => match check_store::run(&args) {
             Ok(true) => Ok(()),
