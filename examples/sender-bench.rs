@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use hickory_resolver::proto::op::{Message, OpCode, ResponseCode};
-use hickory_resolver::proto::rr::rdata::{A, PTR, TXT};
+use hickory_resolver::proto::rr::rdata::{A, PTR, SOA, TXT};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
 use mail_auth::common::crypto::Ed25519Key;
 use mail_auth::common::headers::HeaderWriter as _;
@@ -89,13 +89,12 @@ fn answer(socket: &UdpSocket, key: &str) {
         };
         let mut reply = Message::response(question, OpCode::Query);
         reply.add_query(query.clone());
-        match data {
-            Some(data) => drop(reply.add_answer(Record::from_rdata(query.name().clone(), 3600, data))),
-            None => {
-                reply.metadata.response_code = ResponseCode::NXDomain;
-                let soa = hickory_resolver::proto::rr::rdata::SOA::new(Name::root(), Name::root(), 1, 1, 1, 1, 3600);
-                reply.add_authority(Record::from_rdata(Name::root(), 3600, RData::SOA(soa)));
-            }
+        if let Some(data) = data {
+            reply.add_answer(Record::from_rdata(query.name().clone(), 3600, data));
+        } else {
+            reply.metadata.response_code = ResponseCode::NXDomain;
+            let soa = SOA::new(Name::root(), Name::root(), 1, 1, 1, 1, 3600);
+            reply.add_authority(Record::from_rdata(Name::root(), 3600, RData::SOA(soa)));
         }
         if let Ok(bytes) = reply.to_vec() {
             drop(socket.send_to(&bytes, peer));

@@ -237,12 +237,12 @@ fn a_signature_stands_until_something_is_changed() {
     for form in [Canonicalization::Simple, Canonicalization::Relaxed] {
         // The library's own signer keeps blank lines at the end of relaxed bodies, which is wrong (its issue 62).
         let plain = if form == Canonicalization::Relaxed { plain.replace(" \t\r\n\r\n", "") } else { plain.clone() };
-        let signed = signer.sign(&plain, form);
-        assert_eq!(dkim(&dns, &signed), [Verdict::Pass], "{form:?}");
-        assert_eq!(dkim(&dns, &signed.replace("Ann,", "Bob,")), [Verdict::Fail], "the body, {form:?}");
-        assert_eq!(dkim(&dns, &signed.replace("Subject: hello", "Subject: hullo")), [Verdict::Fail], "{form:?}");
-        assert_eq!(dkim(&dns, &signed.replace("s=s1", "s=s2")), [Verdict::PermError], "no key, {form:?}");
-        let more_lines = format!("{signed}\r\n\r\n");
+        let message = signer.sign(&plain, form);
+        assert_eq!(dkim(&dns, &message), [Verdict::Pass], "{form:?}");
+        assert_eq!(dkim(&dns, &message.replace("Ann,", "Bob,")), [Verdict::Fail], "the body, {form:?}");
+        assert_eq!(dkim(&dns, &message.replace("Subject: hello", "Subject: hullo")), [Verdict::Fail], "{form:?}");
+        assert_eq!(dkim(&dns, &message.replace("s=s1", "s=s2")), [Verdict::PermError], "no key, {form:?}");
+        let more_lines = format!("{message}\r\n\r\n");
         assert_eq!(dkim(&dns, &more_lines), [Verdict::Pass], "empty lines at the end, {form:?}");
     }
     let relaxed = signer.sign(&letter("a@sender.test", "Hello Ann\r\n"), Canonicalization::Relaxed);
@@ -339,8 +339,8 @@ fn dmarc_looks_for_alignment_and_the_policy_that_holds() {
     let below = of("a@news.sender.test", "192.0.2.1", "x@other.test");
     assert_eq!((below.verdict, below.policy.word()), (Verdict::Fail, "quarantine"));
     assert_eq!(of("a@nowhere.test", "192.0.2.1", "x@other.test").verdict, Verdict::None);
-    let signed = signer.sign(&letter("a@sender.test", "x\r\n"), Canonicalization::Relaxed);
-    let found = findings(&dns, "192.0.2.7", "x@other.test", &signed);
+    let message = signer.sign(&letter("a@sender.test", "x\r\n"), Canonicalization::Relaxed);
+    let found = findings(&dns, "192.0.2.7", "x@other.test", &message);
     assert_eq!((found.dmarc.verdict, found.dmarc.by_dkim), (Verdict::Pass, true));
     // Two From fields, of which every reader shows another one, and none.
     let two = format!("From: b@other.test\r\n{}", letter("a@sender.test", "x\r\n"));
@@ -651,8 +651,8 @@ fn the_command_line_says_one_word_and_why() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("letter.eml");
     // With a file's line ends.
-    let signed = signer.sign(&letter("a@sender.test", "Hello\r\n"), Canonicalization::Relaxed).replace("\r\n", "\n");
-    std::fs::write(&file, signed).unwrap();
+    let message = signer.sign(&letter("a@sender.test", "Hello\r\n"), Canonicalization::Relaxed).replace("\r\n", "\n");
+    std::fs::write(&file, message).unwrap();
     let server = dns.address().to_string();
     let test = |args: &[&str]| {
         let output =

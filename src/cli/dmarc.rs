@@ -41,7 +41,9 @@ pub(super) fn run(args: &DmarcArgs) -> Result<(), Failure> {
                 std::fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<Result<_, std::io::Error>>()?;
             inside.retain(|path| path.is_file());
             inside.sort();
-            inside.iter().for_each(|file| add(&mut summary, file));
+            for file in &inside {
+                add(&mut summary, file);
+            }
         } else {
             add(&mut summary, path);
         }
