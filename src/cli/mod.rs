@@ -20,6 +20,7 @@ mod check_store; // is everything in the store whole?
 pub mod compact; // the index without its holes
 pub mod dkim; //    the keys that mail is signed with
 pub mod dns; //     what a domain has to publish
+mod dmarc; //       what others report about mail in our names
 pub mod domain; //  whose mail stays here
 mod export; //      mail to mbox files and Maildirs
 mod import; //      mail from mbox files and Maildirs
@@ -87,6 +88,7 @@ enum Command {
     Setup(setup::Args),
     Signatures(signatures::SignaturesArgs),
     Test(test::TestArgs),
+    Dmarc(dmarc::DmarcArgs),
     /// Print the version
     Version,
 }
@@ -132,6 +134,7 @@ pub fn main() -> ExitCode {
         Command::Test(args) => test::run(&args),
         Command::Scan(args) => return scan::run(&args),
         Command::Signatures(args) => signatures::run(&args).map_err(Failure::from),
+        Command::Dmarc(args) => dmarc::run(&args),
         Command::Compact(args) => compact::run(&args).map_err(Failure::from),
         Command::CheckStore(args) => match check_store::run(&args) {
             Ok(true) => Ok(()),
