@@ -75,7 +75,8 @@ impl Stage for Smtp {
         let name: Arc<str> = "pillarbox.test".into();
         let office = Office::new(world.store.clone(), world.doorway.clone(), teacher(world), name.clone(), &config);
         let config = Arc::new(config);
-        let setup = Setup { role, name, config, peer, starttls: !script.tls, login_in_clear: script.clear_login };
+        let setup =
+            Setup { role, name, config, peer, starttls: !script.tls, login_in_clear: script.clear_login, open: false };
         wire::open(Receiver::new(setup), office.reception(peer), script, world, pace)
     }
 }

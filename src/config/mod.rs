@@ -13,6 +13,7 @@ use crate::daemon::listen::ListenConfig;
 use crate::daemon::log::{self, LogConfig};
 use crate::daemon::{Changeable, Setup};
 use crate::flow::access::lockout::LoginConfig;
+use crate::flow::brake::SubmissionConfig;
 use crate::flow::judge::SpamConfig;
 use crate::net::budget::NetConfig;
 use crate::net::resolver::DnsConfig;
@@ -78,6 +79,8 @@ pub struct Settings {
     pub login: LoginConfig,
     /// The spam filter.
     pub spam: SpamConfig,
+    /// Who may send, and how much.
+    pub submission: SubmissionConfig,
     /// The mail store.
     pub store: StoreConfig,
     /// Working threads; the board says how many.
@@ -106,6 +109,7 @@ impl Default for Settings {
             pop3: Pop3Config::default(),
             login: LoginConfig::default(),
             spam: SpamConfig::default(),
+            submission: SubmissionConfig::default(),
             store: StoreConfig::default(),
             threads: budget::MemoryPlan::default().threads,
         }
@@ -204,6 +208,7 @@ impl Settings {
             pop3: self.pop3,
             login: self.login,
             spam: self.spam,
+            submission: self.submission,
             store: self.store,
             threads: self.threads,
         }
@@ -249,6 +254,7 @@ impl Settings {
             }
         }
         Routes::new(&self.queue, &self.route, &self.relay)?;
+        self.submission.check()?;
         log::parse_level(&self.log.level).map_err(|problem| ("log.level", problem))?;
         self.listen.check()
     }
