@@ -68,7 +68,7 @@ impl Judge for Ours {
         let features = Features::of(message);
         self.reading += cpu().saturating_sub(since);
         let since = cpu();
-        let judges = Judges { seed: self.seed.as_ref(), general: &self.model, own: None, known: false };
+        let judges = Judges { seed: self.seed.as_ref(), general: &self.model, own: None, known: false, sender: &[] };
         let logit = judges.judge(&features).logit();
         self.judging += cpu().saturating_sub(since);
         self.last = Some(features);

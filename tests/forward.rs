@@ -208,7 +208,7 @@ fn a_flood_is_held_and_told_of_and_let_go() {
     assert_eq!(path(&far.wait_for(2)[1].mail), "bob@here.test", "others are not concerned");
     assert_eq!(server.inbox("bob").len(), 1, "nor is mail to users here");
     let held = server.queued();
-    assert_eq!((held.len(), held[0]["first"]["stage"].as_str()), (1, Some("held")), "{held:?}");
+    assert_eq!((held.len(), held[0]["first"]["state"].as_str()), (1, Some("held")), "{held:?}");
     let braked = &server.status()["braked"][0];
     assert_eq!((&braked["account"], &braked["hour"], &braked["held"]), (&"ann@here.test".into(), &4.into(), &1.into()));
     let told = order(&server, &["status"]);

@@ -7,6 +7,8 @@
 mod dns;
 #[path = "support/exchange.rs"]
 mod exchange;
+#[path = "outbound/safety.rs"]
+mod safety;
 #[path = "support/sink.rs"]
 mod sink;
 

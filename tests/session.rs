@@ -6,11 +6,15 @@ mod support;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use pillarbox::daemon::checks::Checks;
 use pillarbox::daemon::receive::Office;
 use pillarbox::daemon::serve_imap::ImapAnswers;
 use pillarbox::daemon::serve_pop3::Pop3Answers;
 use pillarbox::daemon::teacher::Teacher;
+use pillarbox::filter::sender::SenderConfig;
 use pillarbox::flow::judge::{Filter, SpamConfig};
+use pillarbox::net::authenticate::Authenticator;
+use pillarbox::net::resolver::{DnsConfig, Resolver};
 use pillarbox::protocol::imap::{ImapConfig, Session, Site};
 use pillarbox::protocol::pop3;
 use pillarbox::protocol::smtp::{Receiver, Role, Setup, SmtpConfig};
@@ -46,6 +50,14 @@ fn teacher(world: &World) -> Teacher {
     Teacher::new(world.store.clone(), Filter::new(world.store.clone(), config)).0
 }
 
+/// Checks that are off: transcripts are about protocols.
+fn checks(world: &World, host: &Arc<str>) -> Result<Checks, String> {
+    let resolver = Resolver::new(&DnsConfig::default()).map_err(|error| error.to_string())?;
+    let authenticator = Authenticator::new(resolver, host.clone()).map_err(|error| error.to_string())?;
+    let config = SenderConfig { enabled: false, ..SenderConfig::default() };
+    Ok(Checks::new(authenticator, world.store.clone(), config, host.clone()))
+}
+
 /// An IMAP session with the world behind it.
 struct Imap;
 
@@ -73,7 +85,9 @@ impl Stage for Smtp {
         let config: SmtpConfig = toml::from_str(&script.settings).map_err(|error| error.to_string())?;
         let peer = script.client.unwrap_or(IpAddr::from([192, 0, 2, 1]));
         let name: Arc<str> = "pillarbox.test".into();
-        let office = Office::new(world.store.clone(), world.doorway.clone(), teacher(world), name.clone(), &config);
+        let store = world.store.clone();
+        let office =
+            Office::new(store, world.doorway.clone(), teacher(world), checks(world, &name)?, name.clone(), &config);
         let config = Arc::new(config);
         let setup =
             Setup { role, name, config, peer, starttls: !script.tls, login_in_clear: script.clear_login, open: false };

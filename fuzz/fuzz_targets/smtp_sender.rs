@@ -43,7 +43,7 @@ fuzz_target!(|input: &[u8]| {
         nonce: [7; NONCE_BYTES],
     });
     let tls = if setup & 2 > 0 { TlsWish::IfOffered } else { TlsWish::Never };
-    let mut sender = Sender::new(SenderSetup { helo: "box.test".to_owned(), tls, verified: false, credentials });
+    let mut sender = Sender::new(SenderSetup { helo: "box.test".to_owned(), tls, credentials });
     let (mut rest, mut waiting) = (input, MESSAGES.iter());
     let mut current: Option<(&[u8], usize)> = None;
     loop {
@@ -80,7 +80,7 @@ fuzz_target!(|input: &[u8]| {
                 let taken = sender.receive(rest.get(..cut).unwrap_or(rest));
                 rest = &rest[taken..];
             }
-            Step::StartTls => sender.tls_started(TlsFacts { description: "TLSv1.3".into() }),
+            Step::StartTls => sender.tls_started(TlsFacts { description: "TLSv1.3".into(), verified: false }),
             Step::Close => break,
         }
     }

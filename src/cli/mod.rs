@@ -32,6 +32,7 @@ mod serve; //       the server
 mod show; //        tables, amounts, JSON
 pub mod spam; //    what the spam filter thinks, and teaching it
 mod status; //      how the running server is
+mod test; //        checks on a sender: SPF, DKIM, ARC, DMARC
 mod try_; //        the server for trying out, with accounts and a letter
 
 /// Pillarbox: a mail server for small computers that stand alone.
@@ -72,6 +73,7 @@ enum Command {
     Restore(restore::RestoreArgs),
     Salvage(salvage::SalvageArgs),
     Spam(spam::SpamArgs),
+    Test(test::TestArgs),
     /// Print the version
     Version,
 }
@@ -114,6 +116,7 @@ pub fn main() -> ExitCode {
         Command::Restore(args) => restore::run(&args).map_err(Failure::from),
         Command::Salvage(args) => salvage::run(&args).map_err(Failure::from),
         Command::Spam(args) => spam::run(&args).map_err(Failure::from),
+        Command::Test(args) => test::run(&args),
         Command::Compact(args) => compact::run(&args).map_err(Failure::from),
         Command::CheckStore(args) => match check_store::run(&args) {
             Ok(true) => Ok(()),

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::daemon::listen::ListenConfig;
 use crate::daemon::log::{self, LogConfig};
 use crate::daemon::{Changeable, Setup};
+use crate::filter::sender::SenderConfig;
 use crate::flow::access::lockout::LoginConfig;
 use crate::flow::brake::SubmissionConfig;
 use crate::flow::judge::SpamConfig;
@@ -22,7 +23,7 @@ use crate::protocol::imap::ImapConfig;
 use crate::protocol::pop3::Pop3Config;
 use crate::protocol::smtp::SmtpConfig;
 use crate::queue::route::Routes;
-use crate::queue::{QueueConfig, RelayConfig, RouteTable};
+use crate::queue::{QueueConfig, RelayConfig, RouteTable, TlsPolicyConfig, TlsReportConfig};
 use crate::store::StoreConfig;
 
 pub mod board; //  what this computer is
@@ -63,6 +64,8 @@ pub struct Settings {
     pub dns: DnsConfig,
     /// The log.
     pub log: LogConfig,
+    /// Checks on mail from other servers.
+    pub senders: SenderConfig,
     /// SMTP receiving and submission.
     pub smtp: SmtpConfig,
     /// Mail on its way out.
@@ -71,6 +74,10 @@ pub struct Settings {
     pub route: RouteTable,
     /// Smarthosts.
     pub relay: Vec<RelayConfig>,
+    /// What is demanded of other domains' servers.
+    pub tls_policy: TlsPolicyConfig,
+    /// Reports about TLS.
+    pub tls_report: TlsReportConfig,
     /// IMAP.
     pub imap: ImapConfig,
     /// POP3.
@@ -101,10 +108,13 @@ impl Default for Settings {
             net: NetConfig::default(),
             dns: DnsConfig::default(),
             log: LogConfig::default(),
+            senders: SenderConfig::default(),
             smtp: SmtpConfig::default(),
             queue: QueueConfig::default(),
             route: RouteTable::default(),
             relay: Vec::new(),
+            tls_policy: TlsPolicyConfig::default(),
+            tls_report: TlsReportConfig::default(),
             imap: ImapConfig::default(),
             pop3: Pop3Config::default(),
             login: LoginConfig::default(),
@@ -200,10 +210,13 @@ impl Settings {
             tls: self.tls,
             net: self.net,
             dns: self.dns,
+            senders: self.senders,
             smtp: self.smtp,
             queue: self.queue,
             route: self.route,
             relay: self.relay,
+            tls_policy: self.tls_policy,
+            tls_report: self.tls_report,
             imap: self.imap,
             pop3: self.pop3,
             login: self.login,

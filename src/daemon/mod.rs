@@ -16,17 +16,21 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ring::rand::SystemRandom;
 use tokio::select;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 
+use crate::filter::sender::SenderConfig;
 use crate::flow::access::lockout::LoginConfig;
 use crate::flow::brake::SubmissionConfig;
 use crate::flow::judge::{Filter, SpamConfig};
 use crate::flow::publish::hex;
 use crate::flow::relay::Exit;
+use crate::flow::sign::Signer;
 use crate::flow::{backup, forward};
+use crate::net::authenticate::Authenticator;
 use crate::net::budget::{Budget, NetConfig};
 use crate::net::drive::{Answers, Driver, Stop};
 use crate::net::listener;
@@ -39,9 +43,10 @@ use crate::protocol::pop3::Pop3Config;
 use crate::protocol::smtp::SmtpConfig;
 use crate::protocol::{Session, imap, pop3, smtp};
 use crate::queue::route::Routes;
-use crate::queue::{QueueConfig, RelayConfig, RouteTable};
+use crate::queue::{QueueConfig, RelayConfig, RouteTable, TlsPolicyConfig, TlsReportConfig};
 use crate::store::{Store, StoreConfig};
 
+pub mod checks; //     checks on senders, as SMTP connections use them
 pub mod context; //    what every connection's task shares
 pub mod control; //    the socket on which commands speak to a running server
 pub mod deliver; //    mail to others' servers
@@ -57,8 +62,10 @@ pub mod serve_imap; // IMAP connections
 pub mod serve_pop3; // POP3 connections
 pub mod teacher; //    teaching the spam filter behind the connections' backs
 
+use checks::Checks;
 use context::{Context, Roll};
 use control::{Control, ListenerStatus, Status, StatusSource};
+use deliver::safety::Safety;
 use deliver::{Deliverer, Delivery};
 use ground::GroundError;
 use listen::{Bound, ListenConfig, OpenError, Service};
@@ -139,6 +146,8 @@ pub struct Setup {
     pub net: NetConfig,
     /// The DNS.
     pub dns: DnsConfig,
+    /// Checks on mail from other servers.
+    pub senders: SenderConfig,
     /// SMTP.
     pub smtp: SmtpConfig,
     /// Mail on its way out.
@@ -147,6 +156,10 @@ pub struct Setup {
     pub route: RouteTable,
     /// Smarthosts.
     pub relay: Vec<RelayConfig>,
+    /// What is demanded of other domains' servers.
+    pub tls_policy: TlsPolicyConfig,
+    /// Reports about TLS.
+    pub tls_report: TlsReportConfig,
     /// IMAP.
     pub imap: ImapConfig,
     /// POP3.
@@ -299,10 +312,24 @@ pub fn run<T>(
     let exit = exit.with_srs(Arc::new(srs));
     let resolver = Resolver::new(&setup.dns).map_err(|error| DaemonError::System("the DNS cannot be asked", error))?;
     let deliverer = Deliverer::default();
-    let authorities = TlsClient::new(None).map_err(DaemonError::Tls)?;
-    let delivery = Delivery::new(exit.clone(), &setup.relay, resolver, authorities, stop.clone(), deliverer.clone())
-        .map_err(DaemonError::Tls)?;
-    let office = Office::new(store.clone(), doorway.clone(), teacher.clone(), Arc::clone(&hostname), &setup.smtp);
+    let authorities = TlsClient::new(setup.tls.authorities.as_deref()).map_err(DaemonError::Tls)?;
+    let safety = Safety::open(setup.tls_policy.clone(), setup.tls_report.clone(), &setup.data);
+    let security = (authorities, safety);
+    let authenticator = Authenticator::new(resolver.clone(), Arc::clone(&hostname))
+        .map_err(|error| DaemonError::System("senders cannot be checked", error))?;
+    let checks = Checks::new(authenticator, store.clone(), setup.senders.clone(), Arc::clone(&hostname));
+    let signer = Signer::new(&setup.data, Arc::new(SystemRandom::new()));
+    let delivery =
+        Delivery::new(exit.clone(), &setup.relay, resolver, security, signer, stop.clone(), deliverer.clone())
+            .map_err(DaemonError::Tls)?;
+    let office = Office::new(
+        store.clone(),
+        doorway.clone(),
+        teacher.clone(),
+        checks.clone(),
+        Arc::clone(&hostname),
+        &setup.smtp,
+    );
     let context = Rc::new(Context {
         office: office.with_exit(exit).with_submission(setup.submission.clone()),
         teacher,
@@ -341,6 +368,9 @@ pub fn run<T>(
     runtime.shutdown_timeout(Duration::from_secs(1));
     if let Err(error) = filter.save() {
         tracing::warn!(%error, "what the spam filter has learnt last was not saved");
+    }
+    if let Err(error) = checks.save() {
+        tracing::warn!(%error, "the greylist was not saved");
     }
     let closed = store.close().map_err(|error| DaemonError::Store(format!("the store did not close well: {error}")));
     served.and(closed)

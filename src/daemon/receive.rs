@@ -14,18 +14,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until};
 
+use super::checks::{Checks, Looked, Visit};
 use super::login::{Doorway, Login, random};
 use super::teacher::Teacher;
+use crate::filter::sender::{Action, Standing};
 use crate::flow::arrive::Destination;
 use crate::flow::brake::{Brake, Braked, Pace, SubmissionConfig};
 use crate::flow::judge::{Fate, Verdict};
-use crate::flow::letter::{Letter, LetterError, Start, reply_to};
+use crate::flow::letter::{Foreign, Letter, LetterError, Start, reply_to};
 use crate::flow::post::{LISTS_MAX, Post};
 use crate::flow::relay::Exit;
 use crate::flow::{arrive, forward, notify, post, submit};
 use crate::mail::address::Address;
 use crate::mail::date::{Timestamp, ZonedTime};
-use crate::mail::envelope::{BodyType, Envelope, ForwardPath, Recipient, ReversePath};
+use crate::mail::envelope::{BodyType, Client, Envelope, ForwardPath, Recipient, ReversePath};
 use crate::mail::list::List;
 use crate::mail::mailbox::{AccountId, MailboxId, SpecialUse, Uid};
 use crate::mail::queue::{Due, NewQueued, QueueId, QueueOrder};
@@ -72,6 +74,7 @@ pub struct Office {
     store: Store,
     doorway: Doorway,
     teacher: Teacher,
+    checks: Checks,
     host: Arc<str>,
     exit: Exit,
     submission: Arc<Submission>,
@@ -82,11 +85,18 @@ pub struct Office {
 impl Office {
     /// Sets up what connections share; `host` is our name in trace fields.
     #[must_use]
-    pub fn new(store: Store, doorway: Doorway, teacher: Teacher, host: Arc<str>, config: &SmtpConfig) -> Self {
+    pub fn new(
+        store: Store,
+        doorway: Doorway,
+        teacher: Teacher,
+        checks: Checks,
+        host: Arc<str>,
+        config: &SmtpConfig,
+    ) -> Self {
         let places = Arc::new(Semaphore::new(usize::from(config.incoming_max.max(1))));
         let exit = Exit::new(store.clone(), Arc::default(), Arc::default(), Arc::clone(&host));
         let submission = Arc::new(Submission::new(SubmissionConfig::default()));
-        Self { store, doorway, teacher, host, exit, submission, places }
+        Self { store, doorway, teacher, checks, host, exit, submission, places }
     }
 
     /// Sets who may send, and how much.
@@ -127,6 +137,7 @@ impl Office {
             open: self.submission.config.senders_at(client),
             by: None,
             submits: false,
+            visit: self.checks.visit(client),
             office: self.clone(),
             sender: None,
             targets: Vec::new(),
@@ -150,6 +161,7 @@ pub struct Reception {
     by: Option<AccountId>,
     /// The message is a user's of ours, whatever port it came to.
     submits: bool,
+    visit: Visit,
     sender: Option<Sender>,
     /// Accounts the message goes to, without doubles.
     targets: Vec<AccountId>,
@@ -173,6 +185,11 @@ struct Incoming {
     posts: Vec<Post>,
     /// What was found, once it was judged.
     verdict: Option<Verdict>,
+    /// What was found about its sender.
+    looked: Option<Looked>,
+    /// The words about the sender are others at the end.
+    restated: bool,
+    client: Client,
     envelope: Envelope,
     id: String,
     since: Instant,
@@ -184,7 +201,7 @@ impl Answers<smtp::Receiver> for Reception {
         let verdict = match request {
             Request::Sasl(request) => return Answer::Sasl(self.login.sasl(request).await),
             Request::Sender(sender) => self.sender(*sender),
-            Request::Recipient(recipient) => self.recipient(&recipient),
+            Request::Recipient(recipient) => self.recipient(&recipient).await,
             Request::Begin(begin) => self.begin(*begin).await,
             Request::Body(content) => self.body(content).await,
             Request::Finish => self.finish().await,
@@ -232,12 +249,16 @@ impl Reception {
                 tracing::info!(from = %sender.from, %reply, "sender refused");
             })?;
             self.by = self.by.or_else(|| submit::account_of(&reader, &sender.from));
+        } else {
+            self.visit.begin().inspect_err(|reply| {
+                tracing::info!(from = %sender.from, %reply, "sender refused");
+            })?;
         }
         self.sender = Some(sender);
         Ok(())
     }
 
-    fn recipient(&mut self, recipient: &Recipient) -> Result<(), Reply> {
+    async fn recipient(&mut self, recipient: &Recipient) -> Result<(), Reply> {
         let Some(sender) = &self.sender else { return Err(lost()) };
         let reader = self.office.store.reader().map_err(|error| unreadable(&error))?;
         let onward = self.office.exit.onward(now());
@@ -245,6 +266,13 @@ impl Reception {
             Role::Exchange => arrive::recipient(&reader, &onward, sender, recipient),
             Role::Submission => submit::recipient(&reader, &onward, sender, recipient),
         };
+        drop(reader);
+        let mut found = found;
+        if found.is_ok() && !self.submits {
+            // Lists are not asked for recipients that are none.
+            let checked = self.visit.recipient(&sender.from, &recipient.path).await;
+            found = found.and_then(|destination| checked.map(|()| destination));
+        }
         let destination = found.inspect_err(|reply| {
             tracing::info!(from = %sender.from, to = %recipient.path, %reply, "recipient refused");
         })?;
@@ -312,14 +340,20 @@ impl Reception {
         };
         let spool = self.office.store.spool().map_err(|error| refused(reply_to(&error)))?;
         let id = new_id();
+        let exchange = self.role() == Role::Exchange;
+        let spam = exchange && self.office.teacher.filter().config().enabled;
+        let checked = exchange && self.visit.applies();
+        let foreign = if exchange { self.visit.foreign(spam) } else { Foreign::default() };
         let start = Start {
             client: &client,
             envelope: &envelope,
             host: &self.office.host,
             id: &id,
             at: ZonedTime::utc(now()),
-            complete: self.role() == Role::Submission,
-            judged: self.role() == Role::Exchange && self.office.teacher.filter().config().enabled,
+            complete: !exchange,
+            judged: spam || checked,
+            foreign: &foreign,
+            signed: checked,
             list: None,
         };
         let mut posts = Vec::new();
@@ -329,7 +363,9 @@ impl Reception {
         }
         let letter = Letter::begin(spool, &start).map_err(|error| refused(error.reply()))?;
         let (letter, since) = (Some(Box::new(letter)), Instant::now());
-        self.incoming = Some(Incoming { letter, posts, verdict: None, envelope, id, since, _place: place });
+        let (verdict, looked, restated) = (None, None, false);
+        self.incoming =
+            Some(Incoming { letter, posts, verdict, looked, restated, client, envelope, id, since, _place: place });
         Ok(())
     }
 
@@ -343,16 +379,30 @@ impl Reception {
         let Some(mut letter) = incoming.letter.take_if(|letter| end || letter.head().is_some()) else {
             return Ok(());
         };
+        if let Some(signed) = letter.signed(end) {
+            let looked = self.visit.look(&incoming.client, &incoming.envelope, &signed).await;
+            if let Some(reply) = looked.refusal() {
+                incoming.log_refusal(&reply);
+                self.incoming = None;
+                return Err(reply);
+            }
+            incoming.looked = Some(looked);
+        }
         let (filter, accounts) = (self.office.teacher.filter().clone(), self.targets.clone());
+        let (standing, results) = match &incoming.looked {
+            Some(Looked { standing, field }) => (standing.clone(), field.clone()),
+            None => (Standing::unchecked(), String::new()),
+        };
         let working = tokio::task::spawn_blocking(move || {
             let verdict = match if end { letter.end()? } else { letter.head() } {
                 // What can't be judged now is kept as it is: mail is not refused for that.
-                Some(head) => {
-                    filter.judge(head, &accounts).inspect_err(|error| tracing::warn!(%error, "not judged")).ok()
-                }
-                None => None,
+                Some(head) if filter.config().enabled => filter
+                    .judge(head, &accounts, &standing)
+                    .inspect_err(|error| tracing::warn!(%error, "not judged"))
+                    .ok(),
+                _ => None,
             };
-            letter.judged(verdict.as_ref().map_or("", |verdict| &verdict.fields))?;
+            letter.judged(&results, verdict.as_ref().map_or("", |verdict| &verdict.fields))?;
             Ok::<_, LetterError>((letter, verdict))
         });
         match working.await.map_err(|_| lost())? {
@@ -411,6 +461,7 @@ impl Reception {
         {
             self.judge(true).await?;
         }
+        self.look_again().await?;
         let Some(mut incoming) = self.incoming.take() else { return Err(lost()) };
         let Some(letter) = incoming.letter.take() else { return Err(lost()) };
         let sender = self.sender.take();
@@ -419,8 +470,8 @@ impl Reception {
         let mut queued = self.to_queue(&letter, &incoming.envelope);
         let held = self.is_too_much(&incoming, &mut queued)?;
         let posts = self.finish_posts(&mut incoming, accounts.is_empty() && queued.is_empty()).await?;
-        let junk = |account: &&AccountId| incoming.verdict.as_ref().is_some_and(|verdict| verdict.is_junk(**account));
-        let mut kept = self.keep(letter, &accounts, (queued, held), incoming.verdict.as_ref()).await;
+        let junk = |account: &&AccountId| incoming.is_junk(**account);
+        let mut kept = self.keep(letter, &accounts, (queued, held), &incoming).await;
         if kept.is_ok()
             && let Err(error) = self.keep_posts(posts).await
         {
@@ -574,22 +625,45 @@ impl Reception {
         }
     }
 
+    /// Looks at the sender of a long message once more, now that its body is known: what its signatures were
+    /// taken to say of it may not be so.
+    async fn look_again(&mut self) -> Result<(), Reply> {
+        let Some(incoming) = &mut self.incoming else { return Ok(()) };
+        let signed = incoming.letter.as_mut().and_then(|letter| letter.signed(true));
+        let Some(signed) = signed.filter(|signed| signed.simple.is_some() || signed.relaxed.is_some()) else {
+            return Ok(());
+        };
+        let looked = self.visit.look(&incoming.client, &incoming.envelope, &signed).await;
+        if let Some(reply) = looked.refusal() {
+            incoming.log_refusal(&reply);
+            self.incoming = None;
+            return Err(reply);
+        }
+        incoming.restated = incoming.looked.as_ref().is_some_and(|before| before.field != looked.field);
+        incoming.looked = Some(looked);
+        Ok(())
+    }
+
     async fn keep(
         &self,
         letter: Box<Letter>,
         accounts: &[AccountId],
         (queued, held): (Vec<NewQueued>, bool),
-        verdict: Option<&Verdict>,
+        incoming: &Incoming,
     ) -> Result<Vec<(MailboxId, Uid)>, LetterError> {
-        let message: NewMessage = if letter.is_on_disk() {
-            let working = tokio::task::spawn_blocking(move || letter.finish());
+        let results = incoming.looked.as_ref().filter(|_| incoming.restated).map(|looked| looked.field.clone());
+        let message: NewMessage = if letter.is_on_disk() || results.is_some() {
+            let spool = results.is_some().then(|| self.office.store.spool()).transpose().map_err(LetterError::Spool)?;
+            let working = tokio::task::spawn_blocking(move || match (results, spool) {
+                (Some(results), Some(spool)) => letter.finish_with(&results, spool),
+                _ => letter.finish(),
+            });
             working.await.map_err(|_| LetterError::Spool(crate::store::WriteError::Closed))??
         } else {
             letter.finish()?
         };
-        let folder = |account| match verdict {
-            Some(verdict) if verdict.is_junk(account) => Folder::Special(SpecialUse::Junk),
-            _ => Folder::Inbox,
+        let folder = |account| {
+            if incoming.is_junk(account) { Folder::Special(SpecialUse::Junk) } else { Folder::Inbox }
         };
         let to = accounts.iter().map(|&account| (account, folder(account))).collect();
         let kept = if queued.is_empty() {
@@ -606,6 +680,12 @@ impl Reception {
 }
 
 impl Incoming {
+    /// Whether it goes to an account's Junk: by what it says, or by who sends it.
+    fn is_junk(&self, account: AccountId) -> bool {
+        self.verdict.as_ref().is_some_and(|verdict| verdict.is_junk(account))
+            || self.looked.as_ref().is_some_and(|looked| looked.standing.action == Action::Junk)
+    }
+
     /// When the content has come too slowly, unless more of it comes.
     fn deadline(&self) -> Instant {
         let size = self.letter.as_ref().map_or(0, |letter| letter.size());
@@ -642,7 +722,7 @@ pub(super) fn new_id() -> String {
     })
 }
 
-/// The time of day, as far as it is known.
+/// Now, as the system's clock has it.
 pub(super) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))

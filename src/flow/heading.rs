@@ -11,6 +11,9 @@ use super::carry::mbox::separator;
 /// lines have at most 998 bytes, and the longest registered name has 40.
 const NAME_MAX: usize = 256;
 
+/// Most bytes of an Authentication-Results field held back to see in whose name it speaks.
+const RESULTS_MAX: usize = 256;
+
 /// How the names of the fields begin that the spam filter writes, in lower case.
 const OURS: &[u8] = b"x-spam-";
 
@@ -23,33 +26,29 @@ pub struct Additions {
     pub date: Option<String>,
 }
 
+/// How the field is called that says what was found about a sender, in lower case.
+const RESULTS: &[u8] = b"authentication-results";
+
 /// What to take out of a header besides Return-Path.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Foreign {
-    /// Nothing.
-    Keep,
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Foreign {
     /// The fields our spam filter writes.
-    DropSpam,
-    /// Those as well, and what a list says of itself.
-    DropList {
-        /// Reply-To too.
-        answers: bool,
-    },
+    pub spam: bool,
+    /// Authentication-Results fields in this name, ours (RFC 8601 section 5).
+    pub results_of: Option<String>,
+    /// What a list says of itself.
+    pub list: bool,
+    /// Reply-To.
+    pub reply_to: bool,
 }
 
 impl Foreign {
-    /// Tells whether a field of this name, in lower case, is taken out.
-    fn takes_out(self, name: &[u8]) -> bool {
-        match self {
-            Self::Keep => false,
-            Self::DropSpam => name.starts_with(OURS),
-            Self::DropList { answers } => {
-                name.starts_with(OURS)
-                    || name.starts_with(b"list-")
-                    || name == b"precedence"
-                    || answers && name == b"reply-to"
-            }
-        }
+    /// Tells whether a field of this name, in lower case, is taken out whatever it says.
+    fn takes_out(&self, name: &[u8]) -> bool {
+        name == b"return-path"
+            || self.spam && name.starts_with(OURS)
+            || self.list && (name.starts_with(b"list-") || name == b"precedence")
+            || self.reply_to && name == b"reply-to"
     }
 }
 
@@ -150,6 +149,10 @@ impl Heading {
             // The last line has no end, as BDAT allows.
             out.extend_from_slice(b"\r\n");
         }
+        if matches!(beginning(&self.held, self.first), Beginning::Field(_)) {
+            // It was waited for the name it speaks in.
+            self.held = Vec::new();
+        }
         self.end_header(out, !self.held.is_empty());
     }
 
@@ -164,7 +167,16 @@ impl Heading {
             Beginning::Mbox => self.taking_out = true,
             Beginning::Field(length) => {
                 let name = self.held.get(..length).unwrap_or_default().to_ascii_lowercase();
-                self.taking_out = name == b"return-path" || self.foreign.takes_out(&name);
+                let poses = match &self.foreign.results_of {
+                    Some(host) if name == RESULTS => match poses_as(&self.held, host) {
+                        Some(poses) => poses,
+                        // More of it has to be there; what says nothing for so long is no good.
+                        None if self.held.len() < RESULTS_MAX => return,
+                        None => true,
+                    },
+                    _ => false,
+                };
+                self.taking_out = self.foreign.takes_out(&name) || poses;
                 match name.as_slice() {
                     b"received" => self.received = self.received.saturating_add(1),
                     b"message-id" => self.additions.message_id = None,
@@ -192,6 +204,32 @@ impl Heading {
         self.held = Vec::new();
         self.place = Place::Body;
     }
+}
+
+/// Tells whether an Authentication-Results field speaks in the name of `host`, if enough of it is there: the name
+/// comes first, behind blanks, folds and comments (RFC 8601 section 2.2), and may stand in quotes.
+fn poses_as(field: &[u8], host: &str) -> Option<bool> {
+    let colon = field.iter().position(|&byte| byte == b':')?;
+    let mut rest = field.get(colon + 1..)?;
+    let mut depth = 0_usize;
+    loop {
+        let (&byte, after) = rest.split_first()?;
+        match byte {
+            b'(' => depth += 1,
+            b')' if depth > 0 => depth -= 1,
+            // A fold, or the field's end: then it names nobody.
+            b'\n' if !matches!(after.first()?, b' ' | b'\t') => return Some(false),
+            _ if depth > 0 || byte.is_ascii_whitespace() => {}
+            _ => break,
+        }
+        rest = after;
+    }
+    let quoted = rest.first() == Some(&b'"');
+    let rest = if quoted { rest.get(1..)? } else { rest };
+    let ends = |byte: &u8| if quoted { *byte == b'"' } else { byte.is_ascii_whitespace() || b";(/".contains(byte) };
+    let end = rest.iter().position(ends)?;
+    let name = rest.get(..end)?;
+    Some(name.trim_ascii().eq_ignore_ascii_case(host.as_bytes()))
 }
 
 /// Reads the beginning of a line (RFC 5322 section 2.2; a blank before the colon is section 4.5's).
@@ -227,11 +265,14 @@ mod tests {
     }
 
     fn pass(text: &str, cut: usize, additions: Additions) -> (String, u32) {
-        let mut heading = Heading::new(additions, Foreign::DropSpam);
+        let mut heading = Heading::new(
+            additions,
+            Foreign { spam: true, results_of: Some("me.test".to_owned()), ..Foreign::default() },
+        );
         let mut out = Vec::new();
         for piece in text.as_bytes().chunks(cut) {
             heading.pass(piece, &mut out);
-            assert!(heading.held.len() <= NAME_MAX);
+            assert!(heading.held.len() <= RESULTS_MAX);
         }
         heading.finish(&mut out);
         (String::from_utf8(out).unwrap(), heading.received())
@@ -253,9 +294,30 @@ mod tests {
         let text =
             "A: 1\r\nX-Spam-Status: No\r\n score=-9\r\nx-spam-flag : NO\r\nX-Spammer: 3\r\n\r\nX-Spam-Level: *\r\n";
         assert_eq!(plain(text), "A: 1\r\nX-Spammer: 3\r\n\r\nX-Spam-Level: *\r\n");
-        let (mut kept, mut heading) = (Vec::new(), Heading::new(Additions::default(), Foreign::Keep));
+        let (mut kept, mut heading) = (Vec::new(), Heading::new(Additions::default(), Foreign::default()));
         heading.pass(text.as_bytes(), &mut kept);
         assert_eq!(kept, text.as_bytes(), "where another filter judges");
+    }
+
+    #[test]
+    fn what_poses_as_our_results_is_taken_out_and_others_words_stay() {
+        for forged in
+            ["me.test; spf=pass", " ME.test", "\r\n\tme.test;", " (x(y)) me.test 1; dkim=pass", " \"me.test\";"]
+        {
+            let text = format!("A: 1\r\nAuthentication-Results:{forged}\r\n\tmore\r\nB: 2\r\n\r\nhi\r\n");
+            assert_eq!(plain(&text), "A: 1\r\nB: 2\r\n\r\nhi\r\n", "{forged:?}");
+            assert_eq!(pass(&text, 1, Additions::default()), pass(&text, 999, Additions::default()), "{forged:?}");
+        }
+        for other in [" you.test; spf=pass", " me.test.you.test;", ";me.test", "", " (me.test) you.test;"] {
+            let text = format!("A: 1\r\nauthentication-results:{other}\r\nB: 2\r\n\r\nhi\r\n");
+            assert_eq!(plain(&text), text, "{other:?}");
+            assert_eq!(pass(&text, 1, Additions::default()), pass(&text, 999, Additions::default()), "{other:?}");
+        }
+        // A name that does not come.
+        let long = format!("A: 1\r\nAuthentication-Results:{}me.test\r\n\r\nhi\r\n", " ".repeat(5000));
+        assert_eq!(plain(&long), "A: 1\r\n\r\nhi\r\n");
+        // The message ends in it.
+        assert_eq!(plain("A: 1\r\nAuthentication-Results: me.test"), "A: 1\r\n\r\n");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 
+use crate::filter::sender::Standing;
 use crate::filter::spam::{
     Class, Features, Judgement, Judges, Known, Model, Reason, SEED_FILE_MAX, Seed, Size, Taught,
 };
@@ -208,13 +209,16 @@ impl Filter {
         &self.0.config
     }
 
-    /// Judges a message on its way in, of which `head` is the beginning. Blocks.
+    /// Judges a message on its way in, of which `head` is the beginning; `standing` is what the facts about its
+    /// sender mean. Blocks.
     ///
     /// # Errors
     /// When the store cannot be read: then nothing is known of the message.
-    pub fn judge(&self, head: &[u8], accounts: &[AccountId]) -> Result<Verdict, ReadError> {
+    pub fn judge(&self, head: &[u8], accounts: &[AccountId], standing: &Standing) -> Result<Verdict, ReadError> {
         let features = Features::of(head);
-        let sender = return_path(head);
+        // Whoever poses as somebody gets no credit for him.
+        let sender = return_path(head).filter(|_| standing.credible);
+        let shares = &standing.shares;
         let mut models = self.models();
         let mut fates = Vec::new();
         let mut told = None;
@@ -223,6 +227,7 @@ impl Filter {
                 self,
                 Some(account),
                 |judges| {
+                    let judges = Judges { sender: shares, ..*judges };
                     let reasons = (accounts.len() == 1).then(|| judges.reasons(&features, head));
                     (judges.judge(&features), reasons)
                 },
@@ -231,11 +236,14 @@ impl Filter {
             fates.push((account, self.0.config.fate(&judgement)));
             told = reasons.map(|reasons| (judgement, reasons));
         }
-        let (judgement, reasons) = match told {
-            Some(told) => told,
-            None => {
-                models.ask(self, None, |judges| (judges.judge(&features), judges.reasons(&features, head)), None)?
-            }
+        let (judgement, reasons) = if let Some(told) = told {
+            told
+        } else {
+            let of = |judges: &Judges<'_>| {
+                let judges = Judges { sender: shares, ..*judges };
+                (judges.judge(&features), judges.reasons(&features, head))
+            };
+            models.ask(self, None, of, None)?
         };
         let told = self.0.config.fate(&judgement);
         Ok(Verdict { fields: self.fields(&judgement, &reasons), fates, told })
@@ -451,7 +459,7 @@ impl Models {
         let general = self.general.as_ref().ok_or(ReadError::Closed)?;
         let known = own.zip(sender).is_some_and(|(own, sender)| own.known.has(sender));
         let seed = self.seed.as_ref();
-        Ok(question(&Judges { seed, general, own: own.and_then(|own| own.model.as_ref()), known }))
+        Ok(question(&Judges { seed, general, own: own.and_then(|own| own.model.as_ref()), known, sender: &[] }))
     }
 }
 
@@ -582,16 +590,22 @@ mod tests {
         }
         let thinks = |account| filter.opinion(SPAM, account).unwrap().score;
         assert!(thinks(Some(ids[1])) < thinks(Some(ids[0])) - 0.5 && thinks(Some(ids[1])) < thinks(None) - 0.5);
-        let verdict = filter.judge(SPAM, &ids).unwrap();
+        let verdict = filter.judge(SPAM, &ids, &Standing::unchecked()).unwrap();
         assert!(verdict.fields.starts_with("X-Spam-Status: Yes, probability="), "{}", verdict.fields);
         assert!(!verdict.fields.contains("this account"), "{}", verdict.fields);
-        assert!(filter.judge(SPAM, &ids[1..]).unwrap().fields.contains("what this account has learnt"));
+        assert!(
+            filter
+                .judge(SPAM, &ids[1..], &Standing::unchecked())
+                .unwrap()
+                .fields
+                .contains("what this account has learnt")
+        );
     }
 
     #[test]
     fn what_one_refuses_and_another_does_not_is_junk_for_the_first() {
         let (_folder, filter, ids) = filter(2, SpamConfig { reject: Some(0.0), ..SpamConfig::default() });
-        let verdict = filter.judge(HAM, &ids).unwrap();
+        let verdict = filter.judge(HAM, &ids, &Standing::unchecked()).unwrap();
         assert!(verdict.is_rejected());
         let mixed = Verdict { fates: vec![(ids[0], Fate::Reject), (ids[1], Fate::Accept)], ..verdict };
         assert!(!mixed.is_rejected() && mixed.is_junk(ids[0]) && !mixed.is_junk(ids[1]));
@@ -622,7 +636,7 @@ mod tests {
         filter.0.store.save_learned(Some(ids[0]), vec![(KNOWN_PIECE, vec![255; 9])]).wait().unwrap();
         let anew = again(&filter);
         assert_eq!(anew.opinion(SPAM, None).unwrap(), untaught);
-        assert!(anew.judge(SPAM, &ids).is_ok());
+        assert!(anew.judge(SPAM, &ids, &Standing::unchecked()).is_ok());
         // And is saved over the old one, all of it.
         anew.teach(HAM, None, Some(Class::Ham)).unwrap();
         anew.save().unwrap();
@@ -649,7 +663,7 @@ mod tests {
         for number in 0..30 {
             filter.teach(format!("{letter}{number}").as_bytes(), None, Some(Class::Spam)).unwrap();
         }
-        let fields = filter.judge(letter.as_bytes(), &ids).unwrap().fields;
+        let fields = filter.judge(letter.as_bytes(), &ids, &Standing::unchecked()).unwrap().fields;
         assert!(fields.is_ascii() && fields.ends_with("\r\n") && fields.contains("=?utf-8?B?"), "{fields}");
         assert!(fields.lines().all(|line| line.len() < 200), "{fields}");
         assert!(fields.lines().all(|line| line.starts_with("X-Spam-") || line.starts_with(' ')));

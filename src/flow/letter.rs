@@ -1,17 +1,20 @@
 //! A message on its way in: its bytes go through the header reader into the spool and past the part
 //! walker, a piece at a time, so that a letter of any size needs the same memory.
 
-use super::heading::{Additions, Foreign, Heading};
+use super::heading::{Additions, Heading};
 use crate::filter::spam::WINDOW_MAX;
 use crate::mail::date::ZonedTime;
 use crate::mail::envelope::{Client, Envelope};
 use crate::mail::list::{Answers, List};
 use crate::mail::message::FlagNames;
+use crate::mail::signed::{Signed, SignedReader};
 use crate::mail::structure::Walker;
 use crate::mail::trace::{self, Stamp};
 use crate::protocol::smtp::Reply;
 use crate::protocol::smtp::sender::{Nature, NatureReader};
-use crate::store::{NewMessage, Spool, WriteError};
+use crate::store::{NewMessage, ReadError, Spool, WriteError};
+
+pub use super::heading::Foreign;
 
 /// Most Received fields of a message; one with more goes in a circle (RFC 5321 section 6.3).
 pub const RECEIVED_MAX: u32 = 100;
@@ -33,6 +36,10 @@ pub struct Start<'a> {
     pub complete: bool,
     /// It waits with its beginning until [`Letter::judged`] is called.
     pub judged: bool,
+    /// What to take out of its header.
+    pub foreign: &'a Foreign,
+    /// What signatures in it are about is read along, for [`Letter::signed`].
+    pub signed: bool,
     /// The list whose copy it is.
     pub list: Option<&'a List>,
 }
@@ -48,6 +55,9 @@ pub struct Letter {
     nature: NatureReader,
     /// The beginning, as long as it waits to be judged.
     head: Option<Head>,
+    signed: Option<SignedReader>,
+    /// Where the field is that says what was found about the sender, and how long it is.
+    results: Option<(u64, u64)>,
 }
 
 /// The beginning of a letter that waits.
@@ -101,7 +111,7 @@ impl Letter {
     /// # Errors
     /// As [`Spool::write`].
     pub fn begin(spool: Spool, start: &Start<'_>) -> Result<Self, LetterError> {
-        let Start { client, envelope, host, id, at, complete, judged, list } = *start;
+        let Start { client, envelope, host, id, at, complete, judged, foreign, signed, list } = *start;
         let additions = if complete {
             Additions { message_id: Some(trace::message_id(id, host)), date: Some(trace::date(at)) }
         } else {
@@ -110,16 +120,15 @@ impl Letter {
         let mut trace = trace::return_path(&envelope.from);
         trace.push_str(&trace::received(&Stamp { client, by: host, id, envelope, at }));
         let head = judged.then(|| Head { trace: trace.len(), bytes: Vec::new() });
-        let foreign = match list {
-            Some(list) => Foreign::DropList { answers: list.answers == Answers::List },
-            None if judged => Foreign::DropSpam,
-            None => Foreign::Keep,
-        };
+        let mut foreign = foreign.clone();
         if let Some(list) = list {
             trace.push_str(&list.fields());
+            (foreign.list, foreign.reply_to) = (true, list.answers == Answers::List);
         }
         let heading = Heading::new(additions, foreign);
-        let mut letter = Self { spool, walker: Walker::new(), heading, at, nature: NatureReader::default(), head };
+        let signed = signed.then(SignedReader::default);
+        let nature = NatureReader::default();
+        let mut letter = Self { spool, walker: Walker::new(), heading, at, nature, head, signed, results: None };
         letter.keep(trace.as_bytes())?;
         Ok(letter)
     }
@@ -130,6 +139,9 @@ impl Letter {
     /// As [`Spool::write`].
     pub fn write(&mut self, content: &[u8]) -> Result<(), LetterError> {
         self.nature.feed(content);
+        if let Some(signed) = &mut self.signed {
+            signed.feed(content);
+        }
         if self.heading.is_over() {
             return self.keep(content);
         }
@@ -162,17 +174,60 @@ impl Letter {
         Ok(self.head.as_ref().map(|head| head.bytes.as_slice()))
     }
 
-    /// Writes down what the judge says, whole fields with their CRLFs, and waits no more. May block
-    /// once [`Letter::is_on_disk`].
+    /// What signatures in it are about, as it came: of the header alone as long as there is more to come, and all
+    /// of it at the `end`, when it is handed out once.
+    pub fn signed(&mut self, end: bool) -> Option<Signed> {
+        if end { self.signed.take().map(SignedReader::finish) } else { self.signed.as_ref().map(SignedReader::so_far) }
+    }
+
+    /// Writes down what was found about the sender and what the judge says, whole fields with their CRLFs, and
+    /// waits no more. May block once [`Letter::is_on_disk`].
     ///
     /// # Errors
     /// As [`Spool::write`].
-    pub fn judged(&mut self, fields: &str) -> Result<(), LetterError> {
+    pub fn judged(&mut self, results: &str, fields: &str) -> Result<(), LetterError> {
         let Some(Head { bytes, trace }) = self.head.take() else { return Ok(()) };
         let (trace, rest) = bytes.split_at(trace.min(bytes.len()));
         self.keep(trace)?;
+        self.results = Some((self.size(), results.len() as u64));
+        self.keep(results.as_bytes())?;
         self.keep(fields.as_bytes())?;
         self.keep(rest)
+    }
+
+    /// Ends the letter with other words about the sender than those that [`Letter::judged`] wrote, as happens where
+    /// a long body turns out not to be what was signed. Blocks: the letter is written anew, to `spool`.
+    ///
+    /// # Errors
+    /// As [`Letter::finish`].
+    pub fn finish_with(self, results: &str, mut spool: Spool) -> Result<NewMessage, LetterError> {
+        let Some((at, length)) = self.results else { return self.finish() };
+        let old = self.finish()?;
+        let mut walker = Walker::new();
+        let mut keep = |bytes: &[u8]| {
+            walker.feed(bytes);
+            spool.write(bytes).map_err(LetterError::Spool)
+        };
+        let (mut reader, size) = (old.body.reader(), old.body.size());
+        let unreadable = |error: ReadError| LetterError::Spool(WriteError::Storage(error.to_string()));
+        let mut offset = 0;
+        while offset < size {
+            if offset == at {
+                keep(results.as_bytes())?;
+                offset += length;
+                continue;
+            }
+            let until = if offset < at { at } else { size };
+            let most = usize::try_from(until - offset).unwrap_or(usize::MAX);
+            let bytes = reader.read(offset, most).map_err(unreadable)?;
+            if bytes.is_empty() {
+                break;
+            }
+            keep(bytes)?;
+            offset += bytes.len() as u64;
+        }
+        let body = spool.finish().map_err(LetterError::Spool)?;
+        Ok(NewMessage { body, structure: walker.finish(), ..old })
     }
 
     fn keep(&mut self, bytes: &[u8]) -> Result<(), LetterError> {
@@ -206,7 +261,7 @@ impl Letter {
     /// [`LetterError::Loop`], or as [`Spool::finish`].
     pub fn finish(mut self) -> Result<NewMessage, LetterError> {
         self.end()?;
-        self.judged("")?;
+        self.judged("", "")?;
         if self.heading.received() > RECEIVED_MAX {
             return Err(LetterError::Loop);
         }

@@ -9,6 +9,7 @@ pub mod brake; //   how much a user may send
 pub mod carry; //   import and export: mbox and Maildir
 pub mod dkim; //    the keys that mail on its way out is signed with
 pub mod forward; // aliases that lead elsewhere, and what comes back
+pub mod gate; //    who may bring mail: rate limits, greylisting
 pub mod heading; // a message's header as it streams by
 pub mod judge; //   the spam filter: judging what comes, learning
 pub mod learn; //   what readers teach it by moving and marking mail

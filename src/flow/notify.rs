@@ -14,7 +14,7 @@ use crate::mail::queue::{Delivery, Due, NewQueued, QueueId, Queued, QueuedRecipi
 use crate::mail::structure::Walker;
 use crate::queue::report::{Action, Notice, Returned, Told};
 use crate::queue::{QueueConfig, outcome, schedule};
-use crate::store::{Folder, NewMessage, ReadError, Reader, Route, Store, WriteError};
+use crate::store::{Folder, NewMessage, ReadError, Reader, Route, WriteError};
 
 use super::forward;
 use super::relay::{Content, Exit};
@@ -191,26 +191,7 @@ pub fn delivered(
     Ok(message.map(|message| Ready { message: Some(message), local, queued, states: Vec::new() }))
 }
 
-/// Keeps what was made ready, and answers when it is kept. A notification that cannot be kept is put
-/// off, or given up when it has been owed for long.
-///
-/// # Errors
-/// Nothing of it was done.
-pub fn keep(store: &Store, id: QueueId, ready: Ready) -> impl Future<Output = Result<(), WriteError>> + Send + use<> {
-    let Ready { message, local, queued, states } = ready;
-    let pending = match message {
-        Some(message) => Ok(store.report(message, local, queued, id, states)),
-        None => Err(store.update_queued(id, states)),
-    };
-    async move {
-        match pending {
-            Ok(reported) => reported.await.map(drop),
-            Err(updated) => updated.await.map(drop),
-        }
-    }
-}
-
-/// States that put owed notifications of a message off after `keep` failed, or end them. May block.
+/// States that put owed notifications of a message off after keeping one failed, or end them. May block.
 ///
 /// # Errors
 /// The store cannot be read.

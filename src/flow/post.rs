@@ -78,7 +78,10 @@ impl Post {
             envelope_id: None,
             ..start.envelope.clone()
         };
-        let letter = Letter::begin(spool, &Start { envelope: &envelope, judged: false, list: Some(&list), ..*start })?;
+        let letter = Letter::begin(
+            spool,
+            &Start { envelope: &envelope, judged: false, signed: false, list: Some(&list), ..*start },
+        )?;
         Ok(Self { list, letter, envelope, fields: FieldReader::new(), fault: None })
     }
 

@@ -442,6 +442,11 @@ impl Content {
         Ok(Self { body, start, fields: Vec::new(), at: 0 })
     }
 
+    /// The message as it is kept, for who signs it. [`Content::rewind`] comes after that.
+    pub fn body_mut(&mut self) -> &mut Body {
+        &mut self.body
+    }
+
     /// Puts fields before the message.
     pub fn put_before(&mut self, fields: String) {
         self.fields = fields.into_bytes();

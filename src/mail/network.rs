@@ -29,6 +29,12 @@ impl Network {
         self.bits < if self.address.is_ipv4() { 8 } else { 16 }
     }
 
+    /// Its first address.
+    #[must_use]
+    pub fn address(&self) -> IpAddr {
+        self.address
+    }
+
     /// Tells whether an address is in it. IPv4 addresses that came by an IPv6 socket are IPv4 here.
     #[must_use]
     pub fn holds(&self, address: IpAddr) -> bool {

@@ -542,7 +542,7 @@ mod tests {
         }
 
         async fn start_tls(&mut self) -> io::Result<TlsFacts> {
-            Ok(TlsFacts { description: "secure".to_owned() })
+            Ok(TlsFacts { description: "secure".to_owned(), verified: false })
         }
 
         async fn close(&mut self) {

@@ -10,6 +10,7 @@ pub mod budget; //    how many connections there may be, in all and from one add
 pub mod buffer; //    buffers that are borrowed while bytes are on their way
 pub mod drive; //     the one loop
 pub mod listener; //  where to listen, and sentences for what can go wrong with that
+pub mod mta_sts; //   fetches MTA-STS policies over HTTPS
 pub mod outgoing; //  connections to others' servers, TLS as a client
 mod records; //       TLS on rustls' unbuffered interface, of either side
 pub mod resolver; //  questions to the DNS

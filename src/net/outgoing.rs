@@ -20,9 +20,10 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::records::ClientSettings;
 use super::stream::Stream;
 use super::tls::{TlsError, certificates, provider};
-use super::verify::{TlsMode, Verifier};
+use super::verify::{Proof, TlsMode, Verifier};
 
 /// The lead that an address has before the next is tried as well (RFC 8305 section 5).
 pub const LEAD: Duration = Duration::from_millis(250);
@@ -75,12 +76,12 @@ impl TlsClient {
     }
 
     /// The settings of one connection.
-    pub(super) fn config(&self, mode: TlsMode) -> Result<ClientConfig, rustls::Error> {
+    pub(super) fn config(&self, mode: TlsMode, proof: Proof) -> Result<ClientConfig, rustls::Error> {
         let roots = match &mode {
-            TlsMode::Pkix { .. } => self.roots(),
-            TlsMode::Unverified | TlsMode::Dane { .. } => Arc::new(RootCertStore::empty()),
+            TlsMode::Pkix { .. } | TlsMode::Unverified { .. } => self.roots(),
+            TlsMode::Dane { .. } => Arc::new(RootCertStore::empty()),
         };
-        let verifier = Arc::new(Verifier::new(mode, roots, Arc::clone(&self.provider)));
+        let verifier = Arc::new(Verifier::new(mode, roots, Arc::clone(&self.provider), proof));
         let mut config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
             .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])?
             .dangerous()
@@ -107,8 +108,14 @@ impl Outgoing {
     pub fn towards(socket: TcpStream, tls: &TlsClient, mode: TlsMode, host: &str) -> io::Result<Self> {
         let wrong = |_| io::Error::new(io::ErrorKind::InvalidInput, format!("{host} is no name that TLS can be told"));
         let name = ServerName::try_from(host.to_owned()).map_err(wrong)?;
-        let config = tls.config(mode).map_err(io::Error::other)?;
-        Ok(Self::over(socket, (Arc::new(config), name)))
+        let proof = Proof::default();
+        let config = tls.config(mode, proof.clone()).map_err(io::Error::other)?;
+        Ok(Self::over(socket, ClientSettings { config: Arc::new(config), name, proof }))
+    }
+
+    /// What the server's certificate will prove, to be read after the handshake.
+    pub fn proof(&self) -> Proof {
+        self.settings().proof.clone()
     }
 }
 
@@ -309,8 +316,12 @@ mod tests {
             };
             let ours = async {
                 let socket = connect(&[address], Source::default(), Duration::from_secs(5)).await.unwrap();
-                let mut stream = Outgoing::towards(socket, client, mode, HOST).unwrap();
+                let mut stream = Outgoing::towards(socket, client, mode.clone(), HOST).unwrap();
+                let (proof, certain) = (stream.proof(), mode.proves_name());
                 let facts = stream.start_tls().await.map_err(|error| TlsFault::of(&error))?;
+                assert_eq!(facts.verified, proof.is_given());
+                assert!(facts.verified || !certain);
+                assert_eq!(proof.fault().is_none(), facts.verified);
                 assert!(facts.description.starts_with("TLSv1.3 TLS_"), "{facts:?}");
                 let sent = vec![b'x'; 100_000];
                 stream.write(&sent).await.unwrap();
@@ -364,10 +375,10 @@ mod tests {
     fn opportunistic_tls_takes_any_certificate() {
         let client = TlsClient::new(None).unwrap();
         let (old, key) = Authority::new("stranger").sign("elsewhere.test", 2021);
-        assert_eq!(shake(&client, &[&old], &key, TlsMode::Unverified), Ok(()));
+        assert_eq!(shake(&client, &[&old], &key, TlsMode::Unverified { names: vec![HOST.to_owned()] }), Ok(()));
         let key = KeyPair::generate().unwrap();
         let own = CertificateParams::new(vec!["x".to_owned()]).unwrap().self_signed(&key).unwrap();
-        assert_eq!(shake(&client, &[&own], &key, TlsMode::Unverified), Ok(()));
+        assert_eq!(shake(&client, &[&own], &key, TlsMode::Unverified { names: vec![HOST.to_owned()] }), Ok(()));
         assert_eq!(shake(&client, &[&own], &key, pkix(HOST)), Err(TlsFault::Untrusted));
     }
 
@@ -442,7 +453,9 @@ mod tests {
                 let ours = async {
                     let socket = connect(&[address], Source::default(), Duration::from_secs(5)).await.unwrap();
                     let client = TlsClient::new(None).unwrap();
-                    let mut stream = Outgoing::towards(socket, &client, TlsMode::Unverified, HOST).unwrap();
+                    let mut stream =
+                        Outgoing::towards(socket, &client, TlsMode::Unverified { names: vec![HOST.to_owned()] }, HOST)
+                            .unwrap();
                     TlsFault::of(&stream.start_tls().await.unwrap_err())
                 };
                 tokio::join!(server, ours).1

@@ -17,7 +17,19 @@ use tokio::net::TcpStream;
 use super::buffer::Buffer;
 use super::drive::Arrival;
 use super::stream::send_some;
+use super::verify::Proof;
 use crate::protocol::TlsFacts;
+
+/// What a client's TLS is made of.
+#[derive(Clone, Debug)]
+pub struct ClientSettings {
+    /// What rustls is to do, with the verifier in it.
+    pub(super) config: Arc<ClientConfig>,
+    /// Whom it speaks with.
+    pub(super) name: ServerName<'static>,
+    /// What the verifier notes.
+    pub(super) proof: Proof,
+}
 
 /// One side's TLS machine of rustls.
 pub trait Machine: Sized {
@@ -34,6 +46,11 @@ pub trait Machine: Sized {
 
     /// Works on records that came in.
     fn process<'c, 'i>(&'c mut self, records: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+
+    /// The peer has proved its name in the handshake that was made with these settings.
+    fn is_verified(_settings: &Self::Settings) -> bool {
+        false
+    }
 
     /// Version and cipher suite, once they are agreed on.
     fn agreed(&self) -> (Option<rustls::ProtocolVersion>, Option<rustls::SupportedCipherSuite>);
@@ -58,10 +75,14 @@ impl Machine for UnbufferedServerConnection {
 
 impl Machine for UnbufferedClientConnection {
     type Data = ClientConnectionData;
-    type Settings = (Arc<ClientConfig>, ServerName<'static>);
+    type Settings = ClientSettings;
 
-    fn begin((config, name): &Self::Settings) -> Result<Self, rustls::Error> {
-        Self::new(Arc::clone(config), name.clone())
+    fn begin(settings: &Self::Settings) -> Result<Self, rustls::Error> {
+        Self::new(Arc::clone(&settings.config), settings.name.clone())
+    }
+
+    fn is_verified(settings: &Self::Settings) -> bool {
+        settings.proof.is_given()
     }
 
     fn process<'c, 'i>(&'c mut self, records: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
@@ -143,7 +164,7 @@ impl<M: Machine> Tls<M> {
         let suite = suite.unwrap_or("unknown");
         // rustls tells its TLS 1.3 suites apart by a prefix that IANA's names do not have.
         let suite = suite.strip_prefix("TLS13_").map_or_else(|| suite.to_owned(), |rest| format!("TLS_{rest}"));
-        TlsFacts { description: format!("{version} {suite}") }
+        TlsFacts { description: format!("{version} {suite}"), verified: false }
     }
 
     pub(super) fn read(&mut self, socket: &TcpStream) -> io::Result<Arrival> {

@@ -51,6 +51,11 @@ impl Stream {
 }
 
 impl<M: Machine> Stream<M> {
+    /// What its TLS is made of.
+    pub(super) fn settings(&self) -> &M::Settings {
+        &self.settings
+    }
+
     /// A connection of either side.
     pub(super) fn over(socket: TcpStream, settings: M::Settings) -> Self {
         // We gather what belongs together ourselves; waiting for more only adds delay.
@@ -111,7 +116,7 @@ impl<M: Machine> Peer for Stream<M> {
             Ok(facts) => {
                 let facts = facts?;
                 self.tls = Some(tls);
-                Ok(facts)
+                Ok(TlsFacts { verified: M::is_verified(&self.settings), ..facts })
             }
             Err(_) => Err(io::Error::new(io::ErrorKind::TimedOut, "no TLS handshake in time")),
         }

@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use ring::digest;
@@ -26,8 +26,12 @@ const RECORDS_MAX: usize = 32;
 /// How much a server's certificate must prove.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TlsMode {
-    /// Nothing: TLS keeps listeners out, and who is at the other end is not known.
-    Unverified,
+    /// Nothing: TLS keeps listeners out, and who is at the other end is not known. Whether an
+    /// authority we know vouches for one of these names is noted all the same.
+    Unverified {
+        /// Host names; none where nobody wants to know.
+        names: Vec<String>,
+    },
     /// An authority we know vouches for one of these names.
     Pkix {
         /// Host names; at least one.
@@ -43,10 +47,10 @@ pub enum TlsMode {
 }
 
 impl TlsMode {
-    /// Tells whether a handshake in this mode proves who the server is.
+    /// Tells whether a handshake in this mode always proves who the server is.
     pub fn proves_name(&self) -> bool {
         match self {
-            Self::Unverified => false,
+            Self::Unverified { .. } => false,
             Self::Pkix { .. } => true,
             Self::Dane { records, .. } => records.iter().any(is_usable),
         }
@@ -89,24 +93,29 @@ impl TlsFault {
     pub fn of(error: &io::Error) -> Self {
         let fault = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
         match (fault, error.kind()) {
-            (Some(Error::InvalidCertificate(certificate)), _) => match certificate {
-                CertificateError::Expired
-                | CertificateError::ExpiredContext { .. }
-                | CertificateError::NotValidYet
-                | CertificateError::NotValidYetContext { .. } => Self::Expired,
-                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Self::WrongName,
-                CertificateError::ApplicationVerificationFailure => Self::NotOfTheDns,
-                _ => Self::Untrusted,
-            },
-            (_, io::ErrorKind::TimedOut) => Self::TimedOut,
+            (Some(fault), _) => Self::of_error(fault),
+            (None, io::ErrorKind::TimedOut) => Self::TimedOut,
             (
-                _,
+                None,
                 io::ErrorKind::UnexpectedEof
                 | io::ErrorKind::ConnectionReset
                 | io::ErrorKind::ConnectionAborted
                 | io::ErrorKind::BrokenPipe,
             ) => Self::Lost,
             _ => Self::Handshake,
+        }
+    }
+
+    fn of_error(error: &Error) -> Self {
+        let Error::InvalidCertificate(certificate) = error else { return Self::Handshake };
+        match certificate {
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. } => Self::Expired,
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => Self::WrongName,
+            CertificateError::ApplicationVerificationFailure => Self::NotOfTheDns,
+            _ => Self::Untrusted,
         }
     }
 
@@ -130,17 +139,40 @@ impl fmt::Display for TlsFault {
     }
 }
 
+/// What a server's certificate turned out to prove. Cheap to clone; all clones are of one handshake.
+#[derive(Clone, Debug, Default)]
+pub struct Proof(Arc<OnceLock<Result<(), TlsFault>>>);
+
+impl Proof {
+    /// The server has proved its name.
+    pub fn is_given(&self) -> bool {
+        matches!(self.0.get(), Some(Ok(())))
+    }
+
+    /// What was wrong with its certificate, whether that mattered or not.
+    pub fn fault(&self) -> Option<TlsFault> {
+        self.0.get().and_then(|found| found.err())
+    }
+}
+
 /// Looks at a server's certificate in one mode.
 #[derive(Debug)]
 pub(super) struct Verifier {
     mode: TlsMode,
     roots: Arc<RootCertStore>,
     provider: Arc<CryptoProvider>,
+    proof: Proof,
 }
 
 impl Verifier {
-    pub(super) fn new(mode: TlsMode, roots: Arc<RootCertStore>, provider: Arc<CryptoProvider>) -> Self {
-        Self { mode, roots, provider }
+    pub(super) fn new(mode: TlsMode, roots: Arc<RootCertStore>, provider: Arc<CryptoProvider>, proof: Proof) -> Self {
+        Self { mode, roots, provider, proof }
+    }
+
+    /// The handshake's signature must be that of the certificate's key, or the certificate proves
+    /// nothing. Where it proves nothing anyway it may as well be one that we cannot read.
+    fn must_be_signed(&self) -> bool {
+        self.mode.proves_name() || self.proof.is_given()
     }
 
     /// An authority among `roots` vouches for the certificate, and it is for one of `names`.
@@ -225,10 +257,24 @@ impl ServerCertVerifier for Verifier {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        match &self.mode {
-            TlsMode::Unverified => {}
-            TlsMode::Pkix { names } => self.vouched(end_entity, intermediates, &self.roots, names, now)?,
-            TlsMode::Dane { names, records } => self.told(end_entity, intermediates, names, records, now)?,
+        let found = match &self.mode {
+            TlsMode::Unverified { names } | TlsMode::Pkix { names } => {
+                self.vouched(end_entity, intermediates, &self.roots, names, now)
+            }
+            TlsMode::Dane { names, records } => self.told(end_entity, intermediates, names, records, now),
+        };
+        let proved = match &found {
+            // Records of which none is usable demand nothing, and so nothing is proved.
+            Ok(()) if !self.mode.proves_name() && matches!(self.mode, TlsMode::Dane { .. }) => {
+                Err(TlsFault::NotOfTheDns)
+            }
+            Ok(()) => Ok(()),
+            Err(error) => Err(TlsFault::of_error(error)),
+        };
+        // One handshake looks at one certificate.
+        let _ = self.proof.0.set(proved);
+        if self.mode.proves_name() {
+            found?;
         }
         Ok(ServerCertVerified::assertion())
     }
@@ -239,8 +285,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        if !self.mode.proves_name() {
-            // A certificate that proves nothing may as well be one we cannot read.
+        if !self.must_be_signed() {
             return Ok(HandshakeSignatureValid::assertion());
         }
         verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
@@ -252,7 +297,7 @@ impl ServerCertVerifier for Verifier {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        if !self.mode.proves_name() {
+        if !self.must_be_signed() {
             return Ok(HandshakeSignatureValid::assertion());
         }
         verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)

@@ -46,6 +46,8 @@ pub struct TlsFacts {
     /// Version and cipher suite in the words of RFC 8446 and IANA, such as
     /// `TLSv1.3 TLS_AES_128_GCM_SHA256`, for the Received field and the log.
     pub description: String,
+    /// The peer has proved that it has the name it should have; never true of a client.
+    pub verified: bool,
 }
 
 /// One end of a protocol, without its socket.

@@ -88,12 +88,7 @@ pub(crate) fn sender(script: &Script, sent: &Sent) -> Result<(Watched, Outbox), 
         let nonce = [7; NONCE_BYTES];
         Ok::<_, String>(Credentials { login: login.clone(), password, in_clear: script.clear_login, nonce })
     });
-    let setup = SenderSetup {
-        helo: "pillarbox.test".to_owned(),
-        tls,
-        verified: sending.verified,
-        credentials: credentials.transpose()?,
-    };
+    let setup = SenderSetup { helo: "pillarbox.test".to_owned(), tls, credentials: credentials.transpose()? };
     let waiting = sending.mails.iter().map(|letter| Ok((mail(letter)?, letter.text.clone(), letter.broken)));
     let outbox = Outbox {
         waiting: waiting.collect::<Result<_, String>>()?,
@@ -101,7 +96,8 @@ pub(crate) fn sender(script: &Script, sent: &Sent) -> Result<(Watched, Outbox), 
         piece: sending.piece.unwrap_or(16_384),
         sent: sent.clone(),
     };
-    Ok((Watched { sender: Sender::new(setup), sent: sent.clone() }, outbox))
+    let verified = sending.verified;
+    Ok((Watched { sender: Sender::new(setup), sent: sent.clone(), verified }, outbox))
 }
 
 fn mail(letter: &Letter) -> Result<Mail, String> {
@@ -172,6 +168,8 @@ impl Answers<Watched> for Outbox {
 pub(crate) struct Watched {
     sender: Sender,
     sent: Sent,
+    /// TLS proves the server's name.
+    verified: bool,
 }
 
 impl Session for Watched {
@@ -196,7 +194,7 @@ impl Session for Watched {
     }
 
     fn tls_started(&mut self, tls: TlsFacts) {
-        self.sender.tls_started(tls);
+        self.sender.tls_started(TlsFacts { verified: self.verified, ..tls });
     }
 
     fn patience(&self) -> Duration {

@@ -93,12 +93,30 @@ fn keys() -> &'static Keys {
     static KEYS: OnceLock<Keys> = OnceLock::new();
     KEYS.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
-        let server = TlsServer::new(&TlsConfig::default(), folder.path()).unwrap();
+        let names = NAMES.iter().map(|&name| name.to_owned()).collect();
+        let server = TlsServer::new(&TlsConfig { names, ..TlsConfig::default() }, folder.path()).unwrap();
         Keys { config: server.config(), ca: server.ca().unwrap(), _folder: folder }
     })
 }
 
-/// The authority that signed the sinks' certificate; it is for `localhost` and 127.0.0.1.
+/// The servers that the sinks' certificate is for, beside `localhost` and 127.0.0.1.
+const NAMES: &[&str] =
+    &["mx.sts.test", "mx.stray.test", "mta-sts.sts.test", "mta-sts.plain.test", "mta-sts.stray.test"];
+
+/// The settings of a server with the sinks' certificate.
+pub(crate) fn config() -> Arc<ServerConfig> {
+    Arc::clone(&keys().config)
+}
+
+/// The sinks' certificate, as it goes over the wire.
+pub(crate) fn certificate() -> Vec<u8> {
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject as _;
+
+    CertificateDer::from_pem_file(keys()._folder.path().join("server.crt")).unwrap().to_vec()
+}
+
+/// The authority that signed the sinks' certificate.
 pub(crate) fn authority() -> PathBuf {
     keys().ca.clone()
 }

@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::{Hub, tell};
 use crate::daemon::login::random;
 use crate::flow::relay::{AttemptTerms, Changed, Content, Outgoing};
+use crate::flow::sign::Stored;
 use crate::mail::envelope::BodyType;
 use crate::mail::queue::{Answer as Told, Due};
 use crate::net::drive::Answers;
@@ -60,6 +61,11 @@ impl Hand {
         self.next.is_some()
     }
 
+    /// Tells whether the message that the connection is opened for demands TLS all the way.
+    pub(super) fn requires_tls(&self) -> bool {
+        self.next.as_ref().is_some_and(|next| next.queued.require_tls)
+    }
+
     async fn mail(&mut self) -> Option<Box<Mail>> {
         let most = self.hub.exit.config.messages_per_connection_max.max(1);
         if self.given >= most || self.hub.stop.is_set() {
@@ -70,6 +76,7 @@ impl Hand {
                 Some(outgoing) => outgoing,
                 None => self.hub.next_mail(&self.way).await?,
             };
+            let outgoing = self.hub.signed(outgoing).await?;
             if let Err(error) = &outgoing.content {
                 tracing::error!(queue = %outgoing.queued.id, %error, "a queued message cannot be read");
                 let verdict = Verdict::Deferred(Told::new("", "4.3.0 the message cannot be read here"));
@@ -188,6 +195,27 @@ impl Hub {
         let (exit, way, situation) = (self.exit.clone(), way.clone(), self.situation());
         let found = tokio::task::spawn_blocking(move || exit.next_mail(&way, &situation)).await.ok()?;
         found.inspect_err(|error| tracing::error!(%error, "the queue cannot be read")).ok()?.map(Box::new)
+    }
+
+    /// Signs a message that was submitted here (RFC 6376): mail that comes from elsewhere may claim any
+    /// author, and a signature of ours would bear that out.
+    async fn signed(&self, mut outgoing: Box<Outgoing>) -> Option<Box<Outgoing>> {
+        if outgoing.queued.by.is_none() {
+            return Some(outgoing);
+        }
+        let signer = self.signer.clone();
+        let working = tokio::task::spawn_blocking(move || {
+            let Ok(content) = &mut outgoing.content else { return outgoing };
+            match signer.sign(&mut Stored::new(content.body_mut()), now()) {
+                Ok(fields) => {
+                    content.put_before(fields);
+                    content.rewind();
+                }
+                Err(error) => outgoing.content = Err(error),
+            }
+            outgoing
+        });
+        working.await.ok()
     }
 
     /// What this moment says about an attempt.

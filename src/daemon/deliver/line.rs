@@ -16,6 +16,7 @@ use tokio::select;
 use super::board::Pace;
 use super::hand::Hand;
 use super::reach::{Target, Trouble};
+use super::safety::Terms;
 use super::{Hub, now};
 use crate::daemon::login::random;
 use crate::mail::queue::{Answer, Due};
@@ -148,8 +149,27 @@ async fn attempt(hub: &Rc<Hub>, way: &Way, progress: &Rc<Cell<Instant>>) -> Foun
     };
     let mut hand = Box::new(Hand::new(Rc::clone(hub), way.clone(), first, Rc::clone(progress)));
     let (mut last, mut never, mut away, mut silent) = (None, None, false, true);
+    // What a domain's own servers must prove; a route or a relay is the operator's word.
+    let policy = match way {
+        Way::Direct(domain) => hub.policy(domain).await,
+        Way::Place(_) | Way::Relay(_) => super::safety::Policy::default(),
+    };
     for target in &targets {
         progress.set(Instant::now());
+        let terms = match (way, &target.place.host) {
+            (Way::Direct(domain), Host::Name(name)) => {
+                match hub.terms_of(domain, &policy, name, target.place.port, hand.requires_tls()).await {
+                    Ok(terms) => Some(terms),
+                    Err(text) => {
+                        tracing::warn!(server = %target.place, why = text, "the server is not used");
+                        silent = false;
+                        last = Some(deferred(&text));
+                        continue;
+                    }
+                }
+            }
+            _ => None,
+        };
         let socket = match hub.addresses(&target.place).await {
             Ok(addresses) => hub.connect(&target.place, &addresses).await,
             Err(trouble) => Err(trouble),
@@ -174,7 +194,9 @@ async fn attempt(hub: &Rc<Hub>, way: &Way, progress: &Rc<Cell<Instant>>) -> Foun
         if matches!(way, Way::Direct(_)) {
             hub.port_is_open();
         }
-        match converse(hub, target, hand, socket).await {
+        let spoken = converse(hub, target, terms.as_ref(), hand, socket).await;
+        hub.safety.save(false).await;
+        match spoken {
             Spoken::Served => return Found::Served,
             Spoken::Failed(verdict) => return Found::Failed(verdict),
             Spoken::Refused(verdict, back) => {
@@ -199,30 +221,36 @@ async fn attempt(hub: &Rc<Hub>, way: &Way, progress: &Rc<Cell<Instant>>) -> Foun
 }
 
 /// Speaks with a server, in clear once more where TLS would be no gain and does not come about.
-async fn converse(hub: &Rc<Hub>, target: &Target, hand: Box<Hand>, socket: TcpStream) -> Spoken {
+async fn converse(hub: &Rc<Hub>, target: &Target, terms: Option<&Terms>, hand: Box<Hand>, socket: TcpStream) -> Spoken {
+    let opportunistic = match terms {
+        Some(terms) if terms.demand.encrypted => Security::Start(TlsWish::Required),
+        _ => Security::Start(TlsWish::IfOffered),
+    };
     let security =
-        target.relay.and_then(|number| hub.relays.get(number)).map_or(Security::Start(TlsWish::IfOffered), |relay| {
-            match relay.config.tls {
-                RelayTls::None => Security::Start(TlsWish::Never),
-                RelayTls::Opportunistic => Security::Start(TlsWish::IfOffered),
-                RelayTls::Starttls => Security::Start(TlsWish::Required),
-                RelayTls::Implicit => Security::Implicit,
-            }
+        target.relay.and_then(|number| hub.relays.get(number)).map_or(opportunistic, |relay| match relay.config.tls {
+            RelayTls::None => Security::Start(TlsWish::Never),
+            RelayTls::Opportunistic => Security::Start(TlsWish::IfOffered),
+            RelayTls::Starttls => Security::Start(TlsWish::Required),
+            RelayTls::Implicit => Security::Implicit,
         });
-    let (hand, end, fault) = match session(hub, target, hand, socket, security).await {
+    let Over { hand, end, fault, noted } = match session(hub, target, terms, hand, socket, security).await {
         Ok(over) => over,
         Err((text, hand)) => return Spoken::Refused(Verdict::Deferred(Answer::new("", &text)), hand),
     };
+    if let Some(terms) = terms {
+        hub.note_safety(terms, &end, fault, noted);
+    }
     let in_tls = matches!(&end.how, How::Failed(heard) if heard.at == Point::StartTls);
     if in_tls && security == Security::Start(TlsWish::IfOffered) && hand.is_full() {
-        tracing::info!(server = %target.place, fault = fault.unwrap_or_default(), "TLS failed; tried again in clear");
+        let fault = fault.map(|fault| fault.to_string()).unwrap_or_default();
+        tracing::info!(server = %target.place, fault, "TLS failed; tried again in clear");
         let again = match hub.addresses(&target.place).await {
             Ok(addresses) => hub.connect(&target.place, &addresses).await,
             Err(trouble) => Err(trouble),
         };
         return match again {
-            Ok(socket) => match session(hub, target, hand, socket, Security::Start(TlsWish::Never)).await {
-                Ok((hand, end, _)) => judge(target, hand, &end, None),
+            Ok(socket) => match session(hub, target, terms, hand, socket, Security::Start(TlsWish::Never)).await {
+                Ok(Over { hand, end, .. }) => judge(target, hand, &end, None),
                 Err((text, hand)) => Spoken::Refused(Verdict::Deferred(Answer::new("", &text)), hand),
             },
             Err(Trouble::Later(text) | Trouble::Never(text)) => {
@@ -238,7 +266,7 @@ async fn converse(hub: &Rc<Hub>, target: &Target, hand: Box<Hand>, socket: TcpSt
 }
 
 /// What a connection that is over means for the way.
-fn judge(target: &Target, hand: Box<Hand>, end: &End, fault: Option<String>) -> Spoken {
+fn judge(target: &Target, hand: Box<Hand>, end: &End, fault: Option<TlsFault>) -> Spoken {
     let How::Failed(heard) = &end.how else { return Spoken::Served };
     let host = target.place.host.to_string();
     let said = match fault.filter(|_| heard.at == Point::StartTls) {
@@ -260,15 +288,26 @@ fn judge(target: &Target, hand: Box<Hand>, end: &End, fault: Option<String>) -> 
     if hand.judged > 0 { Spoken::Served } else { Spoken::Failed(Verdict::Deferred(said)) }
 }
 
-/// One connection from its greeting to its end. Tells also why TLS did not come about. The error is why
-/// nothing could be begun.
+/// A connection that is over.
+#[derive(Debug)]
+struct Over {
+    hand: Box<Hand>,
+    end: End,
+    /// Why TLS did not come about.
+    fault: Option<TlsFault>,
+    /// What was wrong with the certificate, whether it mattered or not.
+    noted: Option<TlsFault>,
+}
+
+/// One connection from its greeting to its end. The error is why nothing could be begun.
 async fn session(
     hub: &Rc<Hub>,
     target: &Target,
+    terms: Option<&Terms>,
     mut hand: Box<Hand>,
     socket: TcpStream,
     security: Security,
-) -> Result<(Box<Hand>, End, Option<String>), (String, Box<Hand>)> {
+) -> Result<Over, (String, Box<Hand>)> {
     let relay = target.relay.and_then(|number| hub.relays.get(number));
     let credentials = match relay.map(|relay| (relay, &relay.config.user, &relay.config.password_file)) {
         Some((relay, Some(user), Some(file))) => {
@@ -291,14 +330,18 @@ async fn session(
         Host::Address(address) => address.to_string(),
     };
     let proven = matches!(security, Security::Implicit | Security::Start(TlsWish::Required));
-    let mode = if proven { TlsMode::Pkix { names: vec![name.clone()] } } else { TlsMode::Unverified };
+    let names = vec![name.clone()];
+    let mode = match terms {
+        Some(terms) => terms.mode(),
+        None if proven => TlsMode::Pkix { names },
+        None => TlsMode::Unverified { names },
+    };
     let setup = SenderSetup {
         helo: hub.exit.host.to_string(),
         tls: match security {
             Security::Implicit => TlsWish::Never,
             Security::Start(wish) => wish,
         },
-        verified: proven,
         credentials,
     };
     let client = relay.map_or(&hub.tls, |relay| &relay.tls);
@@ -306,6 +349,7 @@ async fn session(
         Ok(peer) => peer,
         Err(error) => return Err((format!("4.3.5 {name}: {error}"), hand)),
     };
+    let proof = peer.proof();
     hand.turn_to(name);
     let mut driver = Driver::new(Sender::new(setup), *hand, peer, hub.stop.clone());
     let secured = if security == Security::Implicit { driver.secure().await } else { Ok(()) };
@@ -315,13 +359,13 @@ async fn session(
     };
     let (session, hand) = driver.into_parts();
     let mut end = session.end();
-    let fault = ended.err().map(|error| TlsFault::of(&error).to_string());
+    let fault = ended.err().map(|error| TlsFault::of(&error));
     if let (Security::Implicit, Some(_), How::Failed(heard)) = (security, &fault, &mut end.how)
         && end.tls.is_none()
     {
         heard.at = Point::StartTls;
     }
-    Ok((Box::new(hand), end, fault))
+    Ok(Over { hand: Box::new(hand), end, fault, noted: proof.fault() })
 }
 
 /// The first line of a password file.

@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinSet;
 
 use crate::flow::relay::{Exit, Situation, Survey};
+use crate::flow::sign::Signer;
 use crate::mail::address::Domain;
 use crate::mail::date::Timestamp;
 use crate::mail::queue::{Answer, Due};
@@ -32,10 +33,12 @@ mod board; // what is known of the ways out
 mod hand; //  the world behind a connection
 mod line; //  one connection
 mod reach; // servers, addresses, a dead network
+pub mod safety; // how safe connections must be
 mod tell; //  notifications
 
 use super::receive::now;
 use board::Board;
+use safety::Safety;
 
 /// Shortest time between two surveys; many changes come together.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -138,9 +141,11 @@ struct Hub {
     exit: Exit,
     resolver: Resolver,
     tls: TlsClient,
+    signer: Signer,
     relays: Vec<Relay>,
     stop: Stop,
     board: RefCell<Board>,
+    safety: Safety,
     /// When a server answered last.
     heard: Cell<Option<Instant>>,
     wake: Notify,
@@ -162,7 +167,8 @@ impl Delivery {
         exit: Exit,
         relays: &[RelayConfig],
         resolver: Resolver,
-        tls: TlsClient,
+        (tls, safety): (TlsClient, Safety),
+        signer: Signer,
         stop: Stop,
         deliverer: Deliverer,
     ) -> Result<Self, TlsError> {
@@ -177,7 +183,8 @@ impl Delivery {
         let relays = relays.iter().filter_map(|config| relay(config).transpose()).collect::<Result<_, TlsError>>()?;
         let board = RefCell::new(Board::new(now()));
         let (heard, wake) = (Cell::default(), Notify::new());
-        Ok(Self { hub: Rc::new(Hub { exit, resolver, tls, relays, stop, board, heard, wake, deliverer }) })
+        let hub = Hub { exit, resolver, tls, signer, relays, stop, board, safety, heard, wake, deliverer };
+        Ok(Self { hub: Rc::new(hub) })
     }
 
     /// Sends until the server stops. Then the connections end that can end well, which takes some
@@ -239,6 +246,7 @@ impl Delivery {
         if tokio::time::timeout(STOP_MAX, ending).await.is_err() {
             tracing::debug!("connections to other servers did not end in time");
         }
+        hub.safety.save(true).await;
     }
 }
 

@@ -64,6 +64,8 @@ pub struct Judges<'m> {
     pub own: Option<&'m Model>,
     /// The account has written to whoever sends this.
     pub known: bool,
+    /// What is known of the sender besides.
+    pub sender: &'m [Share],
 }
 
 impl Judges<'_> {
@@ -87,7 +89,8 @@ impl Judges<'_> {
             self.own.and_then(|own| share("what this account has learnt", parts.1 * own.score(features))),
             self.known.then(|| share("you have written to the sender", KNOWN_LOGIT)).flatten(),
         ];
-        Judgement { shares: shares.into_iter().flatten().collect(), reasons: Vec::new() }
+        let shares = shares.into_iter().flatten().chain(self.sender.iter().cloned());
+        Judgement { shares: shares.collect(), reasons: Vec::new() }
     }
 
     /// Names the strongest reasons; `head` is what the features were read from.
@@ -159,7 +162,7 @@ mod tests {
         model.teach(&Features::of(b"Subject: minutes\r\n\r\nthe meeting of today\r\n"), Some(Class::Ham));
         let message = b"Subject: cheap\r\n\r\nbuy today\r\n";
         let features = Features::of(message);
-        let judges = Judges { seed: None, general: &model, own: None, known: false };
+        let judges = Judges { seed: None, general: &model, own: None, known: false, sender: &[] };
         let (judgement, reasons) = (judges.judge(&features), judges.reasons(&features, message));
         assert!(reasons.len() <= REASONS_MAX);
         assert!(
@@ -177,14 +180,20 @@ mod tests {
         general.teach(&features, Some(Class::Spam));
         general.teach(&Features::of(b"Subject: minutes\r\n\r\nof the meeting\r\n"), Some(Class::Ham));
         own.teach(&features, Some(Class::Ham));
-        let alone = Judges { seed: None, general: &general, own: None, known: false }.judge(&features).logit();
-        let seeded =
-            Judges { seed: Seed::shipped().as_ref(), general: &general, own: None, known: false }.judge(&features);
+        let alone =
+            Judges { seed: None, general: &general, own: None, known: false, sender: &[] }.judge(&features).logit();
+        let seeded = Judges { seed: Seed::shipped().as_ref(), general: &general, own: None, known: false, sender: &[] }
+            .judge(&features);
         assert_eq!(seeded.shares[0].what, "what Pillarbox came with");
-        let both = Judges { seed: None, general: &general, own: Some(&own), known: false }.judge(&features);
-        let known = Judges { seed: None, general: &general, own: Some(&own), known: true }.judge(&features);
+        let both =
+            Judges { seed: None, general: &general, own: Some(&own), known: false, sender: &[] }.judge(&features);
+        let known =
+            Judges { seed: None, general: &general, own: Some(&own), known: true, sender: &[] }.judge(&features);
         assert!(both.logit() < alone);
         assert!((known.logit() - both.logit() - KNOWN_LOGIT).abs() < 1e-6);
         assert_eq!((both.shares.len(), known.shares.len()), (2, 3));
+        let sender = [Share { what: "the sending address has no name".to_owned(), logit: 0.5 }];
+        let told = Judges { seed: None, general: &general, own: Some(&own), known: false, sender: &sender };
+        assert!((told.judge(&features).logit() - both.logit() - 0.5).abs() < 1e-6);
     }
 }

@@ -55,71 +55,121 @@ pub(super) struct Found {
 
 /// Looks at a message's header. While the body has not ended, it is taken to be what signatures say.
 pub(super) async fn check(resolver: &Resolver, judge: &MessageAuthenticator, signed: &Signed, spf: &Spf) -> Found {
-    let Some(header) = &signed.header else {
-        let reason = "the header is too long to be looked at".to_owned();
+    let Some(question) = Question::read(signed) else {
+        let reason = "the header cannot be read, or is too long to be looked at".to_owned();
         let dmarc = Dmarc { verdict: Verdict::PermError, reason: reason.clone(), ..Dmarc::default() };
         let arc = Chain { verdict: Verdict::None, reason, ..Chain::default() };
         return Found { dkim: Vec::new(), arc, dmarc };
     };
-    // Body lengths (l=) are allowed here and looked at below.
-    let Some(mut message) = AuthenticatedMessage::parse_with_opts(header, None, false) else {
-        let reason = "there is no header".to_owned();
-        let dmarc = Dmarc { verdict: Verdict::None, reason: reason.clone(), ..Dmarc::default() };
-        let arc = Chain { verdict: Verdict::None, reason, ..Chain::default() };
-        return Found { dkim: Vec::new(), arc, dmarc };
-    };
-    let author = author(&message);
-    let mut told = choose(&mut message, signed, author.as_deref().unwrap_or_default());
-    fill_hashes(&mut message, signed);
-    let sets = message.ams_headers.len();
-    let sealed = sets > 0 && sets <= SETS_MAX && !message.has_arc_errors;
-
-    let mut names: Vec<String> = message.dkim_headers.iter().map(|one| one.header.domain_key()).collect();
-    if sealed {
-        names.extend(message.ams_headers.iter().max_by_key(|one| one.header.i).map(|one| one.header.domain_key()));
-        names.extend(message.as_headers.iter().take(SETS_MAX).map(|one| one.header.domain_key()));
-    }
-    let author_walk = author.as_ref().map(|domain| walk(domain)).unwrap_or_default();
-    names.extend(author_walk.iter().cloned());
-    // Identities that may stand for From's domain, in relaxed alignment.
-    let near = |domain: &str| author.as_ref().is_ok_and(|author| is_near(domain, author));
-    let aligned = message.dkim_headers.iter().map(|one| one.header.d.as_str()).chain([spf.domain.as_str()]);
-    names.extend(aligned.filter(|domain| near(domain)).flat_map(walk));
+    let names = question.names(spf);
     let answers = Answers::fetch(resolver, names).await;
-
-    let outputs = judge.verify_dkim(Parameters::new(&message).with_txt_cache(&answers)).await;
     let away = resolver.is_away();
-    told.extend(outputs.iter().filter(|output| output.signature().is_some()).map(|output| signature(output, away)));
-    let arc = if sealed {
-        let output = judge.verify_arc(Parameters::new(&message).with_txt_cache(&answers)).await;
-        let last = message.as_headers.iter().max_by_key(|one| one.header.i);
-        let (verdict, reason) = result(output.result(), away);
-        let domain = last.map(|one| one.header.d.clone()).unwrap_or_default();
-        Chain { verdict, domain, sets, reason }
-    } else {
-        no_chain(sets, &message)
+    // Signatures cost the CPU milliseconds on a small board, so they are not the reactor's work.
+    let (judge, signed, spf) = (judge.clone(), signed.clone(), spf.clone());
+    let runtime = tokio::runtime::Handle::current();
+    let proving = tokio::task::spawn_blocking(move || {
+        Question::read(&signed).map(|question| runtime.block_on(question.prove(&judge, &answers, &spf, away)))
+    });
+    let Ok(Some((mut found, of_missing))) = proving.await else {
+        let dmarc = Dmarc { verdict: Verdict::TempError, ..Dmarc::default() };
+        return Found { dkim: Vec::new(), arc: Chain::default(), dmarc };
     };
-    let dmarc = match author {
-        Err(reason) => Dmarc { verdict: Verdict::PermError, reason, ..Dmarc::default() },
-        Ok(domain) => {
-            let output = SpfOutput::new(spf.domain.clone()).with_result(spf_result(spf.verdict));
-            let asked = DmarcParameters {
-                message: &message,
-                dkim_output: &outputs,
-                dkim2_output: None,
-                rfc5321_mail_from_domain: &spf.domain,
-                spf_output: &output,
-            };
-            let output = judge.verify_dmarc(Parameters::new(asked).with_txt_cache(&answers)).await;
-            let own = author_walk.first().is_some_and(|name| answers.has(name));
-            let missing = match output.dmarc_record() {
-                Some(record) if !own && record.np != record.sp => does_not_exist(resolver, &domain).await,
-                _ => false,
-            };
-            dmarc(&output, &domain, missing, resolver.is_away())
+    if let Some(policy) = of_missing
+        && matches!(resolver.addresses_of(&found.dmarc.domain, false).await, Err(DnsError::NoSuchName))
+    {
+        found.dmarc.policy = policy;
+    }
+    found
+}
+
+/// A message's header, read.
+struct Question<'s> {
+    message: AuthenticatedMessage<'s>,
+    /// Signatures that need no look.
+    told: Vec<Signature>,
+    /// From's domain, or why there is none.
+    author: Result<String, String>,
+    /// The ARC chain is worth a look.
+    sealed: bool,
+}
+
+impl<'s> Question<'s> {
+    fn read(signed: &'s Signed) -> Option<Self> {
+        // Body lengths (l=) are allowed here and looked at below.
+        let mut message = AuthenticatedMessage::parse_with_opts(signed.header.as_ref()?, None, false)?;
+        let author = author(&message);
+        let told = choose(&mut message, signed, author.as_deref().unwrap_or_default());
+        fill_hashes(&mut message, signed);
+        let sealed = (1..=SETS_MAX).contains(&message.ams_headers.len()) && !message.has_arc_errors;
+        Some(Self { message, told, author, sealed })
+    }
+
+    /// The names that are looked up for it.
+    fn names(&self, spf: &Spf) -> Vec<String> {
+        let message = &self.message;
+        let mut names: Vec<String> = message.dkim_headers.iter().map(|one| one.header.domain_key()).collect();
+        if self.sealed {
+            let last = message.ams_headers.iter().max_by_key(|one| one.header.i);
+            names.extend(last.map(|one| one.header.domain_key()));
+            names.extend(message.as_headers.iter().take(SETS_MAX).map(|one| one.header.domain_key()));
         }
-    };
-    Found { dkim: told, arc, dmarc }
+        if let Ok(author) = &self.author {
+            names.extend(walk(author));
+            // Identities that may stand for From's domain, in relaxed alignment.
+            let identities = message.dkim_headers.iter().map(|one| one.header.d.as_str()).chain([spf.domain.as_str()]);
+            names.extend(identities.filter(|domain| is_near(domain, author)).flat_map(walk));
+        }
+        names
+    }
+
+    /// What it proves, and the policy that would hold if From's domain does not exist, where that is another one.
+    async fn prove(
+        self,
+        judge: &MessageAuthenticator,
+        answers: &Answers,
+        spf: &Spf,
+        away: bool,
+    ) -> (Found, Option<Policy>) {
+        let Self { message, told: mut dkim, author, sealed } = self;
+        let outputs = judge.verify_dkim(Parameters::new(&message).with_txt_cache(answers)).await;
+        dkim.extend(outputs.iter().filter(|output| output.signature().is_some()).map(|one| signature(one, away)));
+        let arc = if sealed {
+            let output = judge.verify_arc(Parameters::new(&message).with_txt_cache(answers)).await;
+            let last = message.as_headers.iter().max_by_key(|one| one.header.i);
+            let (verdict, reason) = result(output.result(), away);
+            let domain = last.map(|one| one.header.d.clone()).unwrap_or_default();
+            Chain { verdict, domain, sets: message.ams_headers.len(), reason }
+        } else {
+            no_chain(&message)
+        };
+        let domain = match author {
+            Err(reason) => {
+                let dmarc = Dmarc { verdict: Verdict::PermError, reason, ..Dmarc::default() };
+                return (Found { dkim, arc, dmarc }, None);
+            }
+            Ok(domain) => domain,
+        };
+        let spf_output = SpfOutput::new(spf.domain.clone()).with_result(spf_result(spf.verdict));
+        let asked = DmarcParameters {
+            message: &message,
+            dkim_output: &outputs,
+            dkim2_output: None,
+            rfc5321_mail_from_domain: &spf.domain,
+            spf_output: &spf_output,
+        };
+        let output = judge.verify_dmarc(Parameters::new(asked).with_txt_cache(answers)).await;
+        let own = walk(&domain).first().is_some_and(|name| answers.has(name));
+        let of_missing = output.dmarc_record().filter(|record| !own && record.np != record.sp).map(|record| {
+            match (record.np, record.t) {
+                // In test mode a policy falls by one (RFC 9989 section 4.7).
+                (Wanted::Reject, false) => Policy::Reject,
+                (Wanted::Reject, true) | (Wanted::Quarantine, false) => Policy::Quarantine,
+                _ => Policy::None,
+            }
+        });
+        let dmarc = dmarc(&output, &domain, away);
+        (Found { dkim, arc, dmarc }, of_missing)
+    }
 }
 
 /// The domain in From, if there is one alone (RFC 9989 section 5.3.1; two addresses of one domain are one).
@@ -207,7 +257,8 @@ fn body_of(signed: &Signed, form: Canonicalization) -> Option<BodyHash> {
     }
 }
 
-fn no_chain(sets: usize, message: &AuthenticatedMessage<'_>) -> Chain {
+fn no_chain(message: &AuthenticatedMessage<'_>) -> Chain {
+    let sets = message.ams_headers.len();
     let (verdict, reason) = if sets > SETS_MAX {
         (Verdict::PermError, format!("{sets} ARC sets, and {SETS_MAX} are looked at"))
     } else if message.has_arc_errors || !message.as_headers.is_empty() || !message.aar_headers.is_empty() {
@@ -233,7 +284,7 @@ fn result(result: &DkimResult, away: bool) -> (Verdict, String) {
                 (Verdict::Fail, "the body is not what was signed".to_owned())
             }
             Error::Dkim(DkimError::SignatureExpired) | Error::Arc(mail_auth::arc::ArcError::SignatureExpired) => {
-                (Verdict::PermError, "the signature has expired".to_owned())
+                (Verdict::Fail, "the signature has expired".to_owned())
             }
             Error::Crypto(_) => (Verdict::Fail, "the header is not what was signed".to_owned()),
             Error::Dns(_) => (Verdict::PermError, "the key is not in the DNS".to_owned()),
@@ -257,20 +308,11 @@ fn spf_result(verdict: Verdict) -> SpfResult {
     }
 }
 
-fn dmarc(output: &mail_auth::DmarcOutput, domain: &str, missing: bool, away: bool) -> Dmarc {
+fn dmarc(output: &mail_auth::DmarcOutput, domain: &str, away: bool) -> Dmarc {
     let by_spf = *output.spf_result() == DmarcResult::Pass;
     let by_dkim = *output.dkim_result() == DmarcResult::Pass;
     let record = output.dmarc_record();
-    let wanted = match record {
-        // A name that does not exist has a policy of its own (RFC 9989 section 4.7).
-        Some(record) if missing => match (record.np, record.t) {
-            (Wanted::Reject, true) => Wanted::Quarantine,
-            (Wanted::Quarantine, true) => Wanted::None,
-            (wanted, _) => wanted,
-        },
-        _ => output.policy(),
-    };
-    let policy = match wanted {
+    let policy = match output.policy() {
         Wanted::Reject => Policy::Reject,
         Wanted::Quarantine => Policy::Quarantine,
         Wanted::None | Wanted::Unspecified => Policy::None,
@@ -294,10 +336,6 @@ fn dmarc(output: &mail_auth::DmarcOutput, domain: &str, missing: bool, away: boo
     let reports = reports.filter_map(|uri| uri.uri().strip_prefix("mailto:").or(Some(uri.uri())));
     let reports_to = reports.filter(|address| address.contains('@')).map(str::to_owned).take(REPORTS_MAX).collect();
     Dmarc { verdict, domain: domain.to_owned(), policy, by_spf, by_dkim, reports_to, reason }
-}
-
-async fn does_not_exist(resolver: &Resolver, domain: &str) -> bool {
-    matches!(resolver.addresses_of(domain, false).await, Err(DnsError::NoSuchName))
 }
 
 /// The names of the tree walk from a domain to its top (RFC 9989 section 4.10): eight at most.
@@ -357,7 +395,7 @@ impl Answers {
 fn key(texts: Result<Vec<String>, DnsError>) -> Txt {
     let texts = match texts {
         Ok(texts) => texts,
-        Err(error) => return Txt::Error(unanswered(error)),
+        Err(error) => return Txt::Error(unanswered(&error)),
     };
     let mut parsed = Err(Error::Dns(mail_auth::DnsError::InvalidRecordType));
     for text in texts.iter().filter(|text| text.len() <= RECORD_MAX) {
@@ -373,7 +411,7 @@ fn key(texts: Result<Vec<String>, DnsError>) -> Txt {
 fn policy(texts: Result<Vec<String>, DnsError>) -> Txt {
     let texts = match texts {
         Ok(texts) => texts,
-        Err(error) => return Txt::Error(unanswered(error)),
+        Err(error) => return Txt::Error(unanswered(&error)),
     };
     let fits = texts.iter().filter(|text| text.len() <= RECORD_MAX);
     let mut records = fits.filter_map(|text| Record::parse(text.as_bytes()).ok());
@@ -383,7 +421,7 @@ fn policy(texts: Result<Vec<String>, DnsError>) -> Txt {
     }
 }
 
-fn unanswered(error: DnsError) -> Error {
+fn unanswered(error: &DnsError) -> Error {
     Error::Dns(match error {
         DnsError::NoSuchName => mail_auth::DnsError::RecordNotFound(ResponseCode::NXDomain),
         DnsError::NoRecords => mail_auth::DnsError::RecordNotFound(ResponseCode::NoError),

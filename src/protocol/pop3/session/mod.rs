@@ -497,7 +497,7 @@ mod tests {
                     assert!(taken > 0);
                     input = &input[taken..];
                 }
-                Step::StartTls => session.tls_started(TlsFacts { description: String::new() }),
+                Step::StartTls => session.tls_started(TlsFacts { description: String::new(), verified: false }),
                 Step::Close => return (String::from_utf8(said).unwrap(), true),
             }
             if let Some(request) = asked.take() {

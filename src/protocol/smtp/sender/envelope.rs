@@ -190,8 +190,8 @@ impl Sender {
     fn unable(&self, mail: &Mail) -> Option<Heard> {
         let offered = &self.extensions;
         let no = |code, enhanced, text: String| Some(Heard::ours(Point::Mail, code, enhanced, text));
-        if mail.require_tls && !(offered.require_tls && self.setup.verified && self.tls.is_some()) {
-            // RFC 8689 section 4.2.1.
+        if mail.require_tls && !(offered.require_tls && self.tls.as_ref().is_some_and(|tls| tls.verified)) {
+            // RFC 8689 section 4.2.1: TLS alone is not enough, the server must have proved its name.
             let text = "the sender demands TLS all the way (REQUIRETLS), which the next server cannot promise";
             return no(550, Enhanced::new(5, 7, 30), text.to_owned());
         }

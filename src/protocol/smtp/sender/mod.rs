@@ -13,6 +13,7 @@ use std::fmt;
 
 use crate::mail::envelope::Envelope;
 use crate::mail::secret::Password;
+use crate::protocol::TlsFacts;
 
 mod command; //     the lines of MAIL and RCPT
 mod envelope; //    a message's way from MAIL to its last reply
@@ -44,9 +45,6 @@ pub struct SenderSetup {
     pub helo: String,
     /// What is wanted of STARTTLS. Where TLS came before the greeting it is not asked for again.
     pub tls: TlsWish,
-    /// TLS starts only when the peer's certificate proves its name, so a message that asks for
-    /// REQUIRETLS may go over it (RFC 8689 section 4.2.1).
-    pub verified: bool,
     /// Whom to log in as.
     pub credentials: Option<Credentials>,
 }
@@ -203,7 +201,7 @@ pub struct End {
     /// What it offered last.
     pub extensions: Extensions,
     /// TLS version and cipher suite, `None` in clear.
-    pub tls: Option<String>,
+    pub tls: Option<TlsFacts>,
     /// Messages begun.
     pub messages: u32,
 }

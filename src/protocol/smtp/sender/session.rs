@@ -117,7 +117,7 @@ pub struct Sender {
     pub(super) awaited: VecDeque<Awaited>,
     pub(super) extensions: Extensions,
     pub(super) peer: Option<String>,
-    pub(super) tls: Option<String>,
+    pub(super) tls: Option<TlsFacts>,
     pub(super) login: Option<Login>,
     /// Messages begun.
     pub(super) messages: u32,
@@ -368,7 +368,7 @@ impl Session for Sender {
     }
 
     fn tls_started(&mut self, tls: TlsFacts) {
-        self.tls = Some(tls.description);
+        self.tls = Some(tls);
         if matches!(self.state, State::StartingTls) {
             // RFC 3207 section 4.2: what was said in clear does not count.
             self.extensions = Extensions::default();

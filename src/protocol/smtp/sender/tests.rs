@@ -10,7 +10,7 @@ use crate::mail::address::Address;
 use crate::mail::envelope::{BodyType, ForwardPath, Notify, Recipient, ReversePath};
 use crate::mail::secret::Password;
 use crate::protocol::smtp::{self, Receiver, Role, Setup, SmtpConfig};
-use crate::protocol::{Notice, Session, Step, TlsFacts};
+use crate::protocol::{Notice, Session, Step};
 
 fn address(text: &str) -> Address {
     Address::parse(text).unwrap()
@@ -81,12 +81,7 @@ impl World {
 }
 
 fn sender() -> Sender {
-    Sender::new(SenderSetup {
-        helo: "pillarbox.test".to_owned(),
-        tls: TlsWish::IfOffered,
-        verified: false,
-        credentials: None,
-    })
+    Sender::new(SenderSetup { helo: "pillarbox.test".to_owned(), tls: TlsWish::IfOffered, credentials: None })
 }
 
 /// The next bytes to be heard: so many, or a line.
@@ -109,7 +104,7 @@ fn hear(sender: &mut Sender, world: &mut World, input: &[u8], cut: Option<usize>
                 let taken = sender.receive(next_piece(rest, cut));
                 rest = &rest[taken..];
             }
-            Step::StartTls => sender.tls_started(TlsFacts { description: "TLSv1.3".into() }),
+            Step::StartTls => sender.tls_started(TlsFacts { description: "TLSv1.3".into(), verified: false }),
             Step::Close => return said,
         }
     }
@@ -166,7 +161,7 @@ fn to_ourselves(world: &mut World, cut: usize) -> Vec<Vec<u8>> {
             }
             Step::StartTls => {
                 up.clear();
-                receiver.tls_started(TlsFacts { description: "TLSv1.3".into() });
+                receiver.tls_started(TlsFacts { description: "TLSv1.3".into(), verified: false });
                 true
             }
             _ => false,
@@ -188,7 +183,7 @@ fn to_ourselves(world: &mut World, cut: usize) -> Vec<Vec<u8>> {
                 true
             }
             Step::StartTls => {
-                sender.tls_started(TlsFacts { description: "TLSv1.3".into() });
+                sender.tls_started(TlsFacts { description: "TLSv1.3".into(), verified: false });
                 true
             }
             Step::Close => {
