@@ -14,6 +14,7 @@ use crate::daemon::log::{self, LogConfig};
 use crate::daemon::{Changeable, Setup};
 use crate::filter::sender::SenderConfig;
 use crate::flow::access::lockout::LoginConfig;
+use crate::flow::brake::SubmissionConfig;
 use crate::flow::judge::SpamConfig;
 use crate::flow::scan::ScanConfig;
 use crate::net::budget::NetConfig;
@@ -89,6 +90,8 @@ pub struct Settings {
     pub scan: ScanConfig,
     /// The spam filter.
     pub spam: SpamConfig,
+    /// Who may send, and how much.
+    pub submission: SubmissionConfig,
     /// The mail store.
     pub store: StoreConfig,
     /// Working threads; the board says how many.
@@ -121,6 +124,7 @@ impl Default for Settings {
             login: LoginConfig::default(),
             scan: ScanConfig::default(),
             spam: SpamConfig::default(),
+            submission: SubmissionConfig::default(),
             store: StoreConfig::default(),
             threads: budget::MemoryPlan::default().threads,
         }
@@ -223,6 +227,7 @@ impl Settings {
             login: self.login,
             scan: self.scan,
             spam: self.spam,
+            submission: self.submission,
             store: self.store,
             threads: self.threads,
         }
@@ -274,6 +279,7 @@ impl Settings {
                 "is missing; name the address whose account gets what is put aside",
             );
         }
+        self.submission.check()?;
         log::parse_level(&self.log.level).map_err(|problem| ("log.level", problem))?;
         self.listen.check()
     }

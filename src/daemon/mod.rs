@@ -24,6 +24,7 @@ use tokio::time::timeout;
 
 use crate::filter::sender::SenderConfig;
 use crate::flow::access::lockout::LoginConfig;
+use crate::flow::brake::SubmissionConfig;
 use crate::flow::judge::{Filter, SpamConfig};
 use crate::flow::publish::hex;
 use crate::flow::relay::Exit;
@@ -176,6 +177,8 @@ pub struct Setup {
     pub spam: SpamConfig,
     /// The mail store.
     pub store: StoreConfig,
+    /// Who may send, and how much.
+    pub submission: SubmissionConfig,
     /// Working threads at most, for password checks, reads and bodies.
     pub threads: u8,
 }
@@ -336,7 +339,10 @@ pub fn run<T>(
     );
     let guard = Guard::new(store.clone(), &setup.data, setup.scan.clone());
     let context = Rc::new(Context {
-        office: office.with_exit(exit).guarded(setup.scan.enabled.then(|| guard.clone())),
+        office: office
+            .with_exit(exit)
+            .with_submission(setup.submission.clone())
+            .guarded(setup.scan.enabled.then(|| guard.clone())),
         teacher,
         smtp: Arc::new(setup.smtp.clone()),
         imap: Arc::new(setup.imap.clone()),
@@ -451,6 +457,7 @@ fn status_source(context: &Context, scrub: Scrub, deliverer: Deliverer) -> Statu
     let (store, budget, roll) = (context.store.clone(), context.budget.clone(), Arc::clone(&context.roll));
     let (listeners, filter) = (context.listeners.clone(), context.teacher.filter().clone());
     let (hostname, tls) = (context.hostname.to_string(), Arc::clone(&context.tls));
+    let office = context.office.clone();
     Arc::new(move || {
         let memory = health::memory();
         let shown = |(service, address): &(Service, SocketAddr)| ListenerStatus {
@@ -476,6 +483,7 @@ fn status_source(context: &Context, scrub: Scrub, deliverer: Deliverer) -> Statu
             spam: filter.figures(),
             queue: store.reader().and_then(|reader| reader.queue_figures()).unwrap_or_default(),
             deliver: deliverer.figures(),
+            braked: office.braked(),
         }
     })
 }
@@ -512,6 +520,7 @@ fn conversation(
                 peer: peer.ip(),
                 starttls: !service.has_implicit_tls(),
                 login_in_clear: clear_login,
+                open: context.office.is_open_to(peer.ip()),
             });
             converse(context, service, session, context.office.reception(peer.ip()), stream)
         }

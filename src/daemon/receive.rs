@@ -20,6 +20,7 @@ use super::login::{Doorway, Login, random};
 use super::teacher::Teacher;
 use crate::filter::sender::{Action, Standing};
 use crate::flow::arrive::Destination;
+use crate::flow::brake::{Brake, Braked, Pace, SubmissionConfig};
 use crate::flow::judge::{Fate, Verdict};
 use crate::flow::letter::{Foreign, Letter, LetterError, Start, reply_to};
 use crate::flow::post::{LISTS_MAX, Post};
@@ -30,7 +31,7 @@ use crate::mail::date::{Timestamp, ZonedTime};
 use crate::mail::envelope::{BodyType, Client, Envelope, ForwardPath, Recipient, ReversePath};
 use crate::mail::list::List;
 use crate::mail::mailbox::{AccountId, MailboxId, SpecialUse, Uid};
-use crate::mail::queue::{Due, NewQueued};
+use crate::mail::queue::{Due, NewQueued, QueueId, QueueOrder};
 use crate::net::drive::Answers;
 use crate::protocol::smtp::{self, Answer, Begin, Reply, Request, Role, Sender, SmtpConfig};
 use crate::queue::outcome::wants_success;
@@ -50,6 +51,24 @@ const SLOWEST_RATE: u64 = 1024;
 /// Most addresses elsewhere that aliases lead one message to.
 const COPIES_MAX: usize = 1000;
 
+/// How long mail that is to be held would wait, if the power failed before it is, in milliseconds.
+const HELD_MS: u64 = 3_600_000;
+
+/// Who may send, and how much.
+#[derive(Debug)]
+struct Submission {
+    config: SubmissionConfig,
+    brake: Brake,
+    since: Instant,
+}
+
+impl Submission {
+    fn new(config: SubmissionConfig) -> Self {
+        let brake = Brake::new(&config);
+        Self { config, brake, since: Instant::now() }
+    }
+}
+
 /// What all SMTP connections share.
 #[derive(Clone, Debug)]
 pub struct Office {
@@ -59,6 +78,7 @@ pub struct Office {
     checks: Checks,
     host: Arc<str>,
     exit: Exit,
+    submission: Arc<Submission>,
     /// Places for messages received at one time.
     places: Arc<Semaphore>,
     /// Scans what is received, if that is wanted.
@@ -78,7 +98,31 @@ impl Office {
     ) -> Self {
         let places = Arc::new(Semaphore::new(usize::from(config.incoming_max.max(1))));
         let exit = Exit::new(store.clone(), Arc::default(), Arc::default(), Arc::clone(&host));
-        Self { store, doorway, teacher, checks, host, exit, places, guard: None }
+        let submission = Arc::new(Submission::new(SubmissionConfig::default()));
+        Self { store, doorway, teacher, checks, host, exit, submission, places, guard: None }
+    }
+
+    /// Sets who may send, and how much.
+    #[must_use]
+    pub fn with_submission(mut self, config: SubmissionConfig) -> Self {
+        self.submission = Arc::new(Submission::new(config));
+        self
+    }
+
+    /// Tells whether a client may submit as some senders without logging in.
+    pub fn is_open_to(&self, client: std::net::IpAddr) -> bool {
+        !self.submission.config.senders_at(client).is_empty()
+    }
+
+    /// Accounts whose mail is held because they send too much.
+    pub fn braked(&self) -> Vec<Braked> {
+        let found = self.submission.brake.braked(self.submission.since.elapsed().as_secs());
+        let reader = if found.is_empty() { None } else { self.store.reader().ok() };
+        let named = |id: AccountId| {
+            let account = reader.as_ref().and_then(|reader| reader.account(id).ok().flatten());
+            account.map_or_else(|| id.0.to_string(), |account| account.address.to_string())
+        };
+        found.into_iter().map(|(id, hour, day, held)| Braked { account: named(id), hour, day, held }).collect()
     }
 
     /// Lets mail out. Without this there is no way out, and mail for others' servers is refused.
@@ -99,6 +143,9 @@ impl Office {
     pub fn reception(&self, client: std::net::IpAddr) -> Reception {
         Reception {
             login: self.doorway.login(client),
+            open: self.submission.config.senders_at(client),
+            by: None,
+            submits: false,
             visit: self.checks.visit(client),
             office: self.clone(),
             sender: None,
@@ -117,6 +164,12 @@ impl Office {
 pub struct Reception {
     office: Office,
     login: Login,
+    /// Senders for which this client needs no login.
+    open: Vec<Address>,
+    /// The account that sends: who logged in, or whose address an open sender is.
+    by: Option<AccountId>,
+    /// The message is a user's of ours, whatever port it came to.
+    submits: bool,
     visit: Visit,
     sender: Option<Sender>,
     /// Accounts the message goes to, without doubles.
@@ -205,13 +258,17 @@ impl Reception {
         self.copies = Vec::new();
         self.lists = Vec::new();
         self.incoming = None;
-        if sender.role == Role::Exchange {
-            self.visit.begin().inspect_err(|reply| {
+        let open = sender.login.is_none() && submit::is_open_to(&self.open, &sender.from);
+        self.submits = sender.role == Role::Submission || open;
+        self.by = sender.login.as_ref().map(|login| login.account);
+        if self.submits {
+            let reader = self.office.store.reader().map_err(|error| unreadable(&error))?;
+            submit::sender(&reader, &sender, &self.open).inspect_err(|reply| {
                 tracing::info!(from = %sender.from, %reply, "sender refused");
             })?;
+            self.by = self.by.or_else(|| submit::account_of(&reader, &sender.from));
         } else {
-            let reader = self.office.store.reader().map_err(|error| unreadable(&error))?;
-            submit::sender(&reader, &sender).inspect_err(|reply| {
+            self.visit.begin().inspect_err(|reply| {
                 tracing::info!(from = %sender.from, %reply, "sender refused");
             })?;
         }
@@ -223,13 +280,13 @@ impl Reception {
         let Some(sender) = &self.sender else { return Err(lost()) };
         let reader = self.office.store.reader().map_err(|error| unreadable(&error))?;
         let onward = self.office.exit.onward(now());
-        let found = match sender.role {
+        let found = match self.role() {
             Role::Exchange => arrive::recipient(&reader, &onward, sender, recipient),
             Role::Submission => submit::recipient(&reader, &onward, sender, recipient),
         };
         drop(reader);
         let mut found = found;
-        if found.is_ok() && sender.role == Role::Exchange {
+        if found.is_ok() && !self.submits {
             // Lists are not asked for recipients that are none.
             let checked = self.visit.recipient(&sender.from, &recipient.path).await;
             found = found.and_then(|destination| checked.map(|()| destination));
@@ -331,7 +388,7 @@ impl Reception {
     }
 
     fn role(&self) -> Role {
-        self.sender.as_ref().map_or(Role::Exchange, |sender| sender.role)
+        if self.submits { Role::Submission } else { Role::Exchange }
     }
 
     /// Has the letter judged if its beginning is there; at the `end` it is, whatever it is.
@@ -428,10 +485,11 @@ impl Reception {
         let sender = self.sender.take();
         let accounts = std::mem::take(&mut self.targets);
         let size = letter.size();
-        let queued = self.to_queue(&letter, &incoming.envelope, sender.as_ref());
-        let posts = self.finish_posts(&mut incoming, sender.as_ref(), accounts.is_empty() && queued.is_empty()).await?;
+        let mut queued = self.to_queue(&letter, &incoming.envelope);
+        let held = self.is_too_much(&incoming, &mut queued)?;
+        let posts = self.finish_posts(&mut incoming, accounts.is_empty() && queued.is_empty()).await?;
         let junk = |account: &&AccountId| incoming.is_junk(**account);
-        let mut kept = self.keep(letter, &accounts, queued, &incoming).await;
+        let mut kept = self.keep(letter, &accounts, (queued, held), &incoming).await;
         if kept.as_ref().is_ok_and(|kept| !kept.aside)
             && let Err(error) = self.keep_posts(posts).await
         {
@@ -470,7 +528,7 @@ impl Reception {
     }
 
     /// What of the message goes on to others' servers: by itself, and with the senders that aliases give it.
-    fn to_queue(&self, letter: &Letter, envelope: &Envelope, sender: Option<&Sender>) -> Vec<NewQueued> {
+    fn to_queue(&self, letter: &Letter, envelope: &Envelope) -> Vec<NewQueued> {
         // What the content needs is asked of the next server, not what its sender declared.
         let nature = letter.nature(envelope.utf8);
         let body = match envelope.body {
@@ -478,7 +536,7 @@ impl Reception {
             _ if nature.eight_bit => BodyType::EightBitMime,
             _ => BodyType::SevenBit,
         };
-        let by = sender.and_then(|sender| sender.login.as_ref()).map(|login| login.account);
+        let by = self.by;
         let mut groups: Vec<(ReversePath, Vec<Recipient>)> = Vec::new();
         let own = self.remote.iter().map(|recipient| (&envelope.from, recipient));
         for (from, recipient) in own.chain(self.copies.iter().map(|(from, recipient)| (from, recipient))) {
@@ -496,14 +554,44 @@ impl Reception {
         queued.collect()
     }
 
+    /// Counts what an account sends to others' servers. Tells whether it is to be held.
+    fn is_too_much(&self, incoming: &Incoming, queued: &mut [NewQueued]) -> Result<bool, Reply> {
+        let Some(account) = self.by else { return Ok(false) };
+        let recipients = queued.iter().map(|new| new.envelope.recipients.len()).sum::<usize>();
+        let Submission { brake, since, .. } = &*self.office.submission;
+        match brake.count(account, u32::try_from(recipients).unwrap_or(u32::MAX), since.elapsed().as_secs()) {
+            Pace::Free => Ok(false),
+            Pace::Held => {
+                tracing::warn!(
+                    id = %incoming.id, from = %incoming.envelope.from, recipients,
+                    "an account sends too much: its mail is held until `pillarbox queue release`; has somebody \
+                     found its password?"
+                );
+                for new in queued {
+                    new.due = Due(new.due.0.saturating_add(HELD_MS));
+                }
+                Ok(true)
+            }
+            Pace::Refused => {
+                let reply = Reply::new(452, "4.7.1", "too many recipients for now: ask the postmaster");
+                incoming.log_refusal(&reply);
+                Err(reply)
+            }
+        }
+    }
+
+    /// Holds what was queued.
+    async fn hold(&self, ids: &[QueueId]) {
+        for id in ids {
+            if let Err(error) = self.office.store.order_queued(*id, QueueOrder::Hold).await {
+                tracing::error!(queue = %id, %error, "a message that is to be held is not");
+            }
+        }
+    }
+
     /// Ends the copies for lists. Mail that looks like spam goes to none; `alone` says that it goes nowhere
     /// else.
-    async fn finish_posts(
-        &self,
-        incoming: &mut Incoming,
-        sender: Option<&Sender>,
-        alone: bool,
-    ) -> Result<Vec<post::Ready>, Reply> {
+    async fn finish_posts(&self, incoming: &mut Incoming, alone: bool) -> Result<Vec<post::Ready>, Reply> {
         let posts = std::mem::take(&mut incoming.posts);
         if posts.is_empty() {
             return Ok(Vec::new());
@@ -513,7 +601,7 @@ impl Reception {
             incoming.log_refusal(&reply);
             return if alone { Err(reply) } else { Ok(Vec::new()) };
         }
-        let by = sender.and_then(|sender| sender.login.as_ref()).map(|login| login.account);
+        let by = self.by;
         let (store, due) = (self.office.store.clone(), Due::from(now()));
         let working = tokio::task::spawn_blocking(move || {
             let reader = store.reader().map_err(|error| unreadable(&error))?;
@@ -578,7 +666,7 @@ impl Reception {
         &self,
         letter: Box<Letter>,
         accounts: &[AccountId],
-        queued: Vec<NewQueued>,
+        (queued, held): (Vec<NewQueued>, bool),
         incoming: &Incoming,
     ) -> Result<Kept, LetterError> {
         let results = incoming.looked.as_ref().filter(|_| incoming.restated).map(|looked| looked.field.clone());
@@ -604,7 +692,11 @@ impl Reception {
         let kept = if queued.is_empty() || aside {
             self.office.store.deliver(message, to).await
         } else {
-            self.office.store.submit(message, to, queued).await.map(|submitted| submitted.placed)
+            let submitted = self.office.store.submit(message, to, queued).await;
+            if let (Ok(submitted), true) = (&submitted, held) {
+                self.hold(&submitted.all_queued).await;
+            }
+            submitted.map(|submitted| submitted.placed)
         };
         kept.map(|placed| Kept { placed, aside }).map_err(LetterError::Spool)
     }

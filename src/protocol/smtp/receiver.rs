@@ -39,6 +39,8 @@ pub struct Setup {
     pub starttls: bool,
     /// Logging in without TLS is allowed to clients on this machine.
     pub login_in_clear: bool,
+    /// The client may submit as some senders without logging in; which ones is asked at MAIL.
+    pub open: bool,
 }
 
 /// The receiving end of one connection.
@@ -251,7 +253,7 @@ impl Receiver {
     fn mail(&mut self, mail: Mail) {
         let config = &self.setup.config;
         let refusal = match &self.state {
-            State::Ready if self.setup.role == Role::Submission && self.login.is_none() => {
+            State::Ready if self.setup.role == Role::Submission && self.login.is_none() && !self.setup.open => {
                 let text = if self.may_log_in() { "log in first" } else { "start TLS and log in first" };
                 Some(Reply::new(530, "5.7.0", text))
             }
