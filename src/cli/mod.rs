@@ -19,8 +19,8 @@ mod check; //       is this config file good?
 mod check_store; // is everything in the store whole?
 pub mod compact; // the index without its holes
 pub mod dkim; //    the keys that mail is signed with
-pub mod dns; //     what a domain has to publish
 mod dmarc; //       what others report about mail in our names
+pub mod dns; //     what a domain has to publish
 pub mod domain; //  whose mail stays here
 mod export; //      mail to mbox files and Maildirs
 mod import; //      mail from mbox files and Maildirs

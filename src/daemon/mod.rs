@@ -52,6 +52,7 @@ pub mod clamd; //      the scanner for other programs on this machine
 pub mod context; //    what every connection's task shares
 pub mod control; //    the socket on which commands speak to a running server
 pub mod deliver; //    mail to others' servers
+pub mod fresh; //      the time of day, and names for messages
 pub mod ground; //     what the data folder stands on
 pub mod guard; //      scanning mail on its way in
 pub mod health; //     memory and threads, for `status`

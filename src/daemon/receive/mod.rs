@@ -6,36 +6,34 @@
 //! [`Request::Finish`] waits for the store: a 250 follows a commit. One line is logged for each
 //! message kept and for each refusal; never what a message says.
 
-use std::fmt::Write as _;
 use std::future::pending;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until};
 
-use super::checks::{Checks, Looked, Visit};
-use super::guard::{Guard, Passed};
-use super::login::{Doorway, Login, random};
-use super::teacher::Teacher;
+use super::checks::{Looked, Visit};
+use super::fresh::{new_id, now};
+use super::login::Login;
 use crate::filter::sender::{Action, Standing};
 use crate::flow::arrive::Destination;
-use crate::flow::brake::{Brake, Braked, Pace, SubmissionConfig};
-use crate::flow::judge::{Fate, Verdict};
+use crate::flow::judge::Verdict;
 use crate::flow::letter::{Foreign, Letter, LetterError, Start, reply_to};
 use crate::flow::post::{LISTS_MAX, Post};
-use crate::flow::relay::Exit;
-use crate::flow::{arrive, forward, notify, post, submit};
+use crate::flow::{arrive, forward, submit};
 use crate::mail::address::Address;
-use crate::mail::date::{Timestamp, ZonedTime};
-use crate::mail::envelope::{BodyType, Client, Envelope, ForwardPath, Recipient, ReversePath};
+use crate::mail::date::ZonedTime;
+use crate::mail::envelope::{Client, Envelope, ForwardPath, Recipient, ReversePath};
 use crate::mail::list::List;
-use crate::mail::mailbox::{AccountId, MailboxId, SpecialUse, Uid};
-use crate::mail::queue::{Due, NewQueued, QueueId, QueueOrder};
+use crate::mail::mailbox::AccountId;
 use crate::net::drive::Answers;
-use crate::protocol::smtp::{self, Answer, Begin, Reply, Request, Role, Sender, SmtpConfig};
+use crate::protocol::smtp::{self, Answer, Begin, Reply, Request, Role, Sender};
 use crate::queue::outcome::wants_success;
-use crate::store::{Folder, NewMessage, Store};
+
+mod keep; //   the end of a message
+mod office; // what connections share
+
+pub use office::Office;
 
 /// How long a message waits for a place among those received at one time.
 const PLACE_WAIT: Duration = Duration::from_secs(30);
@@ -50,114 +48,6 @@ const SLOWEST_RATE: u64 = 1024;
 
 /// Most addresses elsewhere that aliases lead one message to.
 const COPIES_MAX: usize = 1000;
-
-/// How long mail that is to be held would wait, if the power failed before it is, in milliseconds.
-const HELD_MS: u64 = 3_600_000;
-
-/// Who may send, and how much.
-#[derive(Debug)]
-struct Submission {
-    config: SubmissionConfig,
-    brake: Brake,
-    since: Instant,
-}
-
-impl Submission {
-    fn new(config: SubmissionConfig) -> Self {
-        let brake = Brake::new(&config);
-        Self { config, brake, since: Instant::now() }
-    }
-}
-
-/// What all SMTP connections share.
-#[derive(Clone, Debug)]
-pub struct Office {
-    store: Store,
-    doorway: Doorway,
-    teacher: Teacher,
-    checks: Checks,
-    host: Arc<str>,
-    exit: Exit,
-    submission: Arc<Submission>,
-    /// Places for messages received at one time.
-    places: Arc<Semaphore>,
-    /// Scans what is received, if that is wanted.
-    guard: Option<Guard>,
-}
-
-impl Office {
-    /// Sets up what connections share; `host` is our name in trace fields.
-    #[must_use]
-    pub fn new(
-        store: Store,
-        doorway: Doorway,
-        teacher: Teacher,
-        checks: Checks,
-        host: Arc<str>,
-        config: &SmtpConfig,
-    ) -> Self {
-        let places = Arc::new(Semaphore::new(usize::from(config.incoming_max.max(1))));
-        let exit = Exit::new(store.clone(), Arc::default(), Arc::default(), Arc::clone(&host));
-        let submission = Arc::new(Submission::new(SubmissionConfig::default()));
-        Self { store, doorway, teacher, checks, host, exit, submission, places, guard: None }
-    }
-
-    /// Sets who may send, and how much.
-    #[must_use]
-    pub fn with_submission(mut self, config: SubmissionConfig) -> Self {
-        self.submission = Arc::new(Submission::new(config));
-        self
-    }
-
-    /// Tells whether a client may submit as some senders without logging in.
-    pub fn is_open_to(&self, client: std::net::IpAddr) -> bool {
-        !self.submission.config.senders_at(client).is_empty()
-    }
-
-    /// Accounts whose mail is held because they send too much.
-    pub fn braked(&self) -> Vec<Braked> {
-        let found = self.submission.brake.braked(self.submission.since.elapsed().as_secs());
-        let reader = if found.is_empty() { None } else { self.store.reader().ok() };
-        let named = |id: AccountId| {
-            let account = reader.as_ref().and_then(|reader| reader.account(id).ok().flatten());
-            account.map_or_else(|| id.0.to_string(), |account| account.address.to_string())
-        };
-        found.into_iter().map(|(id, hour, day, held)| Braked { account: named(id), hour, day, held }).collect()
-    }
-
-    /// Lets mail out. Without this there is no way out, and mail for others' servers is refused.
-    #[must_use]
-    pub fn with_exit(mut self, exit: Exit) -> Self {
-        self.exit = exit;
-        self
-    }
-
-    /// Has what is received scanned.
-    #[must_use]
-    pub fn guarded(self, guard: Option<Guard>) -> Self {
-        Self { guard, ..self }
-    }
-
-    /// The world behind one connection.
-    #[must_use]
-    pub fn reception(&self, client: std::net::IpAddr) -> Reception {
-        Reception {
-            login: self.doorway.login(client),
-            open: self.submission.config.senders_at(client),
-            by: None,
-            submits: false,
-            visit: self.checks.visit(client),
-            office: self.clone(),
-            sender: None,
-            targets: Vec::new(),
-            local: Vec::new(),
-            remote: Vec::new(),
-            copies: Vec::new(),
-            lists: Vec::new(),
-            incoming: None,
-        }
-    }
-}
 
 /// The world behind one SMTP connection.
 #[derive(Debug)]
@@ -203,15 +93,6 @@ struct Incoming {
     id: String,
     since: Instant,
     _place: OwnedSemaphorePermit,
-}
-
-/// A message that was kept.
-#[derive(Debug)]
-struct Kept {
-    /// Where it stands here.
-    placed: Vec<(MailboxId, Uid)>,
-    /// It was put aside by the scan and goes nowhere else.
-    aside: bool,
 }
 
 impl Answers<smtp::Receiver> for Reception {
@@ -474,175 +355,6 @@ impl Reception {
         self.judge(false).await
     }
 
-    async fn finish(&mut self) -> Result<(), Reply> {
-        if self.incoming.as_ref().is_some_and(|incoming| incoming.letter.as_ref().is_some_and(|letter| letter.waits()))
-        {
-            self.judge(true).await?;
-        }
-        self.look_again().await?;
-        let Some(mut incoming) = self.incoming.take() else { return Err(lost()) };
-        let Some(letter) = incoming.letter.take() else { return Err(lost()) };
-        let sender = self.sender.take();
-        let accounts = std::mem::take(&mut self.targets);
-        let size = letter.size();
-        let mut queued = self.to_queue(&letter, &incoming.envelope);
-        let held = self.is_too_much(&incoming, &mut queued)?;
-        let posts = self.finish_posts(&mut incoming, accounts.is_empty() && queued.is_empty()).await?;
-        let junk = |account: &&AccountId| incoming.is_junk(**account);
-        let mut kept = self.keep(letter, &accounts, (queued, held), &incoming).await;
-        if kept.as_ref().is_ok_and(|kept| !kept.aside)
-            && let Err(error) = self.keep_posts(posts).await
-        {
-            kept = Err(error);
-        }
-        match &kept {
-            Ok(Kept { placed, aside }) => {
-                // Mail that looks like spam confirms nothing to whoever sent it, nor does what was put aside.
-                if !aside && !accounts.iter().any(|account| junk(&account)) {
-                    self.confirm(&incoming.envelope, placed).await;
-                }
-                tracing::info!(
-                    id = %incoming.id,
-                    from = %incoming.envelope.from,
-                    recipients = incoming.envelope.recipients.len(),
-                    accounts = accounts.len(),
-                    queued = self.remote.len() + self.copies.len(),
-                    junk = accounts.iter().filter(junk).count(),
-                    size,
-                    "message kept"
-                );
-                // Whoever was written to is known to the spam filter from now on.
-                if let Some(login) = sender.and_then(|sender| sender.login) {
-                    let recipients = incoming.envelope.recipients.iter();
-                    let addresses = recipients.filter_map(|recipient| recipient.path.address().cloned());
-                    self.office.teacher.wrote_to(login.account, addresses.collect());
-                }
-            }
-            Err(error) => {
-                let reply = error.reply();
-                incoming.log_failure(error, &reply);
-                return Err(reply);
-            }
-        }
-        Ok(())
-    }
-
-    /// What of the message goes on to others' servers: by itself, and with the senders that aliases give it.
-    fn to_queue(&self, letter: &Letter, envelope: &Envelope) -> Vec<NewQueued> {
-        // What the content needs is asked of the next server, not what its sender declared.
-        let nature = letter.nature(envelope.utf8);
-        let body = match envelope.body {
-            BodyType::BinaryMime if nature.binary => BodyType::BinaryMime,
-            _ if nature.eight_bit => BodyType::EightBitMime,
-            _ => BodyType::SevenBit,
-        };
-        let by = self.by;
-        let mut groups: Vec<(ReversePath, Vec<Recipient>)> = Vec::new();
-        let own = self.remote.iter().map(|recipient| (&envelope.from, recipient));
-        for (from, recipient) in own.chain(self.copies.iter().map(|(from, recipient)| (from, recipient))) {
-            match groups.iter_mut().find(|(known, _)| known == from) {
-                Some((_, recipients)) => recipients.push(recipient.clone()),
-                None => groups.push((from.clone(), vec![recipient.clone()])),
-            }
-        }
-        let queued = groups.into_iter().map(|(from, recipients)| {
-            let international = from.address().is_some_and(Address::is_international);
-            let utf8 = nature.utf8_header || international;
-            let envelope = Envelope { from, recipients, body, utf8, ..envelope.clone() };
-            NewQueued { envelope, require_tls: false, by, due: Due::from(now()) }
-        });
-        queued.collect()
-    }
-
-    /// Counts what an account sends to others' servers. Tells whether it is to be held.
-    fn is_too_much(&self, incoming: &Incoming, queued: &mut [NewQueued]) -> Result<bool, Reply> {
-        let Some(account) = self.by else { return Ok(false) };
-        let recipients = queued.iter().map(|new| new.envelope.recipients.len()).sum::<usize>();
-        let Submission { brake, since, .. } = &*self.office.submission;
-        match brake.count(account, u32::try_from(recipients).unwrap_or(u32::MAX), since.elapsed().as_secs()) {
-            Pace::Free => Ok(false),
-            Pace::Held => {
-                tracing::warn!(
-                    id = %incoming.id, from = %incoming.envelope.from, recipients,
-                    "an account sends too much: its mail is held until `pillarbox queue release`; has somebody \
-                     found its password?"
-                );
-                for new in queued {
-                    new.due = Due(new.due.0.saturating_add(HELD_MS));
-                }
-                Ok(true)
-            }
-            Pace::Refused => {
-                let reply = Reply::new(452, "4.7.1", "too many recipients for now: ask the postmaster");
-                incoming.log_refusal(&reply);
-                Err(reply)
-            }
-        }
-    }
-
-    /// Holds what was queued.
-    async fn hold(&self, ids: &[QueueId]) {
-        for id in ids {
-            if let Err(error) = self.office.store.order_queued(*id, QueueOrder::Hold).await {
-                tracing::error!(queue = %id, %error, "a message that is to be held is not");
-            }
-        }
-    }
-
-    /// Ends the copies for lists. Mail that looks like spam goes to none; `alone` says that it goes nowhere
-    /// else.
-    async fn finish_posts(&self, incoming: &mut Incoming, alone: bool) -> Result<Vec<post::Ready>, Reply> {
-        let posts = std::mem::take(&mut incoming.posts);
-        if posts.is_empty() {
-            return Ok(Vec::new());
-        }
-        if incoming.verdict.as_ref().is_some_and(|verdict| verdict.told != Fate::Accept) {
-            let reply = Reply::new(554, "5.7.1", "this looks like spam and goes to no list");
-            incoming.log_refusal(&reply);
-            return if alone { Err(reply) } else { Ok(Vec::new()) };
-        }
-        let by = self.by;
-        let (store, due) = (self.office.store.clone(), Due::from(now()));
-        let working = tokio::task::spawn_blocking(move || {
-            let reader = store.reader().map_err(|error| unreadable(&error))?;
-            posts.into_iter().map(|post| post.finish(&reader, by, due)).collect::<Result<Vec<_>, Reply>>()
-        });
-        working.await.map_err(|_| lost())?.inspect_err(|reply| incoming.log_refusal(reply))
-    }
-
-    async fn keep_posts(&self, posts: Vec<post::Ready>) -> Result<(), LetterError> {
-        for post::Ready { message, accounts, queued } in posts {
-            let (members, elsewhere) = (accounts.len(), queued.as_ref().map_or(0, |new| new.envelope.recipients.len()));
-            let to = accounts.into_iter().map(|account| (account, Folder::Inbox)).collect();
-            self.office.store.submit(message, to, queued).await.map_err(LetterError::Spool)?;
-            tracing::info!(members, elsewhere, "message went to a list");
-        }
-        Ok(())
-    }
-
-    /// Tells the sender who has the message, if that was asked for. The notification is kept before the
-    /// message is acknowledged, so it is not lost.
-    async fn confirm(&self, envelope: &Envelope, placed: &[(MailboxId, Uid)]) {
-        let Some(&(mailbox, uid)) = placed.first().filter(|_| !self.local.is_empty()) else { return };
-        let (exit, envelope, local) = (self.office.exit.clone(), envelope.clone(), self.local.clone());
-        let fresh = notify::Fresh { id: new_id(), now: now() };
-        let working = tokio::task::spawn_blocking(move || {
-            let message = exit.store.reader()?.message(mailbox, uid)?;
-            message.map_or(Ok(None), |message| notify::delivered(&exit, &envelope, &local, message.blob, &fresh))
-        });
-        let Ok(ready) = working.await else { return };
-        let kept = match ready {
-            Ok(Some(notify::Ready { message: Some(message), local, queued, .. })) => {
-                self.office.store.submit(message, local, queued).await.map(drop).map_err(notify::NotifyError::Write)
-            }
-            Ok(_) => Ok(()),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = kept {
-            tracing::warn!(%error, "the sender was not told that a message arrived");
-        }
-    }
-
     /// Looks at the sender of a long message once more, now that its body is known: what its signatures were
     /// taken to say of it may not be so.
     async fn look_again(&mut self) -> Result<(), Reply> {
@@ -660,45 +372,6 @@ impl Reception {
         incoming.restated = incoming.looked.as_ref().is_some_and(|before| before.field != looked.field);
         incoming.looked = Some(looked);
         Ok(())
-    }
-
-    async fn keep(
-        &self,
-        letter: Box<Letter>,
-        accounts: &[AccountId],
-        (queued, held): (Vec<NewQueued>, bool),
-        incoming: &Incoming,
-    ) -> Result<Kept, LetterError> {
-        let results = incoming.looked.as_ref().filter(|_| incoming.restated).map(|looked| looked.field.clone());
-        let message: NewMessage = if letter.is_on_disk() || results.is_some() {
-            let spool = results.is_some().then(|| self.office.store.spool()).transpose().map_err(LetterError::Spool)?;
-            let working = tokio::task::spawn_blocking(move || match (results, spool) {
-                (Some(results), Some(spool)) => letter.finish_with(&results, spool),
-                _ => letter.finish(),
-            });
-            working.await.map_err(|_| LetterError::Spool(crate::store::WriteError::Closed))??
-        } else {
-            letter.finish()?
-        };
-        let folder = |account| {
-            if incoming.is_junk(account) { Folder::Special(SpecialUse::Junk) } else { Folder::Inbox }
-        };
-        let to = accounts.iter().map(|&account| (account, folder(account))).collect();
-        let passed = match &self.office.guard {
-            Some(guard) => guard.pass(message, to).await.map_err(LetterError::Scanned)?,
-            None => Passed { message, to, aside: false },
-        };
-        let Passed { message, to, aside } = passed;
-        let kept = if queued.is_empty() || aside {
-            self.office.store.deliver(message, to).await
-        } else {
-            let submitted = self.office.store.submit(message, to, queued).await;
-            if let (Ok(submitted), true) = (&submitted, held) {
-                self.hold(&submitted.all_queued).await;
-            }
-            submitted.map(|submitted| submitted.placed)
-        };
-        kept.map(|placed| Kept { placed, aside }).map_err(LetterError::Spool)
     }
 }
 
@@ -734,21 +407,6 @@ impl Incoming {
 fn write(letter: &mut Letter, posts: &mut [Post], content: &[u8]) -> Result<(), LetterError> {
     letter.write(content)?;
     posts.iter_mut().try_for_each(|post| post.write(content))
-}
-
-/// Our name for a new message: 96 random bits in hexadecimal.
-pub(super) fn new_id() -> String {
-    random::<12>().iter().fold(String::with_capacity(24), |mut id, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(id, "{byte:02x}");
-        id
-    })
-}
-
-/// Now, as the system's clock has it.
-pub(super) fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
 fn unreadable(error: &crate::store::ReadError) -> Reply {
