@@ -1,4 +1,4 @@
-//! `pillarbox alias`: addresses whose mail goes to accounts.
+//! `pillarbox alias`: addresses whose mail goes to accounts, or elsewhere.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use super::office::{DataOffice, Failure, Office, OfficeArgs, done, list_all};
 use super::show;
 use crate::daemon::control::{Order, Outcome};
 
-/// Add and list addresses whose mail goes to accounts
+/// Add and list addresses whose mail goes to accounts, or elsewhere
 #[derive(Clone, Debug, clap::Args)]
 pub struct AliasArgs {
     #[command(flatten)]
@@ -19,11 +19,11 @@ pub struct AliasArgs {
 
 #[derive(Clone, Debug, clap::Subcommand)]
 enum AliasCommand {
-    /// Let mail for an address go to these accounts, beside those it goes to already
+    /// Let mail for an address go to these accounts or addresses elsewhere, beside those it goes to already
     Add {
         /// The address; '*@DOMAIN' takes what is nobody's in a domain
         address: String,
-        /// Addresses of accounts
+        /// Addresses of accounts, or in others' domains
         #[arg(required = true)]
         targets: Vec<String>,
     },

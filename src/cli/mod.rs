@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 pub mod account; // who may log in
-pub mod alias; //   addresses whose mail goes to accounts
+pub mod alias; //   addresses whose mail goes to accounts or elsewhere
 mod ask; //         questions to the person at the terminal
 mod backup; //      the whole box into one encrypted file
 mod board; //      what this computer is, and its memory budget
@@ -22,6 +22,7 @@ pub mod dns; //     what a domain has to publish
 pub mod domain; //  whose mail stays here
 mod export; //      mail to mbox files and Maildirs
 mod import; //      mail from mbox files and Maildirs
+pub mod list; //    mailing lists
 mod metrics; //     the status for Prometheus
 pub mod office; //  where orders go: the running server or the store
 pub mod queue; //   mail on its way out
@@ -59,6 +60,7 @@ enum Command {
     Board(board::Args),
     Account(account::AccountArgs),
     Alias(alias::AliasArgs),
+    List(list::ListArgs),
     Domain(domain::DomainArgs),
     Dkim(dkim::DkimArgs),
     Dns(dns::DnsArgs),
@@ -100,6 +102,7 @@ pub fn main() -> ExitCode {
         Command::Board(args) => board::run(&args),
         Command::Account(args) => account::run(args).map_err(Failure::from),
         Command::Alias(args) => alias::run(args).map_err(Failure::from),
+        Command::List(args) => list::run(args).map_err(Failure::from),
         Command::Domain(args) => domain::run(args).map_err(Failure::from),
         Command::Dkim(args) => dkim::run(args).map_err(Failure::from),
         Command::Dns(args) => match dns::run(&args) {

@@ -136,7 +136,7 @@ fn spf_told(spf: &Spf) -> String {
     let mut text =
         format!("{}\n{}\nthe domain asked is {}, of {identity}\n", spf.verdict, spf.reason, shown(&spf.domain));
     if let Some(explanation) = &spf.explanation {
-        text.push_str(&format!("the domain says: {explanation}\n"));
+        text += &format!("the domain says: {explanation}\n");
     }
     text
 }
@@ -149,7 +149,7 @@ fn dkim_told(findings: &Findings) -> String {
     let mut text = format!("{}\n", verdict.unwrap_or(Verdict::None));
     for one in &findings.dkim {
         let (domain, selector) = (shown(&one.domain), shown(&one.selector));
-        text.push_str(&format!("{} for {domain} with key {selector}: {}\n", one.verdict, one.reason));
+        text += &format!("{} for {domain} with key {selector}: {}\n", one.verdict, one.reason);
     }
     if findings.dkim.is_empty() {
         text.push_str("there is no signature\n");
@@ -161,7 +161,7 @@ fn arc_told(findings: &Findings) -> String {
     let arc = &findings.arc;
     let mut text = format!("{}\n{}\n", arc.verdict, arc.reason);
     if arc.sets > 0 {
-        text.push_str(&format!("{} passed it on, {} last\n", arc.sets, shown(&arc.domain)));
+        text += &format!("{} passed it on, {} last\n", arc.sets, shown(&arc.domain));
     }
     text
 }
@@ -170,11 +170,11 @@ fn dmarc_told(findings: &Findings) -> String {
     let dmarc = &findings.dmarc;
     let mut text = format!("{}\n{}\n", dmarc.verdict, dmarc.reason);
     if !matches!(dmarc.verdict, Verdict::None | Verdict::PermError) {
-        text.push_str(&format!("{} wants p={}\n", shown(&dmarc.domain), dmarc.policy.word()));
+        text += &format!("{} wants p={}\n", shown(&dmarc.domain), dmarc.policy.word());
     }
-    text.push_str(&format!("SPF: {}: {}\n", findings.spf.verdict, findings.spf.reason));
+    text += &format!("SPF: {}: {}\n", findings.spf.verdict, findings.spf.reason);
     for one in &findings.dkim {
-        text.push_str(&format!("DKIM: {} for {}: {}\n", one.verdict, shown(&one.domain), one.reason));
+        text += &format!("DKIM: {} for {}: {}\n", one.verdict, shown(&one.domain), one.reason);
     }
     text
 }

@@ -133,7 +133,7 @@ impl Visit {
     #[must_use]
     pub fn foreign(&self, spam: bool) -> Foreign {
         let results_of = self.checks.0.config.enabled.then(|| self.checks.0.host.to_string());
-        Foreign { spam, results_of }
+        Foreign { spam, results_of, ..Foreign::default() }
     }
 
     /// Looks at a message's sender. As long as the body has not ended, it is taken to be what signatures say.

@@ -60,7 +60,11 @@ pub fn parse_level(text: &str) -> Result<Targets, String> {
     }
     // A single word could also be read as the name of a part; we do not want that.
     if !text.contains(['=', ',']) {
-        return text.parse::<LevelFilter>().map(|level| Targets::new().with_default(level)).map_err(|_| wrong());
+        let level = text.parse::<LevelFilter>().map_err(|_| wrong())?;
+        // The DNS library tells whole answers, which are whoever's mail we look at.
+        let library = if level == LevelFilter::TRACE { level } else { LevelFilter::OFF };
+        let libraries = ["hickory_net", "hickory_proto", "hickory_resolver"].map(|target| (target, library));
+        return Ok(Targets::new().with_default(level).with_targets(libraries));
     }
     text.parse().map_err(|_| wrong())
 }

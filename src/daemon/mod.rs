@@ -24,11 +24,11 @@ use tokio::time::timeout;
 
 use crate::filter::sender::SenderConfig;
 use crate::flow::access::lockout::LoginConfig;
-use crate::flow::backup;
 use crate::flow::judge::{Filter, SpamConfig};
 use crate::flow::publish::hex;
 use crate::flow::relay::Exit;
 use crate::flow::sign::Signer;
+use crate::flow::{backup, forward};
 use crate::net::authenticate::Authenticator;
 use crate::net::budget::{Budget, NetConfig};
 use crate::net::drive::{Answers, Driver, Stop};
@@ -69,7 +69,7 @@ use deliver::{Deliverer, Delivery};
 use ground::GroundError;
 use listen::{Bound, ListenConfig, OpenError, Service};
 use log::LogHandle;
-use login::Doorway;
+use login::{Doorway, random};
 use receive::Office;
 use rights::RightsError;
 use scrub::Scrub;
@@ -304,18 +304,20 @@ pub fn run<T>(
     let routes = Routes::new(&setup.queue, &setup.route, &setup.relay)
         .map_err(|(key, problem)| DaemonError::Settings(format!("{key} {problem}")))?;
     let exit = Exit::new(store.clone(), Arc::new(routes), Arc::new(setup.queue.clone()), Arc::clone(&hostname));
+    let srs = forward::rewriter(&store, &random())
+        .map_err(|error| DaemonError::Store(format!("forwarding cannot be set up: {error}")))?;
+    let exit = exit.with_srs(Arc::new(srs));
     let resolver = Resolver::new(&setup.dns).map_err(|error| DaemonError::System("the DNS cannot be asked", error))?;
     let deliverer = Deliverer::default();
     let authorities = TlsClient::new(setup.tls.authorities.as_deref()).map_err(DaemonError::Tls)?;
-    let safety = Safety::open(setup.tls_policy.clone(), setup.tls_report.clone(), &setup.data);
-    let security = (authorities, safety);
     let authenticator = Authenticator::new(resolver.clone(), Arc::clone(&hostname))
         .map_err(|error| DaemonError::System("senders cannot be checked", error))?;
     let checks = Checks::new(authenticator, store.clone(), setup.senders.clone(), Arc::clone(&hostname));
     let signer = Signer::new(&setup.data, Arc::new(SystemRandom::new()));
-    let delivery =
-        Delivery::new(exit.clone(), &setup.relay, resolver, security, signer, stop.clone(), deliverer.clone())
-            .map_err(DaemonError::Tls)?;
+    let safety = Safety::open(setup.tls_policy.clone(), setup.tls_report.clone(), &setup.data);
+    let client = (authorities, safety);
+    let delivery = Delivery::new(exit.clone(), &setup.relay, resolver, client, signer, stop.clone(), deliverer.clone())
+        .map_err(DaemonError::Tls)?;
     let office = Office::new(
         store.clone(),
         doorway.clone(),

@@ -19,13 +19,15 @@ use super::login::{Doorway, Login, random};
 use super::teacher::Teacher;
 use crate::filter::sender::{Action, Standing};
 use crate::flow::arrive::Destination;
-use crate::flow::judge::Verdict;
+use crate::flow::judge::{Fate, Verdict};
 use crate::flow::letter::{Foreign, Letter, LetterError, Start, reply_to};
+use crate::flow::post::{LISTS_MAX, Post};
 use crate::flow::relay::Exit;
-use crate::flow::{arrive, notify, submit};
+use crate::flow::{arrive, forward, notify, post, submit};
 use crate::mail::address::Address;
 use crate::mail::date::{Timestamp, ZonedTime};
-use crate::mail::envelope::{BodyType, Client, Envelope, Recipient};
+use crate::mail::envelope::{BodyType, Client, Envelope, ForwardPath, Recipient, ReversePath};
+use crate::mail::list::List;
 use crate::mail::mailbox::{AccountId, MailboxId, SpecialUse, Uid};
 use crate::mail::queue::{Due, NewQueued};
 use crate::net::drive::Answers;
@@ -43,6 +45,9 @@ const SLOW_GRACE: Duration = Duration::from_mins(5);
 
 /// Slowest content that is waited for after that, in bytes per second: less than GPRS gives.
 const SLOWEST_RATE: u64 = 1024;
+
+/// Most addresses elsewhere that aliases lead one message to.
+const COPIES_MAX: usize = 1000;
 
 /// What all SMTP connections share.
 #[derive(Clone, Debug)]
@@ -91,6 +96,8 @@ impl Office {
             targets: Vec::new(),
             local: Vec::new(),
             remote: Vec::new(),
+            copies: Vec::new(),
+            lists: Vec::new(),
             incoming: None,
         }
     }
@@ -109,6 +116,10 @@ pub struct Reception {
     local: Vec<Recipient>,
     /// Recipients whose mail goes on to others' servers.
     remote: Vec<Recipient>,
+    /// The same with a sender of their own, as aliases lead elsewhere.
+    copies: Vec<(ReversePath, Recipient)>,
+    /// Lists whose members get a copy, without doubles.
+    lists: Vec<List>,
     incoming: Option<Incoming>,
 }
 
@@ -117,6 +128,8 @@ pub struct Reception {
 struct Incoming {
     /// Away while a blocking thread works at it.
     letter: Option<Box<Letter>>,
+    /// Copies for lists; away with the letter.
+    posts: Vec<Post>,
     /// What was found, once it was judged.
     verdict: Option<Verdict>,
     /// What was found about its sender.
@@ -171,6 +184,8 @@ impl Reception {
         self.targets = Vec::new();
         self.local = Vec::new();
         self.remote = Vec::new();
+        self.copies = Vec::new();
+        self.lists = Vec::new();
         self.incoming = None;
         if sender.role == Role::Exchange {
             self.visit.begin().inspect_err(|reply| {
@@ -189,19 +204,19 @@ impl Reception {
     async fn recipient(&mut self, recipient: &Recipient) -> Result<(), Reply> {
         let Some(sender) = &self.sender else { return Err(lost()) };
         let reader = self.office.store.reader().map_err(|error| unreadable(&error))?;
-        let routes = &self.office.exit.routes;
+        let onward = self.office.exit.onward(now());
         let found = match sender.role {
-            Role::Exchange => arrive::recipient(&reader, routes, sender, recipient),
-            Role::Submission => submit::recipient(&reader, routes, sender, recipient),
+            Role::Exchange => arrive::recipient(&reader, &onward, sender, recipient),
+            Role::Submission => submit::recipient(&reader, &onward, sender, recipient),
         };
         drop(reader);
-        let mut routed = found;
-        if routed.is_ok() && sender.role == Role::Exchange {
+        let mut found = found;
+        if found.is_ok() && sender.role == Role::Exchange {
             // Lists are not asked for recipients that are none.
             let checked = self.visit.recipient(&sender.from, &recipient.path).await;
-            routed = routed.and_then(|destination| checked.map(|()| destination));
+            found = found.and_then(|destination| checked.map(|()| destination));
         }
-        let destination = routed.inspect_err(|reply| {
+        let destination = found.inspect_err(|reply| {
             tracing::info!(from = %sender.from, to = %recipient.path, %reply, "recipient refused");
         })?;
         let accounts = match destination {
@@ -209,6 +224,11 @@ impl Reception {
             Destination::Remote => {
                 self.remote.push(recipient.clone());
                 return Ok(());
+            }
+            Destination::List(list) => return self.post_to(*list),
+            Destination::Forward { accounts, copies } => {
+                self.copy_to(recipient, copies)?;
+                accounts
             }
         };
         if wants_success(recipient.notify) {
@@ -219,6 +239,35 @@ impl Reception {
                 self.targets.push(account);
             }
         }
+        Ok(())
+    }
+
+    /// Sends copies on besides. What the sender wants to hear of a recipient he hears of each (RFC 3461
+    /// section 5.2.7.1).
+    fn copy_to(&mut self, recipient: &Recipient, copies: Vec<forward::Copy>) -> Result<(), Reply> {
+        for forward::Copy { from, to } in copies {
+            let same = |(known, other): &(ReversePath, Recipient)| {
+                *known == from && other.path.address().is_some_and(|other| other.key() == to.key())
+            };
+            if self.copies.iter().any(same) {
+                continue;
+            }
+            if self.copies.len() >= COPIES_MAX {
+                return Err(Reply::new(452, "4.5.3", "too many recipients: send to the rest in another message"));
+            }
+            self.copies.push((from, Recipient { path: ForwardPath::Address(to), ..recipient.clone() }));
+        }
+        Ok(())
+    }
+
+    fn post_to(&mut self, list: List) -> Result<(), Reply> {
+        if self.lists.iter().any(|known| known.address == list.address) {
+            return Ok(());
+        }
+        if self.lists.len() >= LISTS_MAX {
+            return Err(Reply::new(452, "4.5.3", "too many lists: send to the rest in another message"));
+        }
+        self.lists.push(list);
         Ok(())
     }
 
@@ -248,12 +297,18 @@ impl Reception {
             judged: spam || checked,
             foreign: &foreign,
             signed: checked,
+            list: None,
         };
+        let mut posts = Vec::new();
+        for list in std::mem::take(&mut self.lists) {
+            let spool = self.office.store.spool().map_err(|error| refused(reply_to(&error)))?;
+            posts.push(Post::begin(list, spool, &start).map_err(|error| refused(error.reply()))?);
+        }
         let letter = Letter::begin(spool, &start).map_err(|error| refused(error.reply()))?;
         let (letter, since) = (Some(Box::new(letter)), Instant::now());
         let (verdict, looked, restated) = (None, None, false);
-        let incoming = Incoming { letter, verdict, looked, restated, client, envelope, id, since, _place: place };
-        self.incoming = Some(incoming);
+        self.incoming =
+            Some(Incoming { letter, posts, verdict, looked, restated, client, envelope, id, since, _place: place });
         Ok(())
     }
 
@@ -319,16 +374,18 @@ impl Reception {
         let Some(incoming) = &mut self.incoming else { return Err(lost()) };
         let Some(mut letter) = incoming.letter.take() else { return Err(lost()) };
         let written = if letter.is_on_disk() {
+            let mut posts = std::mem::take(&mut incoming.posts);
             let working = tokio::task::spawn_blocking(move || {
-                let written = letter.write(&content);
-                (letter, written)
+                let written = write(&mut letter, &mut posts, &content);
+                (letter, posts, written)
             });
-            working.await.map_err(|_| lost()).map(|(back, written)| {
+            working.await.map_err(|_| lost()).map(|(back, posts, written)| {
                 incoming.letter = Some(back);
+                incoming.posts = posts;
                 written
             })?
         } else {
-            let written = letter.write(&content);
+            let written = write(&mut letter, &mut incoming.posts, &content);
             incoming.letter = Some(letter);
             written
         };
@@ -353,9 +410,15 @@ impl Reception {
         let sender = self.sender.take();
         let accounts = std::mem::take(&mut self.targets);
         let size = letter.size();
-        let junk = |account: &&AccountId| incoming.is_junk(**account);
         let queued = self.to_queue(&letter, &incoming.envelope, sender.as_ref());
-        let kept = self.keep(letter, &accounts, queued, &incoming).await;
+        let posts = self.finish_posts(&mut incoming, sender.as_ref(), accounts.is_empty() && queued.is_empty()).await?;
+        let junk = |account: &&AccountId| incoming.is_junk(**account);
+        let mut kept = self.keep(letter, &accounts, queued, &incoming).await;
+        if kept.is_ok()
+            && let Err(error) = self.keep_posts(posts).await
+        {
+            kept = Err(error);
+        }
         match &kept {
             Ok(placed) => {
                 // Mail that looks like spam confirms nothing to whoever sent it.
@@ -367,7 +430,7 @@ impl Reception {
                     from = %incoming.envelope.from,
                     recipients = incoming.envelope.recipients.len(),
                     accounts = accounts.len(),
-                    queued = self.remote.len(),
+                    queued = self.remote.len() + self.copies.len(),
                     junk = accounts.iter().filter(junk).count(),
                     size,
                     "message kept"
@@ -388,11 +451,8 @@ impl Reception {
         Ok(())
     }
 
-    /// What of the message goes on to others' servers.
-    fn to_queue(&self, letter: &Letter, envelope: &Envelope, sender: Option<&Sender>) -> Option<NewQueued> {
-        if self.remote.is_empty() {
-            return None;
-        }
+    /// What of the message goes on to others' servers: by itself, and with the senders that aliases give it.
+    fn to_queue(&self, letter: &Letter, envelope: &Envelope, sender: Option<&Sender>) -> Vec<NewQueued> {
         // What the content needs is asked of the next server, not what its sender declared.
         let nature = letter.nature(envelope.utf8);
         let body = match envelope.body {
@@ -400,11 +460,58 @@ impl Reception {
             _ if nature.eight_bit => BodyType::EightBitMime,
             _ => BodyType::SevenBit,
         };
-        let international = envelope.from.address().is_some_and(Address::is_international);
-        let utf8 = nature.utf8_header || international;
-        let envelope = Envelope { recipients: self.remote.clone(), body, utf8, ..envelope.clone() };
         let by = sender.and_then(|sender| sender.login.as_ref()).map(|login| login.account);
-        Some(NewQueued { envelope, require_tls: false, by, due: Due::from(now()) })
+        let mut groups: Vec<(ReversePath, Vec<Recipient>)> = Vec::new();
+        let own = self.remote.iter().map(|recipient| (&envelope.from, recipient));
+        for (from, recipient) in own.chain(self.copies.iter().map(|(from, recipient)| (from, recipient))) {
+            match groups.iter_mut().find(|(known, _)| known == from) {
+                Some((_, recipients)) => recipients.push(recipient.clone()),
+                None => groups.push((from.clone(), vec![recipient.clone()])),
+            }
+        }
+        let queued = groups.into_iter().map(|(from, recipients)| {
+            let international = from.address().is_some_and(Address::is_international);
+            let utf8 = nature.utf8_header || international;
+            let envelope = Envelope { from, recipients, body, utf8, ..envelope.clone() };
+            NewQueued { envelope, require_tls: false, by, due: Due::from(now()) }
+        });
+        queued.collect()
+    }
+
+    /// Ends the copies for lists. Mail that looks like spam goes to none; `alone` says that it goes nowhere
+    /// else.
+    async fn finish_posts(
+        &self,
+        incoming: &mut Incoming,
+        sender: Option<&Sender>,
+        alone: bool,
+    ) -> Result<Vec<post::Ready>, Reply> {
+        let posts = std::mem::take(&mut incoming.posts);
+        if posts.is_empty() {
+            return Ok(Vec::new());
+        }
+        if incoming.verdict.as_ref().is_some_and(|verdict| verdict.told != Fate::Accept) {
+            let reply = Reply::new(554, "5.7.1", "this looks like spam and goes to no list");
+            incoming.log_refusal(&reply);
+            return if alone { Err(reply) } else { Ok(Vec::new()) };
+        }
+        let by = sender.and_then(|sender| sender.login.as_ref()).map(|login| login.account);
+        let (store, due) = (self.office.store.clone(), Due::from(now()));
+        let working = tokio::task::spawn_blocking(move || {
+            let reader = store.reader().map_err(|error| unreadable(&error))?;
+            posts.into_iter().map(|post| post.finish(&reader, by, due)).collect::<Result<Vec<_>, Reply>>()
+        });
+        working.await.map_err(|_| lost())?.inspect_err(|reply| incoming.log_refusal(reply))
+    }
+
+    async fn keep_posts(&self, posts: Vec<post::Ready>) -> Result<(), LetterError> {
+        for post::Ready { message, accounts, queued } in posts {
+            let (members, elsewhere) = (accounts.len(), queued.as_ref().map_or(0, |new| new.envelope.recipients.len()));
+            let to = accounts.into_iter().map(|account| (account, Folder::Inbox)).collect();
+            self.office.store.submit(message, to, queued).await.map_err(LetterError::Spool)?;
+            tracing::info!(members, elsewhere, "message went to a list");
+        }
+        Ok(())
     }
 
     /// Tells the sender who has the message, if that was asked for. The notification is kept before the
@@ -453,7 +560,7 @@ impl Reception {
         &self,
         letter: Box<Letter>,
         accounts: &[AccountId],
-        queued: Option<NewQueued>,
+        queued: Vec<NewQueued>,
         incoming: &Incoming,
     ) -> Result<Vec<(MailboxId, Uid)>, LetterError> {
         let results = incoming.looked.as_ref().filter(|_| incoming.restated).map(|looked| looked.field.clone());
@@ -471,9 +578,10 @@ impl Reception {
             if incoming.is_junk(account) { Folder::Special(SpecialUse::Junk) } else { Folder::Inbox }
         };
         let to = accounts.iter().map(|&account| (account, folder(account))).collect();
-        let kept = match queued {
-            None => self.office.store.deliver(message, to).await,
-            queued => self.office.store.submit(message, to, queued).await.map(|submitted| submitted.placed),
+        let kept = if queued.is_empty() {
+            self.office.store.deliver(message, to).await
+        } else {
+            self.office.store.submit(message, to, queued).await.map(|submitted| submitted.placed)
         };
         kept.map_err(LetterError::Spool)
     }
@@ -505,6 +613,12 @@ impl Incoming {
             }
         }
     }
+}
+
+/// Adds content to a letter and to the lists' copies of it.
+fn write(letter: &mut Letter, posts: &mut [Post], content: &[u8]) -> Result<(), LetterError> {
+    letter.write(content)?;
+    posts.iter_mut().try_for_each(|post| post.write(content))
 }
 
 /// Our name for a new message: 96 random bits in hexadecimal.

@@ -2,11 +2,13 @@
 //!
 //! Never an open relay: what leads to no account here is refused at RCPT, whoever asks.
 
+use super::forward::{self, Copy, Onward};
+use super::post;
 use crate::mail::address::Address;
-use crate::mail::envelope::{ForwardPath, Recipient};
+use crate::mail::envelope::{ForwardPath, Recipient, ReversePath};
+use crate::mail::list::List;
 use crate::mail::mailbox::AccountId;
 use crate::protocol::smtp::{Reply, Sender};
-use crate::queue::route::Routes;
 use crate::store::{ReadError, Reader, Route};
 
 /// Where a recipient's mail goes.
@@ -16,6 +18,15 @@ pub enum Destination {
     Local(Vec<AccountId>),
     /// To others' servers, by way of the queue.
     Remote,
+    /// To these accounts, which may be none, and on to addresses elsewhere.
+    Forward {
+        /// The accounts.
+        accounts: Vec<AccountId>,
+        /// What goes on.
+        copies: Vec<Copy>,
+    },
+    /// To the members of a list.
+    List(Box<List>),
 }
 
 /// Says where a recipient's mail goes (RFC 5321 section 4.1.1.3): to accounts here, or, where we are a
@@ -25,25 +36,54 @@ pub enum Destination {
 /// The reply to RCPT.
 pub fn recipient(
     reader: &Reader,
-    routes: &Routes,
+    onward: &Onward<'_>,
     sender: &Sender,
     recipient: &Recipient,
 ) -> Result<Destination, Reply> {
-    let accounts = match route(reader, recipient)? {
-        Route::Local(accounts) => accounts,
-        Route::Unknown => return Err(unknown_user()),
-        Route::Remote if recipient.path.address().is_some_and(|to| routes.is_backup_for(to.domain())) => {
-            return Ok(Destination::Remote);
-        }
+    let (address, found) = route(reader, recipient)?;
+    let destination = match found {
+        Route::Remote if onward.routes.is_backup_for(address.domain()) => return Ok(Destination::Remote),
         Route::Remote => return Err(Reply::new(550, "5.7.1", "relaying denied: no such domain here")),
+        // A catch-all would take what comes back, too.
+        found => match forward::back(reader, onward, &address, &sender.from)? {
+            Some(back) => back,
+            None => local(reader, onward, &address, found, &sender.from, false)?,
+        },
     };
-    check_room(reader, &accounts, sender.size)?;
-    Ok(Destination::Local(accounts))
+    destination.check_room(reader, sender.size)?;
+    Ok(destination)
+}
+
+/// Where mail for an address in a domain of ours goes.
+pub(super) fn local(
+    reader: &Reader,
+    onward: &Onward<'_>,
+    address: &Address,
+    found: Route,
+    from: &ReversePath,
+    logged_in: bool,
+) -> Result<Destination, Reply> {
+    match found {
+        Route::Local(accounts) => Ok(Destination::Local(accounts)),
+        Route::Forward { .. } => forward::through_alias(reader, onward, address, from, logged_in),
+        Route::List(list) => post::recipient(*list, from).map(|list| Destination::List(Box::new(list))),
+        Route::Unknown | Route::Remote => Err(unknown_user()),
+    }
+}
+
+impl Destination {
+    /// Refuses a recipient with an account that is full.
+    pub(super) fn check_room(&self, reader: &Reader, size: Option<u64>) -> Result<(), Reply> {
+        match self {
+            Self::Local(accounts) | Self::Forward { accounts, .. } => check_room(reader, accounts, size),
+            Self::Remote | Self::List(_) => Ok(()),
+        }
+    }
 }
 
 /// Where a recipient's mail goes; the bare `Postmaster` is the first local domain's (RFC 5321
 /// section 4.5.1).
-pub(super) fn route(reader: &Reader, recipient: &Recipient) -> Result<Route, Reply> {
+pub(super) fn route(reader: &Reader, recipient: &Recipient) -> Result<(Address, Route), Reply> {
     let address = match &recipient.path {
         ForwardPath::Address(address) => address.clone(),
         ForwardPath::Postmaster => {
@@ -51,7 +91,8 @@ pub(super) fn route(reader: &Reader, recipient: &Recipient) -> Result<Route, Rep
             domain.and_then(|domain| Address::new("postmaster", domain).ok()).ok_or_else(unknown_user)?
         }
     };
-    reader.route(&address).map_err(|error| unreadable(&error))
+    let found = reader.route(&address).map_err(|error| unreadable(&error))?;
+    Ok((address, found))
 }
 
 /// Refuses a recipient with an account that is full, or would be with a message of the announced

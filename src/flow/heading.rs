@@ -36,6 +36,20 @@ pub struct Foreign {
     pub spam: bool,
     /// Authentication-Results fields in this name, ours (RFC 8601 section 5).
     pub results_of: Option<String>,
+    /// What a list says of itself.
+    pub list: bool,
+    /// Reply-To.
+    pub reply_to: bool,
+}
+
+impl Foreign {
+    /// Tells whether a field of this name, in lower case, is taken out whatever it says.
+    fn takes_out(&self, name: &[u8]) -> bool {
+        name == b"return-path"
+            || self.spam && name.starts_with(OURS)
+            || self.list && (name.starts_with(b"list-") || name == b"precedence")
+            || self.reply_to && name == b"reply-to"
+    }
 }
 
 /// Where the reader stands.
@@ -162,7 +176,7 @@ impl Heading {
                     },
                     _ => false,
                 };
-                self.taking_out = name == b"return-path" || self.foreign.spam && name.starts_with(OURS) || poses;
+                self.taking_out = self.foreign.takes_out(&name) || poses;
                 match name.as_slice() {
                     b"received" => self.received = self.received.saturating_add(1),
                     b"message-id" => self.additions.message_id = None,
@@ -251,7 +265,10 @@ mod tests {
     }
 
     fn pass(text: &str, cut: usize, additions: Additions) -> (String, u32) {
-        let mut heading = Heading::new(additions, Foreign { spam: true, results_of: Some("me.test".to_owned()) });
+        let mut heading = Heading::new(
+            additions,
+            Foreign { spam: true, results_of: Some("me.test".to_owned()), ..Foreign::default() },
+        );
         let mut out = Vec::new();
         for piece in text.as_bytes().chunks(cut) {
             heading.pass(piece, &mut out);

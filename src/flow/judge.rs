@@ -92,6 +92,8 @@ pub struct Verdict {
     pub fields: String,
     /// What becomes of it, for each account.
     pub fates: Vec<(AccountId, Fate)>,
+    /// What would become of it after what the fields say.
+    pub told: Fate,
 }
 
 impl Verdict {
@@ -234,17 +236,17 @@ impl Filter {
             fates.push((account, self.0.config.fate(&judgement)));
             told = reasons.map(|reasons| (judgement, reasons));
         }
-        let (judgement, reasons) = match told {
-            Some(told) => told,
-            None => {
-                let of = |judges: &Judges<'_>| {
-                    let judges = Judges { sender: shares, ..*judges };
-                    (judges.judge(&features), judges.reasons(&features, head))
-                };
-                models.ask(self, None, of, None)?
-            }
+        let (judgement, reasons) = if let Some(told) = told {
+            told
+        } else {
+            let of = |judges: &Judges<'_>| {
+                let judges = Judges { sender: shares, ..*judges };
+                (judges.judge(&features), judges.reasons(&features, head))
+            };
+            models.ask(self, None, of, None)?
         };
-        Ok(Verdict { fields: self.fields(&judgement, &reasons), fates })
+        let told = self.0.config.fate(&judgement);
+        Ok(Verdict { fields: self.fields(&judgement, &reasons), fates, told })
     }
 
     /// Says what is thought of a message, and why. Blocks.

@@ -5,6 +5,7 @@ use super::heading::{Additions, Heading};
 use crate::filter::spam::WINDOW_MAX;
 use crate::mail::date::ZonedTime;
 use crate::mail::envelope::{Client, Envelope};
+use crate::mail::list::{Answers, List};
 use crate::mail::message::FlagNames;
 use crate::mail::signed::{Signed, SignedReader};
 use crate::mail::structure::Walker;
@@ -39,6 +40,8 @@ pub struct Start<'a> {
     pub foreign: &'a Foreign,
     /// What signatures in it are about is read along, for [`Letter::signed`].
     pub signed: bool,
+    /// The list whose copy it is.
+    pub list: Option<&'a List>,
 }
 
 /// A message on its way in.
@@ -108,7 +111,7 @@ impl Letter {
     /// # Errors
     /// As [`Spool::write`].
     pub fn begin(spool: Spool, start: &Start<'_>) -> Result<Self, LetterError> {
-        let Start { client, envelope, host, id, at, complete, judged, foreign, signed } = *start;
+        let Start { client, envelope, host, id, at, complete, judged, foreign, signed, list } = *start;
         let additions = if complete {
             Additions { message_id: Some(trace::message_id(id, host)), date: Some(trace::date(at)) }
         } else {
@@ -117,7 +120,12 @@ impl Letter {
         let mut trace = trace::return_path(&envelope.from);
         trace.push_str(&trace::received(&Stamp { client, by: host, id, envelope, at }));
         let head = judged.then(|| Head { trace: trace.len(), bytes: Vec::new() });
-        let heading = Heading::new(additions, foreign.clone());
+        let mut foreign = foreign.clone();
+        if let Some(list) = list {
+            trace.push_str(&list.fields());
+            (foreign.list, foreign.reply_to) = (true, list.answers == Answers::List);
+        }
+        let heading = Heading::new(additions, foreign);
         let signed = signed.then(SignedReader::default);
         let nature = NatureReader::default();
         let mut letter = Self { spool, walker: Walker::new(), heading, at, nature, head, signed, results: None };

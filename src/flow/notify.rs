@@ -14,8 +14,9 @@ use crate::mail::queue::{Delivery, Due, NewQueued, QueueId, Queued, QueuedRecipi
 use crate::mail::structure::Walker;
 use crate::queue::report::{Action, Notice, Returned, Told};
 use crate::queue::{QueueConfig, outcome, schedule};
-use crate::store::{Folder, NewMessage, ReadError, Reader, Route, Store, WriteError};
+use crate::store::{Folder, NewMessage, ReadError, Reader, Route, WriteError};
 
+use super::forward;
 use super::relay::{Content, Exit};
 
 /// Most recipients of one notification; the others are told of by the next.
@@ -190,26 +191,7 @@ pub fn delivered(
     Ok(message.map(|message| Ready { message: Some(message), local, queued, states: Vec::new() }))
 }
 
-/// Keeps what was made ready, and answers when it is kept. A notification that cannot be kept is put
-/// off, or given up when it has been owed for long.
-///
-/// # Errors
-/// Nothing of it was done.
-pub fn keep(store: &Store, id: QueueId, ready: Ready) -> impl Future<Output = Result<(), WriteError>> + Send + use<> {
-    let Ready { message, local, queued, states } = ready;
-    let pending = match message {
-        Some(message) => Ok(store.report(message, local, queued, id, states)),
-        None => Err(store.update_queued(id, states)),
-    };
-    async move {
-        match pending {
-            Ok(reported) => reported.await.map(drop),
-            Err(updated) => updated.await.map(drop),
-        }
-    }
-}
-
-/// States that put owed notifications of a message off after `keep` failed, or end them. May block.
+/// States that put owed notifications of a message off after keeping one failed, or end them. May block.
 ///
 /// # Errors
 /// The store cannot be read.
@@ -311,9 +293,14 @@ fn returned(queued: &Queued, action: Action, config: &QueueConfig) -> Returned {
 
 /// Where a notification for `to` goes: into mailboxes here, or to another server.
 fn address_to(exit: &Exit, reader: &Reader, to: &Address, eight_bit: bool, fresh: &Fresh) -> Result<Way, NotifyError> {
+    // Of forwarded mail the one is told who wrote it.
+    let original = forward::original(exit.srs.as_deref(), to, fresh.now);
+    let to = original.as_ref().unwrap_or(to);
     match reader.route(to)? {
-        Route::Local(accounts) => Ok((accounts.into_iter().map(|account| (account, Folder::Inbox)).collect(), None)),
-        Route::Unknown => Ok((Vec::new(), None)),
+        Route::Forward { accounts, .. } | Route::Local(accounts) => {
+            Ok((accounts.into_iter().map(|account| (account, Folder::Inbox)).collect(), None))
+        }
+        Route::Unknown | Route::List(_) => Ok((Vec::new(), None)),
         Route::Remote => {
             if exit.routes.way(to.domain(), &ReversePath::Null, false).is_none() {
                 return Ok((Vec::new(), None));

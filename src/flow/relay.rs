@@ -8,11 +8,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::forward::Onward;
 use crate::mail::address::{Address, Domain};
 use crate::mail::date::Timestamp;
 use crate::mail::envelope::{Envelope, Recipient, ReversePath};
 use crate::mail::message::BlobId;
 use crate::mail::queue::{Answer, Delivery, Due, QueueId, Queued, QueuedRecipient, Scheduled, Stage};
+use crate::mail::srs::Srs;
 use crate::queue::outcome::{self, Terms, Verdict};
 use crate::queue::route::{Routes, Way};
 use crate::queue::{QueueConfig, schedule};
@@ -45,6 +47,8 @@ pub struct Exit {
     pub config: Arc<QueueConfig>,
     /// Our own name.
     pub host: Arc<str>,
+    /// Rewrites the senders of forwarded mail; without it nothing is forwarded.
+    pub srs: Option<Arc<Srs>>,
     claims: Claims,
 }
 
@@ -120,7 +124,19 @@ impl Exit {
     /// The way out of a store.
     #[must_use]
     pub fn new(store: Store, routes: Arc<Routes>, config: Arc<QueueConfig>, host: Arc<str>) -> Self {
-        Self { store, routes, config, host, claims: Claims::default() }
+        Self { store, routes, config, host, srs: None, claims: Claims::default() }
+    }
+
+    /// Lets mail be forwarded.
+    #[must_use]
+    pub fn with_srs(mut self, srs: Arc<Srs>) -> Self {
+        self.srs = Some(srs);
+        self
+    }
+
+    /// What forwarding needs.
+    pub fn onward(&self, now: Timestamp) -> Onward<'_> {
+        Onward { routes: &self.routes, srs: self.srs.as_deref(), now }
     }
 
     /// Up to when something is due ([`schedule::due_up_to`]).

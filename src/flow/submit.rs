@@ -1,9 +1,10 @@
 //! Mail from our users (RFC 6409): who may send as whom, and to whom.
 
-use super::arrive::{Destination, check_room, route, unknown_user, unreadable};
+use super::arrive::{Destination, local, route, unreadable};
+use super::forward::Onward;
 use crate::mail::envelope::{Recipient, ReversePath};
 use crate::protocol::smtp::{Reply, Sender};
-use crate::queue::route::{Routes, literal};
+use crate::queue::route::literal;
 use crate::store::{Reader, Route};
 
 /// Says whether this user may send as this sender (RFC 6409 section 6.1). The empty sender is for
@@ -32,23 +33,21 @@ pub fn sender(reader: &Reader, sender: &Sender) -> Result<(), Reply> {
 /// The reply to RCPT.
 pub fn recipient(
     reader: &Reader,
-    routes: &Routes,
+    onward: &Onward<'_>,
     sender: &Sender,
     recipient: &Recipient,
 ) -> Result<Destination, Reply> {
-    let accounts = match route(reader, recipient)? {
-        Route::Local(accounts) => accounts,
-        Route::Unknown => return Err(unknown_user()),
-        Route::Remote => {
-            let domain = recipient.path.address().map(crate::mail::address::Address::domain);
-            if domain.and_then(literal).is_some_and(|literal| literal.is_err()) {
-                return Err(Reply::new(553, "5.1.3", "what stands in the brackets is no address"));
-            }
-            let way = domain.and_then(|domain| routes.way(domain, &sender.from, false));
-            let refused = || Reply::new(550, "5.7.1", "this server sends no mail to other servers");
-            return way.map(|_| Destination::Remote).ok_or_else(refused);
+    let (address, found) = route(reader, recipient)?;
+    if found == Route::Remote {
+        let domain = address.domain();
+        if literal(domain).is_some_and(|literal| literal.is_err()) {
+            return Err(Reply::new(553, "5.1.3", "what stands in the brackets is no address"));
         }
-    };
-    check_room(reader, &accounts, sender.size)?;
-    Ok(Destination::Local(accounts))
+        let way = onward.routes.way(domain, &sender.from, false);
+        let refused = || Reply::new(550, "5.7.1", "this server sends no mail to other servers");
+        return way.map(|_| Destination::Remote).ok_or_else(refused);
+    }
+    let destination = local(reader, onward, &address, found, &sender.from, true)?;
+    destination.check_room(reader, sender.size)?;
+    Ok(destination)
 }

@@ -10,12 +10,14 @@ pub mod dkim_canon; // canonical forms of a message, as it streams by (RFC 6376 
 pub mod envelope; //  who a message is from and for (RFC 5321 3.3, RFC 3461)
 pub mod header; //    streams of header fields: subsets, one field's values (RFC 9051 6.4.5)
 mod lines; //         lines of a message that streams by
+pub mod list; //      mailing lists (RFC 2369, RFC 2919)
 pub mod mailbox; //   names and numbers of IMAP mailboxes (RFC 9051 2.3, 5.1)
 pub mod message; //   flags, keywords, sets of uids (RFC 9051 2.3)
 pub mod network; //   networks: an address with the number of bits that count
 pub mod queue; //     mail on its way out and how far each recipient is (RFC 3461)
 pub mod secret; //    passwords and SCRAM verifiers (RFC 5803, RFC 7677)
 pub mod signed; //    what signatures are about: the header, hashes of the body (RFC 6376 3.7)
+pub mod srs; //       envelope senders of forwarded mail
 pub mod structure; // the part walker: where everything is in a message (RFC 2045, RFC 9051 7.5.2)
 pub mod text; //      decoded text of parts and header fields, for searching (RFC 2047)
 pub mod trace; //     Received and Return-Path fields (RFC 5321 4.4)

@@ -194,17 +194,9 @@ impl Canonical {
 
     /// Puts what waited for something to follow, then that.
     fn text(&mut self, bytes: &[u8]) {
-        const BREAKS: [u8; 128] = {
-            let mut breaks = [b'\r'; 128];
-            let mut at = 1;
-            while at < breaks.len() {
-                breaks[at] = b'\n';
-                at += 2;
-            }
-            breaks
-        };
+        const BREAKS: &[u8] = b"\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n\r\n";
         while self.breaks > 0 {
-            let some = self.breaks.min(64);
+            let some = self.breaks.min(BREAKS.len() as u64 / 2);
             self.put(BREAKS.get(..usize::try_from(some).unwrap_or(0) * 2).unwrap_or_default());
             self.breaks -= some;
         }
@@ -215,7 +207,7 @@ impl Canonical {
     }
 
     fn simple(&mut self, bytes: &[u8]) {
-        self.lines(bytes, |body, text| body.text(text));
+        self.lines(bytes, Self::text);
     }
 
     fn relaxed(&mut self, bytes: &[u8]) {

@@ -17,6 +17,7 @@ use crate::mail::authentication::{Chain, Dmarc, Findings, Listing, Reverse, Sign
 use crate::mail::signed::Signed;
 
 mod message; // DKIM, ARC and DMARC
+mod record; //  SPF records and their macros
 mod spf; //     SPF
 
 pub use message::{NAMES_MAX, SETS_MAX, SIGNATURES_MAX};
@@ -72,14 +73,12 @@ impl Authenticator {
     /// the signatures say it is.
     pub async fn message(&self, signed: &Signed, spf: &Spf) -> (Vec<Signature>, Chain, Dmarc) {
         let checking = message::check(&self.resolver, &self.judge, signed, spf);
-        match timeout(TOGETHER_MAX, checking).await {
-            Ok(found) => (found.dkim, found.arc, found.dmarc),
-            Err(_) => {
-                let arc = Chain { verdict: Verdict::TempError, reason: too_long(), ..Chain::default() };
-                let dmarc = Dmarc { verdict: Verdict::TempError, reason: too_long(), ..Dmarc::default() };
-                (Vec::new(), arc, dmarc)
-            }
+        if let Ok(found) = timeout(TOGETHER_MAX, checking).await {
+            return (found.dkim, found.arc, found.dmarc);
         }
+        let arc = Chain { verdict: Verdict::TempError, reason: too_long(), ..Chain::default() };
+        let dmarc = Dmarc { verdict: Verdict::TempError, reason: too_long(), ..Dmarc::default() };
+        (Vec::new(), arc, dmarc)
     }
 
     /// SPF, reverse DNS and what the message proves, all together.
@@ -142,9 +141,8 @@ impl Authenticator {
     fn without(&self, error: &DnsError) -> Verdict {
         match error {
             DnsError::NoSuchName | DnsError::NoRecords => Verdict::None,
-            DnsError::Bogus => Verdict::TempError,
             DnsError::Unavailable(_) if self.resolver.is_away() => Verdict::Unchecked,
-            DnsError::Unavailable(_) => Verdict::TempError,
+            DnsError::Unavailable(_) | DnsError::Bogus => Verdict::TempError,
         }
     }
 }

@@ -269,7 +269,9 @@ impl Resolver {
     /// Tells whether there is no use in asking now, because there is no server or none answers.
     #[must_use]
     pub fn is_away(&self) -> bool {
-        self.hand().is_err()
+        let mut hands = self.hands();
+        self.look_again(&mut hands);
+        hands.servers.is_empty() || self.shared.heard.is_away()
     }
 
     /// The resolver itself, for what asks by itself; [`DnsError::Unavailable`] while there is no use in it.
@@ -279,7 +281,7 @@ impl Resolver {
         if hands.servers.is_empty() {
             return Err(DnsError::Unavailable("no DNS server is known".to_owned()));
         }
-        if self.shared.heard.is_away() {
+        if !self.shared.heard.may_ask() {
             return Err(DnsError::Unavailable("no DNS server answered lately".to_owned()));
         }
         let made = if self.validating { &hands.validating } else { &hands.plain };
@@ -459,9 +461,15 @@ fn name_of(text: &str) -> Result<Name, DnsError> {
     Ok(name)
 }
 
-/// A name in lower case without the last dot; the root is empty.
+/// A name in lower case without the last dot; the root is empty. Printable labels stand as they are, so that such
+/// a name can be asked again; others are escaped (RFC 1035 section 5.1).
 fn plain_name(name: &Name) -> String {
-    name.to_lowercase().to_ascii().trim_end_matches('.').to_owned()
+    let plain = |label: &[u8]| label.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'.');
+    if !name.iter().all(plain) {
+        return name.to_lowercase().to_ascii().trim_end_matches('.').to_owned();
+    }
+    let labels: Vec<_> = name.iter().map(|label| String::from_utf8_lossy(label).to_ascii_lowercase()).collect();
+    labels.join(".")
 }
 
 /// The servers that a `resolv.conf` names; none where there is none.

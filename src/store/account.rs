@@ -1,11 +1,13 @@
 //! Plans of what is done to accounts, aliases, domains and notes.
 //!
 //! An address belongs to one account or one alias; both are found under `Address::key`. An alias
-//! keeps the numbers of its accounts, so it follows no name that is given to somebody else later.
+//! keeps the numbers of its accounts, so it follows no name that is given to somebody else later; other
+//! addresses that it leads to are kept as they are. A list's address is nobody else's either.
 
 use redb::ReadableTable;
 
 use crate::mail::address::{Address, Domain};
+use crate::mail::list::List;
 use crate::mail::mailbox::AccountId;
 use crate::mail::secret::ScramVerifier;
 
@@ -73,6 +75,10 @@ pub(super) fn remove(tables: &mut Tables<'_>, account: AccountId) -> Plan<()> {
         let key = key.value().to_owned();
         match AddressRecord::decode(key.as_str(), value.value())? {
             AddressRecord::Account(owner) if owner == id => ops.push(Op::DropAddress { key }),
+            AddressRecord::Forward(address, mut targets, outside) if targets.contains(&id) => {
+                targets.retain(|target| *target != id);
+                ops.push(Op::PutAddress { key, record: AddressRecord::Forward(address, targets, outside) });
+            }
             AddressRecord::Alias(address, mut targets) if targets.contains(&id) => {
                 targets.retain(|target| *target != id);
                 let left = !targets.is_empty();
@@ -108,14 +114,14 @@ pub(super) fn set_quota(tables: &mut Tables<'_>, account: AccountId, quota: Quot
     change(tables, account, |record| record.quota = quota)
 }
 
-/// Adds or replaces an alias.
+/// Adds or replaces an alias. A target in a local domain is an account; others are elsewhere.
 pub(super) fn put_alias(tables: &mut Tables<'_>, alias: &Alias) -> Plan<()> {
     let key = alias.address.key();
-    if tables.domain()?.get(alias.address.domain().as_str())?.is_none() {
+    if !is_local(tables, &alias.address)? {
         return Err(WriteError::NotAllowed("the alias's domain is not local; add it first").into());
     }
     let before = whose(tables, &key)?;
-    if matches!(before, Some(AddressRecord::Account(_))) {
+    if matches!(before, Some(AddressRecord::Account(_) | AddressRecord::List(_))) {
         return Err(WriteError::Exists.into());
     }
     if alias.targets.is_empty() {
@@ -124,26 +130,68 @@ pub(super) fn put_alias(tables: &mut Tables<'_>, alias: &Alias) -> Plan<()> {
     if alias.targets.len() > ALIAS_TARGETS_MAX {
         return Err(WriteError::Limit("targets of the alias").into());
     }
-    let mut targets = Vec::new();
+    let (mut targets, mut outside) = (Vec::new(), Vec::<Address>::new());
     for target in &alias.targets {
-        let Some(AddressRecord::Account(id)) = whose(tables, &target.key())? else {
-            return Err(WriteError::NoSuchAccount.into());
-        };
-        if !targets.contains(&id) {
-            targets.push(id);
+        match whose(tables, &target.key())? {
+            Some(AddressRecord::Account(id)) if !targets.contains(&id) => targets.push(id),
+            Some(AddressRecord::Account(_)) => {}
+            _ if is_local(tables, target)? => return Err(WriteError::NoSuchAccount.into()),
+            _ if outside.iter().any(|known| known.key() == target.key()) => {}
+            _ => outside.push(target.clone()),
         }
     }
-    let record = AddressRecord::Alias(alias.address.clone(), targets);
+    let address = alias.address.clone();
+    let record = if outside.is_empty() {
+        AddressRecord::Alias(address, targets)
+    } else {
+        AddressRecord::Forward(address, targets, outside)
+    };
     let ops = if before.as_ref() == Some(&record) { Vec::new() } else { vec![Op::PutAddress { key, record }] };
     Ok(((), ops))
+}
+
+fn is_local(tables: &mut Tables<'_>, address: &Address) -> Result<bool, Trouble> {
+    Ok(tables.domain()?.get(address.domain().as_str())?.is_some())
+}
+
+/// Makes a list, or replaces what there is of it.
+pub(super) fn put_list(tables: &mut Tables<'_>, list: List, replace: bool) -> Plan<()> {
+    let key = list.address.key();
+    if let Some(fault) = list.fault() {
+        return Err(WriteError::NotAllowed(fault).into());
+    }
+    if !is_local(tables, &list.address)? {
+        return Err(WriteError::NotAllowed("the list's domain is not local; add it first").into());
+    }
+    match whose(tables, &key)? {
+        Some(AddressRecord::List(before)) if replace => {
+            if *before == list {
+                return Ok(((), Vec::new()));
+            }
+        }
+        None if !replace => {}
+        None => return Err(WriteError::NotAllowed("there is no such list").into()),
+        Some(_) => return Err(WriteError::Exists.into()),
+    }
+    Ok(((), vec![Op::PutAddress { key, record: AddressRecord::List(Box::new(list)) }]))
+}
+
+/// Removes a list.
+pub(super) fn remove_list(tables: &mut Tables<'_>, address: &Address) -> Plan<()> {
+    let key = address.key();
+    match whose(tables, &key)? {
+        Some(AddressRecord::List(_)) => Ok(((), vec![Op::DropAddress { key }])),
+        _ => Err(WriteError::NotAllowed("there is no such list").into()),
+    }
 }
 
 /// Removes an alias.
 pub(super) fn remove_alias(tables: &mut Tables<'_>, address: &Address) -> Plan<()> {
     let key = address.key();
     match whose(tables, &key)? {
-        Some(AddressRecord::Alias(..)) => Ok(((), vec![Op::DropAddress { key }])),
+        Some(AddressRecord::Alias(..) | AddressRecord::Forward(..)) => Ok(((), vec![Op::DropAddress { key }])),
         Some(AddressRecord::Account(_)) => Err(WriteError::NotAllowed("the address is an account's own").into()),
+        Some(AddressRecord::List(_)) => Err(WriteError::NotAllowed("the address is a list's").into()),
         None => Err(WriteError::NotAllowed("there is no such alias").into()),
     }
 }

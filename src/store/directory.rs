@@ -6,6 +6,7 @@
 use redb::{ReadOnlyTable, ReadableTable};
 
 use crate::mail::address::{Address, Domain};
+use crate::mail::list::{BOUNCES, List, OWNER};
 use crate::mail::mailbox::AccountId;
 use crate::mail::secret::ScramVerifier;
 
@@ -75,28 +76,47 @@ impl Reader {
         Ok(found)
     }
 
-    /// Where mail to `address` goes: account, alias, the same without `+detail`, catch-all.
-    /// `postmaster` of a local domain reaches the first account when nobody else has it.
+    /// Where mail to `address` goes: account, alias or list, the same without `+detail`, the owners of
+    /// a list, catch-all. `postmaster` of a local domain reaches the first account when nobody else has it.
     pub fn route(&self, address: &Address) -> Result<Route, ReadError> {
         self.told(self.find_route(address))
     }
 
     fn find_route(&self, address: &Address) -> Result<Route, Trouble> {
-        let domain = address.domain();
-        if self.table(DOMAIN)?.get(domain.as_str())?.is_none() {
-            return Ok(Route::Remote);
+        match self.exact_route(address)? {
+            Some(route) => Ok(route),
+            None => self.further_route(address),
+        }
+    }
+
+    /// Whose the address is as it stands, or without its detail; a foreign one is settled too.
+    fn exact_route(&self, address: &Address) -> Result<Option<Route>, Trouble> {
+        if self.table(DOMAIN)?.get(address.domain().as_str())?.is_none() {
+            return Ok(Some(Route::Remote));
         }
         let addresses = self.table(ADDRESS)?;
         let plain = address.without_detail().map(|(plain, _)| plain.key());
-        let keys = [Some(address.key()), plain, Some(format!("{CATCH_ALL}@{domain}"))];
-        for key in keys.into_iter().flatten() {
-            match load(&addresses, key.as_str())? {
-                Some(AddressRecord::Account(id)) => return Ok(Route::Local(vec![AccountId(id)])),
-                Some(AddressRecord::Alias(_, ids)) => {
-                    return Ok(Route::Local(ids.into_iter().map(AccountId).collect()));
-                }
-                None => {}
+        for key in [Some(address.key()), plain].into_iter().flatten() {
+            if let Some(record) = load(&addresses, key.as_str())? {
+                return Ok(Some(told_route(record)));
             }
+        }
+        Ok(None)
+    }
+
+    /// The roles of lists, the catch-all, the postmaster.
+    fn further_route(&self, address: &Address) -> Result<Route, Trouble> {
+        let addresses = self.table(ADDRESS)?;
+        let (key, domain) = (address.key(), address.domain());
+        let local = key.strip_suffix(&format!("@{domain}")).unwrap_or(&key);
+        for suffix in [BOUNCES, OWNER] {
+            let Some(name) = local.strip_suffix(suffix).filter(|name| !name.is_empty()) else { continue };
+            if let Some(AddressRecord::List(list)) = load(&addresses, format!("{name}@{domain}").as_str())? {
+                return self.route_of_owners(&list);
+            }
+        }
+        if let Some(record) = load(&addresses, format!("{CATCH_ALL}@{domain}").as_str())? {
+            return Ok(told_route(record));
         }
         if address.local().eq_ignore_ascii_case("postmaster")
             && let Some(first) = self.table(ACCOUNT)?.first()?
@@ -106,9 +126,35 @@ impl Reader {
         Ok(Route::Unknown)
     }
 
+    /// Where mail for a list's owners goes: to their accounts, or elsewhere.
+    fn route_of_owners(&self, list: &List) -> Result<Route, Trouble> {
+        let (mut accounts, mut outside) = (Vec::new(), Vec::new());
+        for owner in &list.owners {
+            match self.exact_route(owner)? {
+                Some(Route::Local(ids)) => accounts.extend(ids),
+                Some(Route::Forward { accounts: ids, outside: others }) => {
+                    accounts.extend(ids);
+                    outside.extend(others);
+                }
+                Some(Route::Remote) => outside.push(owner.clone()),
+                Some(Route::List(_) | Route::Unknown) | None => {}
+            }
+        }
+        accounts.sort_unstable();
+        accounts.dedup();
+        Ok(match (accounts.is_empty(), outside.is_empty()) {
+            (_, false) => Route::Forward { accounts, outside },
+            (false, true) => Route::Local(accounts),
+            (true, true) => Route::Unknown,
+        })
+    }
+
     /// Tells whether `account` may send as `address`: its own, with any detail, or an alias to it.
     pub fn may_send_as(&self, account: AccountId, address: &Address) -> Result<bool, ReadError> {
-        Ok(matches!(self.route(address)?, Route::Local(accounts) if accounts.contains(&account)))
+        Ok(match self.route(address)? {
+            Route::Local(accounts) | Route::Forward { accounts, .. } => accounts.contains(&account),
+            Route::List(_) | Route::Unknown | Route::Remote => false,
+        })
     }
 
     /// All aliases, sorted.
@@ -121,18 +167,55 @@ impl Reader {
         let mut found = Vec::new();
         for row in self.table(ADDRESS)?.iter()? {
             let (key, value) = row?;
-            let AddressRecord::Alias(address, ids) = AddressRecord::decode(key.value(), value.value())? else {
-                continue;
+            let (address, ids, outside) = match AddressRecord::decode(key.value(), value.value())? {
+                AddressRecord::Alias(address, ids) => (address, ids, Vec::new()),
+                AddressRecord::Forward(address, ids, outside) => (address, ids, outside),
+                AddressRecord::Account(_) | AddressRecord::List(_) => continue,
             };
             let targets = ids.into_iter().map(|id| Ok(existing(&accounts, id)?.address));
-            found.push(Alias { address, targets: targets.collect::<Result<_, Trouble>>()? });
+            let targets = targets.chain(outside.into_iter().map(Ok)).collect::<Result<_, Trouble>>()?;
+            found.push(Alias { address, targets });
         }
         Ok(found)
+    }
+
+    /// All lists, sorted.
+    pub fn mailing_lists(&self) -> Result<Vec<List>, ReadError> {
+        let read = || {
+            let mut found = Vec::new();
+            for row in self.table(ADDRESS)?.iter()? {
+                let (key, value) = row?;
+                if let AddressRecord::List(list) = AddressRecord::decode(key.value(), value.value())? {
+                    found.push(*list);
+                }
+            }
+            Ok(found)
+        };
+        self.told(read())
+    }
+
+    /// The list with this address.
+    pub fn mailing_list(&self, address: &Address) -> Result<Option<List>, ReadError> {
+        let read = || match load(&self.table(ADDRESS)?, address.key().as_str())? {
+            Some(AddressRecord::List(list)) => Ok(Some(*list)),
+            _ => Ok(None),
+        };
+        self.told(read())
     }
 }
 
 fn existing(accounts: &Accounts, id: u32) -> Result<AccountRecord, Trouble> {
     load(accounts, id)?.ok_or_else(|| Trouble::damaged("account of an address"))
+}
+
+fn told_route(record: AddressRecord) -> Route {
+    let numbers = |ids: Vec<u32>| ids.into_iter().map(AccountId).collect();
+    match record {
+        AddressRecord::Account(id) => Route::Local(vec![AccountId(id)]),
+        AddressRecord::Alias(_, ids) => Route::Local(numbers(ids)),
+        AddressRecord::Forward(_, ids, outside) => Route::Forward { accounts: numbers(ids), outside },
+        AddressRecord::List(list) => Route::List(list),
+    }
 }
 
 fn told_account(id: u32, record: AccountRecord) -> (Account, ScramVerifier) {

@@ -69,6 +69,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::mail::address::{Address, Domain};
 use crate::mail::date::ZonedTime;
+use crate::mail::list::List;
 use crate::mail::mailbox::{AccountId, MailboxId, MailboxName, ModSeq, SpecialUse, Uid};
 use crate::mail::message::{FlagMode, FlagNames, UidSet};
 use crate::mail::secret::ScramVerifier;
@@ -191,6 +192,15 @@ pub struct Account {
 pub enum Route {
     /// To these accounts (more than one through an alias), without doubles.
     Local(Vec<AccountId>),
+    /// To these accounts, which may be none, and to addresses elsewhere, through an alias.
+    Forward {
+        /// The accounts, without doubles.
+        accounts: Vec<AccountId>,
+        /// The addresses.
+        outside: Vec<Address>,
+    },
+    /// To the members of this list.
+    List(Box<List>),
     /// The domain is ours, the address is nobody's.
     Unknown,
     /// The domain is not ours.
@@ -202,7 +212,7 @@ pub enum Route {
 pub struct Alias {
     /// What mail is addressed to; a catch-all is an alias with the local part `*`.
     pub address: Address,
-    /// The accounts' addresses.
+    /// The accounts' addresses, then others'.
     pub targets: Vec<Address>,
 }
 
@@ -514,7 +524,7 @@ impl Store {
         self.plan(move |tables| account::set_quota(tables, account, quota))
     }
 
-    /// Adds or replaces an alias; its domain must be local, its targets accounts.
+    /// Adds or replaces an alias; its domain must be local, and targets in local domains accounts.
     pub fn put_alias(&self, alias: Alias) -> Pending<()> {
         self.plan(move |tables| account::put_alias(tables, &alias))
     }
@@ -522,6 +532,21 @@ impl Store {
     /// Removes an alias.
     pub fn remove_alias(&self, address: Address) -> Pending<()> {
         self.plan(move |tables| account::remove_alias(tables, &address))
+    }
+
+    /// Makes a list; its domain must be local and its address nobody's.
+    pub fn add_list(&self, list: List) -> Pending<()> {
+        self.plan(move |tables| account::put_list(tables, list, false))
+    }
+
+    /// Changes a list.
+    pub fn set_list(&self, list: List) -> Pending<()> {
+        self.plan(move |tables| account::put_list(tables, list, true))
+    }
+
+    /// Removes a list.
+    pub fn remove_list(&self, address: Address) -> Pending<()> {
+        self.plan(move |tables| account::remove_list(tables, &address))
     }
 
     /// Makes a domain local.

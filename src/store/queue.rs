@@ -6,7 +6,8 @@
 //! over with one look. Nothing of the queue is held in memory.
 //!
 //! A message's number is that of the change that queued it: such numbers only rise, and opening
-//! leaves a gap, so a crash never makes us give one twice. The body lives until the last who refers
+//! leaves a gap, so a crash never makes us give one twice. Where one change queues several, as a
+//! forwarded message has another sender than the message itself, it uses up as many numbers. The body lives until the last who refers
 //! to it has gone. What settles a message's last recipient removes the message too.
 
 use std::collections::BTreeMap;
@@ -97,7 +98,7 @@ impl RecipientRecord {
 #[derive(Debug)]
 pub(super) struct Submission {
     local: Vec<(AccountId, Folder)>,
-    queued: Option<NewQueued>,
+    queued: Vec<NewQueued>,
     /// Recipients of another queued message that this one reports about.
     about: Option<(QueueId, Vec<(u32, Delivery)>)>,
 }
@@ -107,18 +108,21 @@ pub(super) struct Submission {
 pub struct Submitted {
     /// The local deliveries, in their order.
     pub placed: Vec<(MailboxId, Uid)>,
-    /// The queued message, where one was asked for.
+    /// The queued message, where one was asked for; of several the first.
     pub queued: Option<QueueId>,
+    /// All of them.
+    pub all_queued: Vec<QueueId>,
 }
 
 /// Plans a submission: local deliveries, queueing, and what it settles elsewhere.
 pub(super) fn submit(tables: &mut Tables<'_>, message: &Incoming, submission: &Submission) -> Plan<Submitted> {
     let Submission { local, queued, about } = submission;
-    let count = queued.as_ref().map(|new| checked(&new.envelope.recipients)).transpose()?;
-    let ((blob, placed), mut ops) = message::place(tables, message, local, count.is_some().into())?;
-    // One change queues one message at most, so its number can serve.
-    let id = QueueId(tables.seq);
-    if let Some((new, count)) = queued.as_ref().zip(count) {
+    let counts = queued.iter().map(|new| checked(&new.envelope.recipients)).collect::<Result<Vec<_>, _>>()?;
+    let references = u32::try_from(counts.len()).map_err(|_| WriteError::Limit("copies of a message"))?;
+    let ((blob, placed), mut ops) = message::place(tables, message, local, references)?;
+    let mut all_queued = Vec::with_capacity(counts.len());
+    for (number, (new, count)) in (0..).zip(queued.iter().zip(counts)) {
+        let id = QueueId(tables.seq.saturating_add(number));
         let envelope = &new.envelope;
         let record = QueuedRecord {
             from: envelope.from.clone(),
@@ -135,11 +139,14 @@ pub(super) fn submit(tables: &mut Tables<'_>, message: &Incoming, submission: &S
             unsettled: count,
         };
         ops.push(Op::Enqueue { id: id.0, record, recipients: envelope.recipients.clone(), due: new.due });
+        all_queued.push(id);
     }
+    // The change is numbered after the last of them.
+    tables.seq = all_queued.last().map_or(tables.seq, |last| last.0);
     if let Some((about, states)) = about {
         ops.extend(update(tables, *about, states)?.1);
     }
-    Ok((Submitted { placed, queued: count.map(|_| id) }, ops))
+    Ok((Submitted { placed, queued: all_queued.first().copied(), all_queued }, ops))
 }
 
 /// The number of recipients, if they can be queued.
@@ -316,7 +323,8 @@ fn unschedule(tables: &mut Tables<'_>, id: u64, number: u32, row: &RecipientReco
 }
 
 impl Store {
-    /// Keeps one message for accounts and for others' servers, all or none. The body is kept once.
+    /// Keeps one message for accounts and for others' servers, all or none. The body is kept once, also
+    /// where it is queued with several envelopes.
     /// The queue counts against no quota; room on the disk it needs as a delivery does.
     ///
     /// Measured with the default cache, checkpoints included: 4 KB of text to one recipient elsewhere
@@ -326,9 +334,9 @@ impl Store {
         &self,
         message: NewMessage,
         local: Vec<(AccountId, Folder)>,
-        queued: Option<NewQueued>,
+        queued: impl IntoIterator<Item = NewQueued>,
     ) -> Pending<Submitted> {
-        self.send(message, Submission { local, queued, about: None })
+        self.send(message, Submission { local, queued: queued.into_iter().collect(), about: None })
     }
 
     /// [`Store::submit`] of a notification, which notes the new states of the recipients that it is
@@ -341,6 +349,7 @@ impl Store {
         about: QueueId,
         states: Vec<(u32, Delivery)>,
     ) -> Pending<Submitted> {
+        let queued = queued.into_iter().collect();
         self.send(message, Submission { local, queued, about: Some((about, states)) })
     }
 

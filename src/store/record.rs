@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::mail::address::Address;
 use crate::mail::date::{Timestamp, ZonedTime};
+use crate::mail::list::List;
 use crate::mail::mailbox::{MailboxName, SpecialUse};
 use crate::mail::message::{Flags, Keywords, SystemFlags, UidSet};
 use crate::mail::secret::ScramVerifier;
@@ -69,6 +70,10 @@ pub(super) enum AddressRecord {
     Account(u32),
     /// An alias as it was spelled, and the accounts it leads to.
     Alias(Address, Vec<u32>),
+    /// An alias that leads elsewhere too: its accounts, which may be none, and the other addresses.
+    Forward(Address, Vec<u32>, Vec<Address>),
+    /// A mailing list.
+    List(Box<List>),
 }
 
 /// A mailbox.

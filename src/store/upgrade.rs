@@ -20,7 +20,7 @@ use super::table::{ACCOUNT, ADDRESS, BLOB, MBOX, MSG, PROGRESS, STATE, STRUCTURE
 
 /// The schema this program writes. Raise it with any change that an older program would misread,
 /// and add the step to [`prepare`].
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 const SCHEMA_ROW: &str = "schema";
 const IDENTITY_ROW: &str = "identity";
@@ -38,6 +38,14 @@ pub(super) fn prepare(index: &Database) -> Result<[u8; 16], OpenError> {
         1 => {
             tracing::info!("the store is upgraded from schema 1; this happens once and takes a while");
             seal_rows(index, &identity)?;
+        }
+        // From 2 to 3 an address may also be a list's or lead elsewhere: old rows are as they were.
+        2 => {
+            let mut transaction = index.begin_write().map_err(Trouble::from)?;
+            write(&transaction, SCHEMA, &identity)?;
+            transaction.set_durability(Durability::Immediate).map_err(Trouble::from)?;
+            transaction.set_quick_repair(true);
+            transaction.commit().map_err(Trouble::from)?;
         }
         _ => return Err(Trouble::damaged("schema number").into()),
     }

@@ -130,7 +130,9 @@ fn a_policy_on_trial_is_no_hindrance() {
 fn the_dns_tells_which_certificate_a_server_has() {
     let dns = dns::Dns::signed();
     let port = free_port();
-    let tlsa = |host: &str, data: &[u8]| drop(dns.tlsa(&format!("_{port}._tcp.{host}"), 3, 0, 0, data));
+    let tlsa = |host: &str, data: &[u8]| {
+        dns.tlsa(&format!("_{port}._tcp.{host}"), 3, 0, 0, data);
+    };
     for (domain, address) in [("good.test", "127.0.0.2"), ("wrong.test", "127.0.0.3"), ("clear.test", "127.0.0.4")] {
         dns.mx(domain, 10, &format!("mx.{domain}")).a(&format!("mx.{domain}"), address);
     }

@@ -268,7 +268,7 @@ fn serve_stream(mut stream: TcpStream, zone: &Arc<Mutex<Zone>>) -> std::io::Resu
 fn answer(question: &[u8], zone: &Arc<Mutex<Zone>>, udp: bool) -> Option<(Vec<u8>, Duration)> {
     let question = Message::from_vec(question).ok()?;
     let query = question.queries.first()?.clone();
-    let (name, kind) = (key_of(&query.name().to_ascii()), query.query_type());
+    let (name, kind) = (key_of_name(query.name()), query.query_type());
     let mut zone = zone.lock().unwrap();
     if zone.silent {
         return None;
@@ -358,7 +358,7 @@ impl Zone {
             }
             let alias = of(RecordType::CNAME);
             let Some(RData::CNAME(target)) = alias.first() else { break };
-            let target = key_of(&target.0.to_ascii());
+            let target = key_of_name(&target.0);
             reply.add_answers(self.set(&at, RecordType::CNAME, alias.clone(), proof, trouble));
             at = target;
         }
@@ -448,6 +448,12 @@ fn is_below(name: &str, above: &str) -> bool {
 
 fn key_of(name: &str) -> String {
     name.trim_end_matches('.').to_ascii_lowercase()
+}
+
+/// The labels as they are, whatever stands in them.
+fn key_of_name(name: &Name) -> String {
+    let labels: Vec<_> = name.iter().map(|label| String::from_utf8_lossy(label).to_ascii_lowercase()).collect();
+    labels.join(".")
 }
 
 fn name_of(name: &str) -> Name {

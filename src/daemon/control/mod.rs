@@ -35,8 +35,8 @@ pub(super) use examine::{StopOnDrop, quietly};
 use obey::compacting;
 pub use obey::{exchange, obey};
 pub use order::{
-    AccountRow, AliasRow, DkimTask, ListenerStatus, ORDER_LINE_MAX, OUTCOME_LINE_MAX, Order, Outcome, QueueRecipient,
-    QueueRow, QueueTask, ROWS_MAX, SpamTask, Status,
+    AccountRow, AliasRow, DkimTask, ListChange, ListRow, ListenerStatus, ORDER_LINE_MAX, OUTCOME_LINE_MAX, Order,
+    Outcome, QueueRecipient, QueueRow, QueueTask, ROWS_MAX, SpamTask, Status,
 };
 
 use super::deliver::Deliverer;

@@ -4,12 +4,13 @@
 use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use super::order::{AccountRow, AliasRow, Order, Outcome, ROWS_MAX};
+use super::order::{AccountRow, AliasRow, ListChange, ListRow, Order, Outcome, ROWS_MAX};
 use super::queue;
 use crate::flow::backup::note_made;
 use crate::flow::carry::Exchange;
 use crate::mail::address::{Address, Domain};
 use crate::mail::date::Timestamp;
+use crate::mail::list::List;
 use crate::mail::mailbox::AccountId;
 use crate::mail::queue::QueueId;
 use crate::store::compact::CompactStart;
@@ -163,6 +164,28 @@ fn carry_out(store: &Store, order: Order) -> Result<Outcome, Refusal> {
             let domains = domains.iter().skip(skip).take(ROWS_MAX).map(ToString::to_string).collect();
             return Ok(Outcome::Domains { domains });
         }
+        Order::AddList { list } => {
+            let what = list.address.to_string();
+            store.add_list(*list).wait().map_err(|error| Refusal::Write(what, error))
+        }
+        Order::ChangeList { address, change } => change_list(store, address, *change),
+        Order::RemoveList { address } => {
+            let list = find_list(&store.reader()?, &address)?;
+            store.remove_list(list.address).wait().map_err(|error| Refusal::Write(address, error))
+        }
+        Order::ListLists { skip } => {
+            let rows = store.reader()?.mailing_lists()?;
+            let lists = rows.iter().skip(skip).take(ROWS_MAX).map(|list| ListRow {
+                address: list.address.to_string(),
+                title: list.title.clone(),
+                members: list.members.len(),
+            });
+            return Ok(Outcome::Lists { lists: lists.collect() });
+        }
+        Order::ShowList { address } => {
+            let list = Box::new(find_list(&store.reader()?, &address)?);
+            return Ok(Outcome::List { list });
+        }
         Order::Dkim { domain, task } => return Ok(super::dkim::obey(store, &domain, task, now())),
         Order::ListQueue { after } => return queue::list(store, after).map_err(Refusal::Read),
         Order::ShowQueued { id, from } => {
@@ -193,18 +216,54 @@ fn now() -> Timestamp {
     Timestamp(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
-/// The alias `address` with these targets beside those it has.
+/// The alias `address` with these targets beside those it has. Addresses in domains of ours must be
+/// accounts.
 fn widened(reader: &Reader, address: Address, targets: &[String]) -> Result<Alias, Refusal> {
     let key = address.key();
     let known = reader.aliases()?.into_iter().find(|alias| alias.address.key() == key);
     let mut alias = known.unwrap_or(Alias { address, targets: Vec::new() });
+    let domains = reader.domains()?;
     for target in targets {
-        let target = find(reader, target)?.address;
+        let parsed = parse_address(target)?;
+        let target = if domains.contains(parsed.domain()) { find(reader, target)?.address } else { parsed };
         if !alias.targets.iter().any(|known| known.key() == target.key()) {
             alias.targets.push(target);
         }
     }
     Ok(alias)
+}
+
+/// The list with this address.
+fn find_list(reader: &Reader, address: &str) -> Result<List, Refusal> {
+    let found = reader.mailing_list(&parse_address(address)?)?;
+    found.ok_or_else(|| Refusal::Missing(format!("list {address}")))
+}
+
+/// Changes a list.
+fn change_list(store: &Store, address: String, change: ListChange) -> Result<(), Refusal> {
+    let mut list = find_list(&store.reader()?, &address)?;
+    let parse = |given: Vec<String>| given.iter().map(|given| parse_address(given)).collect::<Result<Vec<_>, _>>();
+    let ListChange { add, remove, title, owners, posting, answers } = change;
+    for member in parse(add)? {
+        if !list.members.iter().any(|known| known.key() == member.key()) {
+            list.members.push(member);
+        }
+    }
+    for given in remove {
+        let key = parse_address(&given)?.key();
+        let before = list.members.len();
+        list.members.retain(|known| known.key() != key);
+        if list.members.len() == before {
+            return Err(Refusal::Missing(format!("member {given} of {address}")));
+        }
+    }
+    list.title = title.unwrap_or(list.title);
+    if let Some(owners) = owners {
+        list.owners = parse(owners)?;
+    }
+    list.posting = posting.unwrap_or(list.posting);
+    list.answers = answers.unwrap_or(list.answers);
+    store.set_list(list).wait().map_err(|error| Refusal::Write(address, error))
 }
 
 /// The account whose own address this is.

@@ -12,6 +12,7 @@ use crate::filter::spam::Class;
 use crate::flow::backup::Made;
 use crate::flow::dkim::KeyRow;
 use crate::flow::judge::{Opinion, SpamFigures};
+use crate::mail::list::{Answers, List, Posting};
 use crate::mail::queue::QueueFigures;
 use crate::mail::secret::ScramVerifier;
 use crate::store::compact::{CompactStart, Compaction};
@@ -68,11 +69,11 @@ pub enum Order {
         /// What it may keep.
         quota: Quota,
     },
-    /// Let mail for an address go to these accounts too. [`Outcome::Done`]
+    /// Let mail for an address go to these accounts, and addresses elsewhere, too. [`Outcome::Done`]
     AddAlias {
         /// The address; `*@domain` for all addresses of a domain that are nobody's.
         address: String,
-        /// Addresses of accounts.
+        /// Addresses of accounts, or in others' domains.
         targets: Vec<String>,
     },
     /// Remove an alias. [`Outcome::Done`]
@@ -84,6 +85,33 @@ pub enum Order {
     ListAliases {
         /// How many were told before.
         skip: usize,
+    },
+    /// Make a list. [`Outcome::Done`]
+    AddList {
+        /// It.
+        list: Box<List>,
+    },
+    /// Change a list. [`Outcome::Done`]
+    ChangeList {
+        /// Its address.
+        address: String,
+        /// What.
+        change: Box<ListChange>,
+    },
+    /// Remove a list. [`Outcome::Done`]
+    RemoveList {
+        /// Its address.
+        address: String,
+    },
+    /// Tell all lists. [`Outcome::Lists`]
+    ListLists {
+        /// How many were told before.
+        skip: usize,
+    },
+    /// Tell a list with its members. [`Outcome::List`]
+    ShowList {
+        /// Its address.
+        address: String,
     },
     /// Make a domain local. [`Outcome::Done`]
     AddDomain {
@@ -205,6 +233,24 @@ pub enum SpamTask {
     Reseed,
 }
 
+/// What is to be changed of a list; what is `None` or empty stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case", deny_unknown_fields)]
+pub struct ListChange {
+    /// Members that come.
+    pub add: Vec<String>,
+    /// Members that go.
+    pub remove: Vec<String>,
+    /// Its title.
+    pub title: Option<String>,
+    /// All its owners.
+    pub owners: Option<Vec<String>>,
+    /// Who may post.
+    pub posting: Option<Posting>,
+    /// Where answers go.
+    pub answers: Option<Answers>,
+}
+
 /// What is to be done with a domain's DKIM keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "task", rename_all = "kebab-case", rename_all_fields = "kebab-case", deny_unknown_fields)]
@@ -245,6 +291,16 @@ pub enum Outcome {
     Aliases {
         /// By address.
         aliases: Vec<AliasRow>,
+    },
+    /// Lists; more follow when there are [`ROWS_MAX`].
+    Lists {
+        /// By address.
+        lists: Vec<ListRow>,
+    },
+    /// A list.
+    List {
+        /// It.
+        list: Box<List>,
     },
     /// Domains; more follow when there are [`ROWS_MAX`].
     Domains {
@@ -313,7 +369,7 @@ pub struct AccountRow {
 pub struct AliasRow {
     /// What mail is addressed to.
     pub address: String,
-    /// The accounts it goes to.
+    /// Where it goes.
     pub targets: Vec<String>,
 }
 
@@ -357,6 +413,17 @@ pub struct QueueRecipient {
     pub lapsed_secs: u32,
     /// The last that was heard, with who said it.
     pub answer: Option<String>,
+}
+
+/// A list as lists of them show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListRow {
+    /// What mail is addressed to.
+    pub address: String,
+    /// What it is called.
+    pub title: String,
+    /// How many members it has.
+    pub members: usize,
 }
 
 /// How the server is.

@@ -104,6 +104,15 @@ impl Terms {
     }
 }
 
+/// What DNSSEC tells of a server.
+#[derive(Debug)]
+struct Told {
+    dane: Dane,
+    records: Vec<Tlsa>,
+    /// It is a server of the domain.
+    proved: bool,
+}
+
 /// A domain's policy as far as it is known.
 #[derive(Debug, Default)]
 pub(super) struct Policy {
@@ -212,7 +221,7 @@ impl Hub {
         require_tls: bool,
     ) -> Result<Terms, String> {
         let safety = &self.safety;
-        let (dane, records) = self.dane(domain.as_str(), host, port).await;
+        let Told { dane, records, proved } = self.dane(domain.as_str(), host, port).await;
         let sts = policy.sts.as_ref();
         let seen = safety.state.borrow().kept.book.insisted(domain.as_str(), host, safety.delay_secs(), now());
         let applied = match (dane, sts) {
@@ -226,7 +235,7 @@ impl Hub {
             let applied = Applied { kind: tls_report::PolicyKind::Sts, ..Applied::none() };
             self.count_session(domain.as_str(), host, &applied, Some(failure));
         }
-        let known = Known { domain: domain.as_str(), host, dane, sts, seen, require_tls };
+        let known = Known { domain: domain.as_str(), host, dane, proved, sts, seen, require_tls };
         match policy::decide(&known) {
             Ok(demand) => {
                 let trial = sts.filter(|policy| policy.mode == StsMode::Testing && dane == Dane::Absent).cloned();
@@ -243,13 +252,15 @@ impl Hub {
 
     /// What the DNS tells of a server's certificate (RFC 7672 section 2.2). Every answer on the way to
     /// the records must be validated; where DNSSEC cannot be checked here at all, nothing is told.
-    async fn dane(&self, domain: &str, host: &str, port: u16) -> (Dane, Vec<Tlsa>) {
+    async fn dane(&self, domain: &str, host: &str, port: u16) -> Told {
         let known = self.safety.state.borrow().dnssec;
         let in_vain = known.is_some_and(|(at, works)| !works && at.elapsed() < DNSSEC_AGAIN);
+        let nothing = |dane, proved| Told { dane, records: Vec::new(), proved };
         if !self.safety.config.dane || in_vain {
-            return (Dane::Absent, Vec::new());
+            return nothing(Dane::Absent, false);
         }
         let resolver = self.resolver.validating();
+        let mut proved = false;
         let steps = async {
             match resolver.mx(domain).await {
                 Ok(found) if !found.secure => return Ok(None),
@@ -257,7 +268,8 @@ impl Hub {
                 Ok(found) if !found.value.iter().any(|(_, name)| name.eq_ignore_ascii_case(host)) => {
                     return Err(DnsError::Bogus);
                 }
-                Ok(_) | Err(DnsError::NoRecords) => {}
+                Ok(_) => proved = true,
+                Err(DnsError::NoRecords) => {}
                 Err(error) => return Err(error),
             }
             if !resolver.addresses(host).await?.secure {
@@ -269,13 +281,15 @@ impl Hub {
                 Err(error) => Err(error),
             }
         };
-        match Box::pin(steps).await {
-            Ok(None) => (Dane::Absent, Vec::new()),
-            Ok(Some(records)) if records.iter().any(is_usable) => (Dane::Usable, records),
-            Ok(Some(records)) => (Dane::Unusable, records),
-            Err(DnsError::NoRecords | DnsError::NoSuchName) => (Dane::Absent, Vec::new()),
-            Err(_) if self.dnssec_works(&resolver).await => (Dane::Broken, Vec::new()),
-            Err(_) => (Dane::Absent, Vec::new()),
+        let found = Box::pin(steps).await;
+        match found {
+            Ok(None) | Err(DnsError::NoRecords | DnsError::NoSuchName) => nothing(Dane::Absent, proved),
+            Ok(Some(records)) => {
+                let dane = if records.iter().any(is_usable) { Dane::Usable } else { Dane::Unusable };
+                Told { dane, records, proved }
+            }
+            Err(_) if self.dnssec_works(&resolver).await => nothing(Dane::Broken, false),
+            Err(_) => nothing(Dane::Absent, false),
         }
     }
 

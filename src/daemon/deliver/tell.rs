@@ -49,11 +49,12 @@ async fn send(
 ) -> Result<bool, NotifyError> {
     let fresh = Fresh { id: new_id(), now: now() };
     let Ok(working) = tokio::task::spawn_blocking(move || make(fresh)).await else { return Ok(false) };
-    let Some(ready) = working? else { return Ok(false) };
-    let told = ready.message.is_some();
-    notify::keep(&exit.store, id, ready).await?;
-    if told {
+    let Some(Ready { message, local, queued, states }) = working? else { return Ok(false) };
+    if let Some(message) = message {
+        exit.store.report(message, local, queued, id, states).await?;
         tracing::info!(queue = %id, "the sender was told");
+    } else {
+        exit.store.update_queued(id, states).await?;
     }
     Ok(true)
 }

@@ -23,12 +23,12 @@ pub fn field(findings: &Findings, host: &str) -> String {
         }
         let mut result = format!("{method}={}", verdict.word());
         if !comment.is_empty() {
-            result.push_str(&format!(" ({})", plain(comment)));
+            result += &format!(" ({})", plain(comment));
         }
         for (property, value) in properties {
             let value = name(value);
             if !value.is_empty() {
-                result.push_str(&format!("\r\n\t  {property}={value}"));
+                result += &format!("\r\n\t  {property}={value}");
             }
         }
         results.push(result);
@@ -51,12 +51,10 @@ pub fn field(findings: &Findings, host: &str) -> String {
     }
     if let Some(client) = findings.client {
         let comment = reverse.name.as_deref().map(name).unwrap_or_default();
-        // In quotes, because an IPv6 address is no token.
-        let mut iprev = Vec::new();
         if reverse.verdict != Verdict::Unchecked && reverse.verdict != Verdict::None {
-            iprev.push(format!("iprev={} ({comment})\r\n\t  policy.iprev={}", reverse.verdict.word(), literal(client)));
+            let word = reverse.verdict.word();
+            results.push(format!("iprev={word} ({comment})\r\n\t  policy.iprev={}", literal(client)));
         }
-        results.append(&mut iprev);
     }
     if results.is_empty() {
         return format!("{FIELD}: {}; none\r\n", name(host));
@@ -75,6 +73,7 @@ fn plain(text: &str) -> String {
     text.chars().filter(stays).take(100).collect()
 }
 
+/// An address as a value, in quotes where it is no token.
 fn literal(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(four) => four.to_string(),

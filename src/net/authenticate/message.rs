@@ -284,7 +284,7 @@ fn result(result: &DkimResult, away: bool) -> (Verdict, String) {
                 (Verdict::Fail, "the body is not what was signed".to_owned())
             }
             Error::Dkim(DkimError::SignatureExpired) | Error::Arc(mail_auth::arc::ArcError::SignatureExpired) => {
-                (Verdict::PermError, "the signature has expired".to_owned())
+                (Verdict::Fail, "the signature has expired".to_owned())
             }
             Error::Crypto(_) => (Verdict::Fail, "the header is not what was signed".to_owned()),
             Error::Dns(_) => (Verdict::PermError, "the key is not in the DNS".to_owned()),
@@ -395,7 +395,7 @@ impl Answers {
 fn key(texts: Result<Vec<String>, DnsError>) -> Txt {
     let texts = match texts {
         Ok(texts) => texts,
-        Err(error) => return Txt::Error(unanswered(error)),
+        Err(error) => return Txt::Error(unanswered(&error)),
     };
     let mut parsed = Err(Error::Dns(mail_auth::DnsError::InvalidRecordType));
     for text in texts.iter().filter(|text| text.len() <= RECORD_MAX) {
@@ -411,7 +411,7 @@ fn key(texts: Result<Vec<String>, DnsError>) -> Txt {
 fn policy(texts: Result<Vec<String>, DnsError>) -> Txt {
     let texts = match texts {
         Ok(texts) => texts,
-        Err(error) => return Txt::Error(unanswered(error)),
+        Err(error) => return Txt::Error(unanswered(&error)),
     };
     let fits = texts.iter().filter(|text| text.len() <= RECORD_MAX);
     let mut records = fits.filter_map(|text| Record::parse(text.as_bytes()).ok());
@@ -421,7 +421,7 @@ fn policy(texts: Result<Vec<String>, DnsError>) -> Txt {
     }
 }
 
-fn unanswered(error: DnsError) -> Error {
+fn unanswered(error: &DnsError) -> Error {
     Error::Dns(match error {
         DnsError::NoSuchName => mail_auth::DnsError::RecordNotFound(ResponseCode::NXDomain),
         DnsError::NoRecords => mail_auth::DnsError::RecordNotFound(ResponseCode::NoError),

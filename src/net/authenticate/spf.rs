@@ -1,17 +1,16 @@
 //! SPF (RFC 7208): may this address send for this domain?
 //!
-//! mail-auth reads the records and fills in the macros. The evaluation is ours: mail-auth's own asks the DNS past
-//! [`Resolver`], lets an include within an include decide for the outermost record, and knows no bound on names that
-//! lead nowhere (section 4.6.4). Bounds: [`LOOKUPS_MAX`] terms that ask, [`VOIDS_MAX`] of their questions without an
+//! Ours and not mail-auth's, which asks the DNS past [`Resolver`], lets an include within an include decide for the
+//! outermost record, and knows no bound on names that lead nowhere (section 4.6.4). Bounds: [`LOOKUPS_MAX`] terms that ask, [`VOIDS_MAX`] of their questions without an
 //! answer, [`HOSTS_MAX`] hosts behind each, [`RECORD_MAX`] bytes of a record.
 
 use std::net::IpAddr;
-
-use mail_auth::common::parse::TxtRecordParser as _;
-use mail_auth::spf::{Directive, Macro, Mechanism, Qualifier, Spf as Record, Variables};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::is_within;
+use super::record::{Bits, Mechanism, Pattern, Record, Values};
 use crate::mail::authentication::{Spf, Verdict};
+use crate::mail::network::Network;
 use crate::net::resolver::{DnsError, Resolver};
 
 /// Most terms of a check that ask the DNS (RFC 7208 section 4.6.4); also the deepest an include goes.
@@ -28,6 +27,9 @@ pub const RECORD_MAX: usize = 8192;
 
 /// Longest explanation that is kept, in bytes.
 const EXPLANATION_MAX: usize = 250;
+
+/// Bytes after which no more macros are filled in.
+const FILLED_MAX: usize = 1024;
 
 /// Whose mail it is.
 #[derive(Clone, Copy, Debug)]
@@ -115,24 +117,21 @@ impl Check<'_> {
                 let reason = format!("{domain} has no SPF record");
                 return Ok(Outcome { verdict: Verdict::None, reason, explanation: None });
             };
-            for directive in &record.directives {
-                let Some(found) = self.matches(directive, &domain, depth).await? else { continue };
-                let verdict = match directive.qualifier {
-                    Qualifier::Pass => Verdict::Pass,
-                    Qualifier::Fail => Verdict::Fail,
-                    Qualifier::SoftFail => Verdict::SoftFail,
-                    Qualifier::Neutral => Verdict::Neutral,
-                };
+            for (verdict, mechanism) in &record.directives {
+                let Some(found) = self.matches(mechanism, &domain, depth).await? else { continue };
                 let reason = format!("{} {found} of {domain}", self.ip);
-                let explanation = record.exp.as_ref().map(|exp| self.fill(exp, &domain));
-                return Ok(Outcome { verdict, reason, explanation });
+                let explanation = match &record.explanation {
+                    Some(exp) if *verdict == Verdict::Fail => Some(self.name(exp, &domain).await),
+                    _ => None,
+                };
+                return Ok(Outcome { verdict: *verdict, reason, explanation });
             }
             let Some(redirect) = &record.redirect else {
                 let reason = format!("{domain} says nothing of {}", self.ip);
                 return Ok(Outcome { verdict: Verdict::Neutral, reason, explanation: None });
             };
             self.look_up()?;
-            let target = self.fill(redirect, &domain);
+            let target = self.name(redirect, &domain).await;
             if !is_domain(&target) || self.record(&target).await?.is_none() {
                 return Err(Stop::Permanent(format!("the redirect of {domain} leads nowhere")));
             }
@@ -160,22 +159,26 @@ impl Check<'_> {
         if text.len() > RECORD_MAX || !text.is_ascii() {
             return Err(wrong());
         }
-        Record::parse(text.as_bytes()).map(Some).map_err(|_| wrong())
+        Record::parse(&text).map(Some).ok_or_else(wrong)
     }
 
     /// What of the directive matches, in words; `None` if nothing does (section 5).
-    async fn matches(&mut self, directive: &Directive, domain: &str, depth: u8) -> Result<Option<String>, Stop> {
-        let found = match &directive.mechanism {
+    async fn matches(&mut self, mechanism: &Mechanism, domain: &str, depth: u8) -> Result<Option<String>, Stop> {
+        let found = match mechanism {
             Mechanism::All => Some("falls to `all`".to_owned()),
-            Mechanism::Ip4 { addr, mask } => self.in_four(*addr, *mask).then(|| format!("is in `ip4:{addr}`")),
-            Mechanism::Ip6 { addr, mask } => self.in_six(*addr, *mask).then(|| format!("is in `ip6:{addr}`")),
-            Mechanism::A { macro_string, ip4_mask, ip6_mask } => {
-                let target = self.target(macro_string, domain).await?;
-                let there = self.host_matches(&target, *ip4_mask, *ip6_mask).await?;
+            Mechanism::Ip4(address, bits) => {
+                self.is_in((*address).into(), *bits).then(|| format!("is in `ip4:{address}/{bits}`"))
+            }
+            Mechanism::Ip6(address, bits) => {
+                self.is_in((*address).into(), *bits).then(|| format!("is in `ip6:{address}/{bits}`"))
+            }
+            Mechanism::A(name, bits) => {
+                let target = self.target(name.as_ref(), domain).await?;
+                let there = self.host_matches(&target, *bits).await?;
                 there.then(|| format!("is in `a:{target}`"))
             }
-            Mechanism::Mx { macro_string, ip4_mask, ip6_mask } => {
-                let target = self.target(macro_string, domain).await?;
+            Mechanism::Mx(name, bits) => {
+                let target = self.target(name.as_ref(), domain).await?;
                 let hosts = match self.resolver.mx(&target).await {
                     Ok(found) => found.value,
                     Err(error) => {
@@ -188,20 +191,20 @@ impl Check<'_> {
                 }
                 let mut there = false;
                 for (_, host) in hosts.iter().filter(|(_, host)| !host.is_empty()) {
-                    there = self.host_matches(host, *ip4_mask, *ip6_mask).await?;
+                    there = self.host_matches(host, *bits).await?;
                     if there {
                         break;
                     }
                 }
                 there.then(|| format!("is in `mx:{target}`"))
             }
-            Mechanism::Ptr { macro_string } => {
-                let target = self.target(macro_string, domain).await?;
+            Mechanism::Ptr(name) => {
+                let target = self.target(name.as_ref(), domain).await?;
                 let names = self.validated_names().await;
                 names.iter().any(|name| is_within(name, &target)).then(|| format!("has a name in `ptr:{target}`"))
             }
-            Mechanism::Exists { macro_string } => {
-                let target = self.target(macro_string, domain).await?;
+            Mechanism::Exists(name) => {
+                let target = self.target(Some(name), domain).await?;
                 match self.resolver.addresses_of(&target, false).await {
                     Ok(_) => Some(format!("fits `exists:{target}`")),
                     Err(error) => {
@@ -210,8 +213,8 @@ impl Check<'_> {
                     }
                 }
             }
-            Mechanism::Include { macro_string } => {
-                let target = self.target(macro_string, domain).await?;
+            Mechanism::Include(name) => {
+                let target = self.target(Some(name), domain).await?;
                 if depth >= LOOKUPS_MAX || !is_domain(&target) {
                     return Err(Stop::Permanent(format!("the include of {domain} leads nowhere")));
                 }
@@ -228,23 +231,19 @@ impl Check<'_> {
         Ok(found)
     }
 
-    /// Counts a term that asks and fills in the name it is about.
-    async fn target(&mut self, name: &Macro, domain: &str) -> Result<String, Stop> {
+    /// Counts a term that asks, and says what it is about: where it names nothing, the domain.
+    async fn target(&mut self, name: Option<&Pattern>, domain: &str) -> Result<String, Stop> {
         self.look_up()?;
-        if name.needs_ptr() && self.validated.is_none() {
-            let names = self.validated_names().await;
-            // The domain itself first, then a name within it, then any (section 7.3).
-            let chosen = names.iter().find(|name| *name == domain);
-            let chosen = chosen.or_else(|| names.iter().find(|name| is_within(name, domain)));
-            let chosen = chosen.or_else(|| names.first()).cloned();
-            self.validated = Some(chosen.unwrap_or_else(|| "unknown".to_owned()));
+        match name {
+            Some(name) => Ok(self.name(name, domain).await),
+            None => Ok(domain.to_owned()),
         }
-        Ok(self.fill(name, domain))
     }
 
     /// Fills in a name's macros (section 7), cut to what a name may have.
-    fn fill(&self, name: &Macro, domain: &str) -> String {
-        let filled = name.eval(&self.variables(domain), domain, false).into_owned();
+    async fn name(&mut self, name: &Pattern, domain: &str) -> String {
+        self.validate(name, domain).await;
+        let filled = name.fill(&self.values(domain), FILLED_MAX);
         let mut name = filled.trim_end_matches('.');
         // Labels go from the left until it fits (section 7.3).
         while name.len() > 253 {
@@ -254,31 +253,36 @@ impl Check<'_> {
         name.to_ascii_lowercase()
     }
 
-    fn variables(&self, domain: &str) -> Variables<'static> {
-        let mut variables = Variables::new();
-        variables.set_ip(&self.ip);
-        variables.set_sender(self.sender.clone().into_bytes());
-        variables.set_domain(domain.as_bytes().to_vec());
-        variables.set_helo_domain(self.helo.as_bytes().to_vec());
-        variables.set_host_domain(self.host.as_bytes().to_vec());
-        variables.set_validated_domain(self.validated.clone().unwrap_or_else(|| "unknown".to_owned()).into_bytes());
-        variables
+    /// Asks for the client's name where a pattern has it: the domain itself first, then a name within it, then any
+    /// (section 7.3).
+    async fn validate(&mut self, pattern: &Pattern, domain: &str) {
+        if !pattern.needs_validated() || self.validated.is_some() {
+            return;
+        }
+        let names = self.validated_names().await;
+        let chosen = names.iter().find(|name| *name == domain);
+        let chosen = chosen.or_else(|| names.iter().find(|name| is_within(name, domain)));
+        self.validated = Some(chosen.or_else(|| names.first()).cloned().unwrap_or_else(|| "unknown".to_owned()));
+    }
+
+    fn values<'v>(&'v self, domain: &'v str) -> Values<'v> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        let validated = self.validated.as_deref().unwrap_or("unknown");
+        Values { ip: self.ip, sender: &self.sender, domain, helo: self.helo, host: self.host, validated, now }
     }
 
     /// The explanation of a failure (section 6.2); none where anything is wrong with it.
-    async fn explanation(&self, name: &str, domain: &str) -> Option<String> {
+    async fn explanation(&mut self, name: &str, domain: &str) -> Option<String> {
         let [text] = <[String; 1]>::try_from(self.resolver.txt(name).await.ok()?.value).ok()?;
-        if text.len() > RECORD_MAX || !text.is_ascii() {
-            return None;
-        }
-        let text = Macro::parse(text.as_bytes()).ok()?;
-        let mut text = text.eval(&self.variables(domain), domain, false).into_owned();
+        let pattern = Pattern::explanation(Some(text).filter(|text| text.len() <= RECORD_MAX)?.as_str())?;
+        self.validate(&pattern, domain).await;
+        let mut text = pattern.fill(&self.values(domain), FILLED_MAX);
         text.retain(|c| c.is_ascii_graphic() || c == ' ');
         text.truncate(EXPLANATION_MAX);
         Some(text)
     }
 
-    async fn host_matches(&mut self, host: &str, mask4: u32, mask6: u128) -> Result<bool, Stop> {
+    async fn host_matches(&mut self, host: &str, bits: Bits) -> Result<bool, Stop> {
         let addresses = match self.resolver.addresses_of(host, self.ip.is_ipv6()).await {
             Ok(found) => found.value,
             Err(error) => {
@@ -286,10 +290,13 @@ impl Check<'_> {
                 Vec::new()
             }
         };
-        Ok(addresses.into_iter().any(|address| match address {
-            IpAddr::V4(four) => self.in_four(four, mask4),
-            IpAddr::V6(six) => self.in_six(six, mask6),
-        }))
+        let bits = if self.ip.is_ipv6() { bits.six } else { bits.four };
+        Ok(addresses.into_iter().any(|address| self.is_in(address, bits)))
+    }
+
+    /// Whether the client is in a network. An IPv4 address never is in one of IPv6 (section 5).
+    fn is_in(&self, address: IpAddr, bits: u8) -> bool {
+        address.is_ipv4() == self.ip.is_ipv4() && Network::around(address, bits).holds(self.ip)
     }
 
     /// The client's names that lead back to it (section 5.5), ten looked at. What fails is no name.
@@ -303,14 +310,6 @@ impl Check<'_> {
             }
         }
         valid
-    }
-
-    fn in_four(&self, other: std::net::Ipv4Addr, mask: u32) -> bool {
-        matches!(self.ip, IpAddr::V4(ip) if u32::from(ip) & mask == u32::from(other) & mask)
-    }
-
-    fn in_six(&self, other: std::net::Ipv6Addr, mask: u128) -> bool {
-        matches!(self.ip, IpAddr::V6(ip) if u128::from(ip) & mask == u128::from(other) & mask)
     }
 
     fn look_up(&mut self) -> Result<(), Stop> {

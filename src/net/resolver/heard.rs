@@ -40,16 +40,21 @@ impl Heard {
         *self.state() = State::default();
     }
 
-    /// Tells whether asking has no use now. Once in a while it is asked all the same.
+    /// Tells whether asking has no use now.
     pub(super) fn is_away(&self) -> bool {
+        self.state().away_since.is_some_and(|since| since.elapsed() < AWAY)
+    }
+
+    /// Tells whether to ask: while the DNS is away once in a while.
+    pub(super) fn may_ask(&self) -> bool {
         let mut state = self.state();
         match state.away_since {
-            Some(since) if since.elapsed() < AWAY => true,
+            Some(since) if since.elapsed() < AWAY => false,
             Some(_) => {
                 state.away_since = Some(Instant::now());
-                false
+                true
             }
-            None => false,
+            None => true,
         }
     }
 

@@ -107,7 +107,8 @@ impl Checkup<'_> {
             let place = || Place::Address(key.to_owned());
             let targets = match AddressRecord::decode(key, value.value()) {
                 Ok(AddressRecord::Account(id)) => vec![id],
-                Ok(AddressRecord::Alias(_, targets)) => targets,
+                Ok(AddressRecord::Alias(_, targets) | AddressRecord::Forward(_, targets, _)) => targets,
+                Ok(AddressRecord::List(_)) => Vec::new(),
                 Err(_) => {
                     self.find(place(), Damage::Unreadable)?;
                     continue;

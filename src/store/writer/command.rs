@@ -153,9 +153,10 @@ impl Keep {
             (Target::Submit(submission, sender), [message]) => {
                 conclude(queue::submit(tables, message, &submission), sender)
             }
-            (Target::Submit(_, sender), _) => {
-                conclude(Ok((Submitted { placed: Vec::new(), queued: None }, Vec::new())), sender)
-            }
+            (Target::Submit(_, sender), _) => conclude(
+                Ok((Submitted { placed: Vec::new(), queued: None, all_queued: Vec::new() }, Vec::new())),
+                sender,
+            ),
         }
     }
 

@@ -112,24 +112,34 @@ pub(super) fn address(tables: &mut Tables<'_>, key: &str) -> Mend {
         AddressRecord::Account(id) if tables.account()?.get(id).map_err(Fault::from)?.is_none() => {
             did("it was removed", vec![Op::DropAddress { key }])
         }
-        AddressRecord::Alias(address, targets) => {
+        AddressRecord::Alias(..) | AddressRecord::Forward(..) => {
+            let (address, targets, outside) = match record {
+                AddressRecord::Alias(address, targets) => (address, targets, Vec::new()),
+                AddressRecord::Forward(address, targets, outside) => (address, targets, outside),
+                AddressRecord::Account(_) | AddressRecord::List(_) => return NOTHING,
+            };
             let mut left = Vec::new();
             for target in &targets {
                 if tables.account()?.get(*target).map_err(Fault::from)?.is_some() {
                     left.push(*target);
                 }
             }
-            if left.is_empty() {
+            if left.is_empty() && outside.is_empty() {
                 return did("it was removed, it led to nobody", vec![Op::DropAddress { key }]);
             }
             if left.len() < targets.len() {
                 let mut ops = domain_op;
-                ops.push(Op::PutAddress { key, record: AddressRecord::Alias(address, left) });
+                let record = if outside.is_empty() {
+                    AddressRecord::Alias(address, left)
+                } else {
+                    AddressRecord::Forward(address, left, outside)
+                };
+                ops.push(Op::PutAddress { key, record });
                 return did("it leads to those who are there", ops);
             }
             if domain_op.is_empty() { NOTHING } else { did("its domain is local again", domain_op) }
         }
-        AddressRecord::Account(_) if domain_op.is_empty() => NOTHING,
-        AddressRecord::Account(_) => did("its domain is local again", domain_op),
+        AddressRecord::Account(_) | AddressRecord::List(_) if domain_op.is_empty() => NOTHING,
+        AddressRecord::Account(_) | AddressRecord::List(_) => did("its domain is local again", domain_op),
     }
 }
