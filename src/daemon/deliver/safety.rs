@@ -71,6 +71,8 @@ struct State {
     kept: Kept,
     /// Something is not in the file yet.
     dirty: bool,
+    /// Sessions were counted since the last write, and somebody will be told of them.
+    counted: bool,
     written: Option<Instant>,
     failed: BTreeMap<String, (Instant, Failure)>,
     dnssec: Option<(Instant, bool)>,
@@ -144,11 +146,12 @@ impl Safety {
     pub(super) async fn save(&self, at_once: bool) {
         let text = {
             let mut state = self.state.borrow_mut();
-            let waits = state.written.is_some_and(|at| at.elapsed() < WRITE_EVERY) && !at_once;
-            if !state.dirty || waits {
+            let waits = state.written.is_some_and(|at| at.elapsed() < WRITE_EVERY);
+            let wanted = if at_once { state.dirty || state.counted } else { state.dirty && !waits };
+            if !wanted {
                 return;
             }
-            state.dirty = false;
+            (state.dirty, state.counted) = (false, false);
             state.written = Some(Instant::now());
             serde_json::to_vec(&state.kept)
         };
@@ -359,8 +362,9 @@ impl Hub {
         let mut state = self.safety.state.borrow_mut();
         let before = state.kept.tally.turn(now());
         state.kept.tally.count(domain, host, applied, failure);
-        drop(state);
         let reports = &self.safety.reports;
+        state.counted |= reports.send;
+        drop(state);
         if let (Some(before), true, Some(from)) = (before, reports.send, reports.from.as_deref()) {
             match Address::parse(from) {
                 Ok(from) => {
