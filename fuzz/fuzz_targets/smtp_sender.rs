@@ -8,7 +8,7 @@ use pillarbox::mail::address::Address;
 use pillarbox::mail::envelope::{BodyType, Envelope, ForwardPath, Notify, Recipient, ReversePath};
 use pillarbox::mail::secret::Password;
 use pillarbox::protocol::smtp::sender::{
-    Answer, Credentials, Mail, NONCE_BYTES, Nature, NatureReader, Outcome, Request, Sender, SenderSetup, TlsWish,
+    Answer, Credentials, Mail, NONCE_BYTES, NatureReader, Outcome, Request, Sender, SenderSetup, TlsWish,
 };
 use pillarbox::protocol::{Session, Step, TlsFacts};
 
@@ -55,7 +55,6 @@ fuzz_target!(|input: &[u8]| {
                 let next = current.and_then(|(text, count)| mail(text, count));
                 sender.resume(Answer::Mail(next.map(Box::new)));
             }
-            Step::Ask(Request::Look) => sender.resume(Answer::Looked(Nature::default())),
             Step::Ask(Request::Body) => {
                 let (text, count) = current.unwrap_or_default();
                 let (piece, rest) = text.split_at(text.len().min(5));

@@ -461,6 +461,7 @@ impl Reception {
             _ => BodyType::SevenBit,
         };
         let by = sender.and_then(|sender| sender.login.as_ref()).map(|login| login.account);
+        let require_tls = sender.is_some_and(|sender| sender.require_tls);
         let mut groups: Vec<(ReversePath, Vec<Recipient>)> = Vec::new();
         let own = self.remote.iter().map(|recipient| (&envelope.from, recipient));
         for (from, recipient) in own.chain(self.copies.iter().map(|(from, recipient)| (from, recipient))) {
@@ -473,7 +474,7 @@ impl Reception {
             let international = from.address().is_some_and(Address::is_international);
             let utf8 = nature.utf8_header || international;
             let envelope = Envelope { from, recipients, body, utf8, ..envelope.clone() };
-            NewQueued { envelope, require_tls: false, by, due: Due::from(now()) }
+            NewQueued { envelope, require_tls, by, due: Due::from(now()) }
         });
         queued.collect()
     }

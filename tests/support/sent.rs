@@ -4,13 +4,13 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pillarbox::mail::envelope::{BodyType, Envelope, ForwardPath};
+use pillarbox::mail::envelope::{Envelope, ForwardPath};
 use pillarbox::mail::secret::Password;
 use pillarbox::net::drive::Answers;
 use pillarbox::protocol::smtp::command::Command;
 use pillarbox::protocol::smtp::sender::{
-    Answer, Credentials, Done, End, How, Mail, NONCE_BYTES, Nature, NatureReader, Outcome, Request, Sender,
-    SenderSetup, TlsWish,
+    Answer, Credentials, Done, End, How, Mail, NONCE_BYTES, NatureReader, Outcome, Request, Sender, SenderSetup,
+    TlsWish,
 };
 use pillarbox::protocol::{Notice, Session, Step, TlsFacts};
 
@@ -107,10 +107,8 @@ fn mail(letter: &Letter) -> Result<Mail, String> {
         Ok(Command::Rcpt(recipient)) => Ok(recipient),
         _ => Err(format!("{to:?} is no recipient")),
     });
-    // The sender's word; what the content really needs is looked at where it matters.
-    let body = from.body;
-    let nature =
-        Nature { eight_bit: body != BodyType::SevenBit, utf8_header: from.utf8, binary: body == BodyType::BinaryMime };
+    let mut nature = NatureReader::default();
+    nature.feed(&letter.text);
     Ok(Mail {
         envelope: Envelope {
             from: from.from,
@@ -121,7 +119,7 @@ fn mail(letter: &Letter) -> Result<Mail, String> {
             envelope_id: from.envelope_id,
         },
         size: letter.text.len() as u64,
-        nature,
+        nature: nature.finish(from.utf8),
         require_tls: letter.require_tls,
     })
 }
@@ -140,12 +138,6 @@ impl Answers<Watched> for Outbox {
             Request::Mail => {
                 self.current = self.waiting.pop_front();
                 Answer::Mail(self.current.as_ref().map(|(mail, ..)| Box::new(mail.clone())))
-            }
-            Request::Look => {
-                let (mail, text, _) = self.current.as_ref().expect("a message under way");
-                let mut nature = NatureReader::default();
-                nature.feed(text);
-                Answer::Looked(nature.finish(mail.envelope.utf8))
             }
             Request::Body => {
                 let (_, text, broken) = self.current.as_mut().expect("a message under way");

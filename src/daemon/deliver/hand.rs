@@ -13,9 +13,7 @@ use crate::flow::sign::Stored;
 use crate::mail::envelope::BodyType;
 use crate::mail::queue::{Answer as Told, Due};
 use crate::net::drive::Answers;
-use crate::protocol::smtp::sender::{
-    Answer, Done, Enhanced, Heard, Mail, Nature, NatureReader, Origin, Outcome, Request, Sender,
-};
+use crate::protocol::smtp::sender::{Answer, Done, Enhanced, Heard, Mail, Nature, Origin, Outcome, Request, Sender};
 use crate::queue::outcome::Verdict;
 use crate::queue::route::Way;
 use crate::store::{ReadError, WriteError};
@@ -99,30 +97,6 @@ impl Hand {
         }
     }
 
-    /// What the content really needs; `None` when it cannot be read.
-    async fn look(&mut self) -> Option<Nature> {
-        let outgoing = self.current.as_mut()?;
-        let away = Err(ReadError::Storage("its bytes are being read".to_owned()));
-        let mut content = std::mem::replace(&mut outgoing.content, away).ok()?;
-        let utf8 = outgoing.queued.utf8;
-        let working = tokio::task::spawn_blocking(move || {
-            let mut reader = NatureReader::default();
-            loop {
-                match content.next(PIECE) {
-                    Ok(piece) if piece.is_empty() => break,
-                    Ok(piece) => reader.feed(&piece),
-                    Err(error) => return (content, Err(error)),
-                }
-            }
-            content.rewind();
-            (content, Ok(reader.finish(utf8)))
-        });
-        let (content, nature) = working.await.ok()?;
-        outgoing.content = Ok(content);
-        let id = outgoing.queued.id;
-        nature.inspect_err(|error| tracing::error!(queue = %id, %error, "a queued message cannot be read")).ok()
-    }
-
     /// The next piece; `None` when it cannot be read.
     async fn body(&mut self) -> Option<Vec<u8>> {
         let outgoing = self.current.as_mut()?;
@@ -191,7 +165,6 @@ impl Answers<Sender> for Hand {
         self.progress.set(Instant::now());
         let answer = match request {
             Request::Mail => Answer::Mail(self.mail().await),
-            Request::Look => self.look().await.map_or(Answer::Broken, Answer::Looked),
             Request::Body => self.body().await.map_or(Answer::Broken, Answer::Body),
             Request::Done(done) => {
                 self.done(*done).await;

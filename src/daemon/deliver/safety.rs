@@ -7,8 +7,9 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -45,6 +46,9 @@ const FETCH_AGAIN: Duration = Duration::from_mins(5);
 
 /// Domains whose policy server is remembered to have failed.
 const FAILED_MAX: usize = 256;
+
+/// Bytes of a TLSA record that a report repeats: the longest hash.
+const SHOWN_MAX: usize = 64;
 
 /// How long it is known whether DNSSEC can be checked here.
 const DNSSEC_AGAIN: Duration = Duration::from_hours(1);
@@ -438,8 +442,12 @@ fn failure_of(fault: TlsFault) -> Failure {
 
 /// A TLSA record as text (RFC 6698 section 2.2).
 fn spelled(record: &Tlsa) -> String {
-    let data: String = record.data.iter().take(64).map(|byte| format!("{byte:02x}")).collect();
-    format!("{} {} {} {data}", record.usage, record.selector, record.matching)
+    let mut text = format!("{} {} {} ", record.usage, record.selector, record.matching);
+    for byte in record.data.iter().take(SHOWN_MAX) {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 fn read(path: &Path) -> io::Result<Kept> {
@@ -452,7 +460,7 @@ fn read(path: &Path) -> io::Result<Kept> {
 fn write(path: &Path, text: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut file = fs::File::create(&new)?;
-    file.write_all(text)?;
+    io::Write::write_all(&mut file, text)?;
     file.sync_all()?;
     fs::rename(&new, path)
 }

@@ -68,7 +68,7 @@ enum Framing {
 }
 
 impl Transaction {
-    pub(super) fn new(mail: Mail, chunks: bool, most: usize) -> Self {
+    fn new(mail: Mail, chunks: bool, most: usize) -> Self {
         let count = mail.envelope.recipients.len();
         let framing = if chunks { Framing::Chunks } else { Framing::Dots(DotWriter::default()) };
         Self {
@@ -169,13 +169,8 @@ impl Standing {
 }
 
 impl Sender {
-    /// Begins a message; `looked` says that what it needs is no guess.
-    pub(super) fn begin(&mut self, mail: Mail, looked: bool) {
-        if !looked && self.lacks_for_content(&mail).is_some() {
-            self.state = State::Looking(Box::new(mail));
-            self.ask = Some(Request::Look);
-            return;
-        }
+    /// Begins a message.
+    pub(super) fn begin(&mut self, mail: Mail) {
         let chunks = self.extensions.chunking;
         let most = self.extensions.recipients_max.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
         let refusal = self.unable(&mail);

@@ -78,9 +78,6 @@ pub struct Credentials {
 pub enum Request {
     /// The next message for this connection, please.
     Mail,
-    /// What does the message's content really need? Asked only where the peer could not take what
-    /// [`Mail::nature`] says, which may be no more than the sender's word.
-    Look,
     /// The next piece of the message's content.
     Body,
     /// What became of the message.
@@ -94,11 +91,9 @@ pub enum Request {
 pub enum Answer {
     /// To [`Request::Mail`]: the message; none ends the connection.
     Mail(Option<Box<Mail>>),
-    /// To [`Request::Look`]: what a [`NatureReader`] found in all of the content.
-    Looked(Nature),
     /// To [`Request::Body`]: the next piece of content, as it is in the message; empty at its end.
     Body(Vec<u8>),
-    /// To [`Request::Look`] and [`Request::Body`]: the content cannot be had. The connection is dropped without ending
+    /// To [`Request::Body`]: the content cannot be had. The connection is dropped without ending
     /// the message, so that nothing half is taken.
     Broken,
     /// To [`Request::Done`].
@@ -114,7 +109,7 @@ pub struct Mail {
     pub envelope: Envelope,
     /// Bytes of content that [`Request::Body`] will bring.
     pub size: u64,
-    /// What the content needs, or what it needs at most where nobody has looked yet.
+    /// What the content needs.
     pub nature: Nature,
     /// REQUIRETLS was asked for (RFC 8689).
     pub require_tls: bool,

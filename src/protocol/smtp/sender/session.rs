@@ -13,7 +13,7 @@ use super::envelope::Transaction;
 use super::heard::Enhanced;
 use super::login::Login;
 use super::reply::{Nonsense, ReplyReader, Said};
-use super::{Answer, End, Extensions, Heard, How, Mail, Point, Request, SenderSetup};
+use super::{Answer, End, Extensions, Heard, How, Point, Request, SenderSetup};
 use crate::protocol::{Notice, Session, Step, TlsFacts};
 
 /// How long a peer may take for a command (RFC 5321 sections 4.5.3.2.1 to 4.5.3.2.3).
@@ -94,8 +94,6 @@ pub(super) enum State {
     StartingTls,
     /// Between messages.
     Between,
-    /// What a message really needs is being looked at.
-    Looking(Box<Mail>),
     /// A message is under way.
     Sending(Box<Transaction>),
     /// What became of a message is being told; the connection may be over then.
@@ -190,11 +188,6 @@ impl Sender {
                 let again = lost && self.messages > 1 && transaction.is_before_content();
                 transaction.defer_all(&heard);
                 self.tell(*transaction, again, true);
-            }
-            State::Looking(mail) => {
-                let mut transaction = Transaction::new(*mail, false, 0);
-                transaction.defer_all(&heard);
-                self.tell(transaction, heard.code == 421 && self.messages > 0, true);
             }
             // What became of the message is told all the same.
             State::Telling { .. } => self.state = State::Telling { over: true },
@@ -338,15 +331,10 @@ impl Session for Sender {
 
     fn resume(&mut self, answer: Answer) {
         match (answer, &self.state) {
-            (Answer::Mail(Some(mail)), State::Between) => self.begin(*mail, false),
-            (Answer::Looked(nature), State::Looking(_)) => {
-                if let State::Looking(mail) = std::mem::replace(&mut self.state, State::Between) {
-                    self.begin(Mail { nature, ..*mail }, true);
-                }
-            }
+            (Answer::Mail(Some(mail)), State::Between) => self.begin(*mail),
             (Answer::Mail(None), State::Between) => self.quit(),
             (Answer::Body(piece), State::Sending(_)) => self.content(&piece),
-            (Answer::Broken, State::Sending(_) | State::Looking(_)) => {
+            (Answer::Broken, State::Sending(_)) => {
                 let text = "the message could not be read here";
                 self.fail(Heard::ours(Point::Content, 451, Enhanced::new(4, 3, 0), text));
             }

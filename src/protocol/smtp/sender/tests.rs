@@ -61,12 +61,6 @@ impl World {
                 self.current = self.waiting.pop();
                 Answer::Mail(self.current.as_ref().map(|(text, count)| Box::new(mail(text, *count))))
             }
-            Request::Look => {
-                let (text, _) = self.current.as_ref().unwrap();
-                let mut nature = NatureReader::default();
-                nature.feed(text);
-                Answer::Looked(nature.finish(false))
-            }
             Request::Body => {
                 let (text, _) = self.current.as_mut().unwrap();
                 let rest = text.split_off(self.piece.min(text.len()));
