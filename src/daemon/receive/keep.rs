@@ -40,7 +40,8 @@ impl Reception {
         let sender = self.sender.take();
         let accounts = std::mem::take(&mut self.targets);
         let size = letter.size();
-        let mut queued = self.to_queue(&letter, &incoming.envelope);
+        let require_tls = sender.as_ref().is_some_and(|sender| sender.require_tls);
+        let mut queued = self.to_queue(&letter, &incoming.envelope, require_tls);
         let held = self.is_too_much(&incoming, &mut queued)?;
         let posts = self.finish_posts(&mut incoming, accounts.is_empty() && queued.is_empty()).await?;
         let junk = |account: &&AccountId| incoming.is_junk(**account);
@@ -83,7 +84,7 @@ impl Reception {
     }
 
     /// What of the message goes on to others' servers: by itself, and with the senders that aliases give it.
-    fn to_queue(&self, letter: &Letter, envelope: &Envelope) -> Vec<NewQueued> {
+    fn to_queue(&self, letter: &Letter, envelope: &Envelope, require_tls: bool) -> Vec<NewQueued> {
         // What the content needs is asked of the next server, not what its sender declared.
         let nature = letter.nature(envelope.utf8);
         let body = match envelope.body {
@@ -104,7 +105,7 @@ impl Reception {
             let international = from.address().is_some_and(Address::is_international);
             let utf8 = nature.utf8_header || international;
             let envelope = Envelope { from, recipients, body, utf8, ..envelope.clone() };
-            NewQueued { envelope, require_tls: false, by, due: Due::from(now()) }
+            NewQueued { envelope, require_tls, by, due: Due::from(now()) }
         });
         queued.collect()
     }
