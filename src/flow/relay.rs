@@ -24,6 +24,9 @@ use crate::store::{Body, ReadError, Reader, Store};
 /// one destination, so that a page always shows what is not.
 const PAGE: usize = 512;
 
+/// Pages looked through for the next message of a way that others' mail may stand before.
+const PAGES_MAX: usize = 64;
+
 /// Destinations looked through by one survey, where more is due than a page holds.
 const DESTINATIONS_MAX: usize = 4096;
 
@@ -181,26 +184,39 @@ impl Exit {
     pub fn next_mail(&self, way: &Way, situation: &Situation) -> Result<Option<Outgoing>, ReadError> {
         let reader = self.store.reader()?;
         let limit = self.limit(&reader, situation.now)?;
-        let mut looked = BTreeSet::new();
-        for scheduled in Self::due(&reader, way, limit)? {
-            if self.claims.lock().contains(&(scheduled.id, scheduled.recipient)) || !looked.insert(scheduled.id) {
-                continue;
+        let mut after = None;
+        for _ in 0..PAGES_MAX {
+            let Some(page) = Self::due(&reader, way, limit, after)? else { break };
+            after = page.last().copied();
+            let mut looked = BTreeSet::new();
+            for scheduled in page {
+                if self.claims.lock().contains(&(scheduled.id, scheduled.recipient)) || !looked.insert(scheduled.id) {
+                    continue;
+                }
+                let Some(queued) = reader.queued(scheduled.id)? else { continue };
+                let recipients = self.claimed(&reader, way, &queued, limit, situation.blocked)?;
+                let Some((claim, recipients)) = recipients else { continue };
+                let content = Content::open(&self.store, queued.blob);
+                return Ok(Some(Outgoing { queued, recipients, content, _claim: claim }));
             }
-            let Some(queued) = reader.queued(scheduled.id)? else { continue };
-            let recipients = self.claimed(&reader, way, &queued, limit, situation.blocked)?;
-            let Some((claim, recipients)) = recipients else { continue };
-            let content = Content::open(&self.store, queued.blob);
-            return Ok(Some(Outgoing { queued, recipients, content, _claim: claim }));
         }
         Ok(None)
     }
 
-    /// A page of what is due and may go this way.
-    fn due(reader: &Reader, way: &Way, limit: Due) -> Result<Vec<Scheduled>, ReadError> {
-        match way.domain() {
-            Some(domain) => reader.due_at(domain, limit, PAGE),
-            None => reader.due(limit, PAGE),
-        }
+    /// A page of what is due and may go this way, behind `after`; `None` when there is none. All of a
+    /// domain that has its own way stands in one page: what of it is being sent is less than that.
+    fn due(
+        reader: &Reader,
+        way: &Way,
+        limit: Due,
+        after: Option<Scheduled>,
+    ) -> Result<Option<Vec<Scheduled>>, ReadError> {
+        let page = match way.domain() {
+            Some(_) if after.is_some() => return Ok(None),
+            Some(domain) => reader.due_at(domain, limit, PAGE)?,
+            None => reader.due_after(after, limit, PAGE)?,
+        };
+        Ok(Some(page).filter(|page| !page.is_empty()))
     }
 
     /// Claims the recipients of a message that are due this way.
@@ -255,7 +271,7 @@ impl Exit {
         let limit = self.limit(&reader, situation.now)?;
         let mut changed: Vec<Changed> = Vec::new();
         let mut known: BTreeMap<QueueId, Option<Queued>> = BTreeMap::new();
-        for scheduled in Self::due(&reader, way, limit)? {
+        for scheduled in Self::due(&reader, way, limit, None)?.unwrap_or_default() {
             if self.claims.lock().contains(&(scheduled.id, scheduled.recipient)) {
                 continue;
             }

@@ -447,8 +447,19 @@ impl Reader {
 
     /// Up to `max` recipients that are due at `up_to`, the longest due first.
     pub fn due(&self, up_to: Due, max: usize) -> Result<Vec<Scheduled>, ReadError> {
+        self.due_after(None, up_to, max)
+    }
+
+    /// [`Reader::due`], those behind `after`.
+    pub fn due_after(&self, after: Option<Scheduled>, up_to: Due, max: usize) -> Result<Vec<Scheduled>, ReadError> {
         let read = || {
-            let rows = self.table(QSCHED)?.range(..=(up_to.0, u64::MAX, u32::MAX))?.take(max);
+            let from = after.map(|last| (last.due.0, last.id.0, last.recipient));
+            let to = (up_to.0, u64::MAX, u32::MAX);
+            if from.is_some_and(|from| from >= to) {
+                return Ok(Vec::new());
+            }
+            let from = from.map_or(Bound::Unbounded, Bound::Excluded);
+            let rows = self.table(QSCHED)?.range((from, Bound::Included(to)))?.take(max);
             rows.map(|row| Ok(told_scheduled(row?.0.value()))).collect()
         };
         self.told(read())

@@ -227,12 +227,11 @@ impl Desk {
                 Ok(Order::Status) => Outcome::Status { status: Box::new((self.status)()) },
                 Ok(order) => {
                     let store = self.store.clone();
-                    let forgives =
-                        matches!(order, Order::OrderQueued { task: QueueTask::Retry | QueueTask::Release, .. });
-                    let working = tokio::task::spawn_blocking(move || obey(&store, order)).await;
-                    if forgives {
+                    if matches!(order, Order::OrderQueued { task: QueueTask::Retry | QueueTask::Release, .. }) {
+                        // Before the mail is due, or it would be put off with the way it goes.
                         self.deliverer.forgive();
                     }
+                    let working = tokio::task::spawn_blocking(move || obey(&store, order)).await;
                     working.unwrap_or_else(|_| Outcome::Refused { reason: "the server is stopping".into() })
                 }
                 Err(error) => Outcome::Refused { reason: format!("this is no order: {error}") },

@@ -224,8 +224,9 @@ impl Hub {
         AttemptTerms { now: now(), up_since: self.board.borrow().up_since(), chance, not_before }
     }
 
-    /// Keeps new states, all of them at one time, and warns senders of delays.
-    pub(super) async fn keep(&self, changed: Vec<Changed>) {
+    /// Keeps new states, all of them at one time, and warns senders of delays. Tells whether all are kept.
+    pub(super) async fn keep(&self, changed: Vec<Changed>) -> bool {
+        let mut all = true;
         let mut warn = Vec::new();
         let mut pending = Vec::new();
         for Changed { id, states, warn: late, .. } in changed {
@@ -240,12 +241,14 @@ impl Hub {
                 Ok(_) | Err(WriteError::NoSuchQueued) => {}
                 Err(error) => {
                     tracing::error!(queue = %id, %error, "what became of a message was not noted; it is sent again");
+                    all = false;
                 }
             }
         }
         for id in warn {
             tell::delay(&self.exit, id).await;
         }
+        all
     }
 }
 

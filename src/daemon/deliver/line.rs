@@ -134,7 +134,9 @@ async fn put_off(hub: &Hub, way: &Way, verdict: Verdict) {
         for _ in changed.iter().flat_map(|changed| &changed.states) {
             hub.count(&verdict);
         }
-        hub.keep(changed).await;
+        if !hub.keep(changed).await {
+            return;
+        }
     }
 }
 

@@ -207,7 +207,12 @@ impl Delivery {
             if let Some(survey) = survey {
                 next = hub.sleep_after(&survey);
                 if !survey.owed.is_empty() && telling.as_ref().is_none_or(tokio::task::JoinHandle::is_finished) {
-                    telling = Some(tokio::task::spawn_local(tell::owed(hub.exit.clone(), survey.owed.clone())));
+                    let (hub, ids) = (Rc::clone(&hub), survey.owed.clone());
+                    telling = Some(tokio::task::spawn_local(async move {
+                        tell::owed(hub.exit.clone(), ids).await;
+                        // What came to be owed meanwhile was left for the next.
+                        hub.wake.notify_one();
+                    }));
                 }
                 hub.set_aside(&survey).await;
                 for (way, count) in survey.wanted {
@@ -270,7 +275,9 @@ impl Hub {
         let look = board.away().filter(|_| !survey.wanted.is_empty());
         let look = look.map(|(_, until)| until.saturating_duration_since(Instant::now()));
         let more = (survey.more && board.has_room(&self.exit.config)).then_some(AGAIN);
-        [due, look, more].into_iter().flatten().min()
+        // Who goes a way that rests is put off until then; should that fail, it is looked at again then.
+        let resting = survey.resting.iter().filter_map(|(_, _, later)| later.stage.due()).map(until).min();
+        [due, look, more, resting].into_iter().flatten().min()
     }
 
     /// Notes what the survey found that needs no connection: who goes a way that rests waits until then,

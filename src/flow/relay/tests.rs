@@ -122,6 +122,23 @@ fn a_flood_for_one_destination_hides_no_other() {
 }
 
 #[test]
+fn a_flood_by_one_relay_hides_nothing_that_goes_by_another() {
+    let relay = |host: &str, sender: &str| RelayConfig {
+        host: host.into(),
+        senders: vec![sender.into()],
+        ..RelayConfig::default()
+    };
+    let house = house(&[relay("r0", "ann@x.test"), relay("r1", "bob@x.test")]);
+    let many: Vec<String> = (0..PAGE + 50).map(|number| format!("u{number}@one.test")).collect();
+    house.queue(LETTER, "ann@x.test", &many.iter().map(String::as_str).collect::<Vec<_>>(), 1000);
+    house.queue(LETTER, "bob@x.test", &["b@two.test"], 1001);
+    let found = house.exit.next_mail(&Way::Relay(1), &at(2000)).unwrap().unwrap();
+    assert_eq!(found.envelope().from.to_string(), "<bob@x.test>");
+    drop(found);
+    assert!(house.exit.next_mail(&Way::Relay(2), &at(2000)).unwrap().is_none());
+}
+
+#[test]
 fn a_way_that_rests_is_put_off_and_one_that_fails_moves_all_its_mail() {
     let house = house(&[]);
     let ids: Vec<_> = (0..3).map(|_| house.queue(LETTER, "ann@x.test", &["a@one.test"], 1000)).collect();
