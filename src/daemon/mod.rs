@@ -36,7 +36,7 @@ use crate::net::budget::{Budget, NetConfig};
 use crate::net::drive::{Answers, Driver, Stop};
 use crate::net::listener;
 use crate::net::outgoing::TlsClient;
-use crate::net::resolver::{DnsConfig, Resolver};
+use crate::net::resolver::{DnsConfig, QUESTIONS_MAX, Resolver};
 use crate::net::stream::Stream;
 use crate::net::tls::{TlsConfig, TlsError, TlsServer};
 use crate::protocol::imap::ImapConfig;
@@ -91,8 +91,8 @@ const STACK_BYTES: usize = 512 * 1024;
 /// How long connections may take to say goodbye when the server stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Open files that are not connections: store, listeners, reactor, log, a reserve.
-const OTHER_FILES: u64 = 64;
+/// Open files that are not connections: store, listeners, reactor, log, questions to the DNS, a reserve.
+const OTHER_FILES: u64 = 64 + 2 * QUESTIONS_MAX as u64;
 
 /// Why the server did not start, or did not stop well. `Display` is one sentence.
 #[derive(Debug)]
