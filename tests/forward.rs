@@ -36,7 +36,7 @@ fn path(line: &str) -> &str {
 
 fn of<'t>(taken: &'t [Taken], to: &str) -> &'t Taken {
     let named = format!("RCPT TO:<{to}>");
-    taken.iter().find(|taken| taken.rcpt.iter().any(|line| *line == named)).unwrap_or_else(|| panic!("{to}: {taken:?}"))
+    taken.iter().find(|taken| taken.rcpt.contains(&named)).unwrap_or_else(|| panic!("{to}: {taken:?}"))
 }
 
 #[test]
@@ -214,7 +214,7 @@ fn a_flood_is_held_and_told_of_and_let_go() {
     let told = order(&server, &["status"]);
     assert!(told.contains("ann@here.test wrote to 4 recipients") && told.contains("queue release"), "{told}");
     assert!(server.log().contains("sends too much"), "{}", server.log());
-    server.queue(&["release", "all"]);
+    server.queue(&["release"]);
     assert_eq!(of(&far.wait_for(3), "d@far.test").rcpt.len(), 1);
     server.wait_until_sent();
 
@@ -268,4 +268,26 @@ fn without_an_open_network_nobody_sends_without_a_password() {
     let mut wire = stranger(&server);
     wire.say("MAIL FROM:<ann@here.test>", "250");
     wire.say("RCPT TO:<eve@far.test>", "550 5.7.1");
+}
+
+#[test]
+fn a_user_signs_for_his_own_domain_and_not_for_another_that_is_served_here() {
+    let far = Sink::start();
+    let server = Server::start(&routes(&[("far.test", &far)]));
+    order(&server, &["domain", "add", "there.test"]);
+    for domain in ["here.test", "there.test"] {
+        order(&server, &["dkim", "list", domain]);
+    }
+    let letter = |from: &str| format!("From: {from}\n{LETTER}");
+    for (number, (from, count)) in
+        [("ann@here.test", 2), ("boss@there.test", 0), ("Ann <ann+x@here.test>", 2)].iter().enumerate()
+    {
+        server.submit("ann@here.test", &["eve@far.test"], &letter(from));
+        let content = &far.wait_for(number + 1)[number].content;
+        assert_eq!(content.matches("DKIM-Signature: v=1; ").count(), *count, "{from}: {content}");
+    }
+    // A forged author who comes by way of an alias is not borne out either.
+    order(&server, &["alias", "add", "eve@here.test", "eve@far.test"]);
+    stranger(&server).message("pat@home.test", &["eve@here.test"], &letter("ann@here.test"));
+    assert!(!far.wait_for(4)[3].content.contains("DKIM-Signature"));
 }

@@ -5,6 +5,7 @@ use super::office::Submission;
 use super::{Incoming, Reception, lost, unreadable};
 use crate::daemon::fresh::{new_id, now};
 use crate::daemon::guard::Passed;
+use crate::filter::sender::Action;
 use crate::flow::brake::Pace;
 use crate::flow::judge::Fate;
 use crate::flow::letter::{Letter, LetterError};
@@ -152,8 +153,9 @@ impl Reception {
         if posts.is_empty() {
             return Ok(Vec::new());
         }
-        if incoming.verdict.as_ref().is_some_and(|verdict| verdict.told != Fate::Accept) {
-            let reply = Reply::new(554, "5.7.1", "this looks like spam and goes to no list");
+        let is_doubtful = incoming.looked.as_ref().is_some_and(|looked| looked.standing.action != Action::Accept);
+        if is_doubtful || incoming.verdict.as_ref().is_some_and(|verdict| verdict.told != Fate::Accept) {
+            let reply = Reply::new(554, "5.7.1", "this looks like spam or a forgery and goes to no list");
             incoming.log_refusal(&reply);
             return if alone { Err(reply) } else { Ok(Vec::new()) };
         }
