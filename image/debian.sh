@@ -3,7 +3,7 @@
 # of the build and unpacked there. Sourced by board/build.sh, image/build.sh and what tests them.
 #
 #   debian_unpack FOLDER SUITE ARCH PACKAGE...   unpacks the packages themselves
-#   debian_root FOLDER SUITE PACKAGE...          unpacks them with all they depend on, for this machine
+#   debian_root FOLDER SUITE ARCH PACKAGE...     unpacks them with all they depend on
 #   debian_tool FOLDER PROGRAM...                wrappers in $TOOLS/bin that run a program of such a root
 #
 # What was fetched (name, version, architecture, SHA-256) is added to $BUILD/manifest.
@@ -88,16 +88,20 @@ debian_unpack() {
   printf '%s' "$*" > "$folder.has"
 }
 
-# debian_root FOLDER SUITE PACKAGE...
+# debian_root FOLDER SUITE ARCH PACKAGE...
 debian_root() {
-  local folder=$1 suite=$2 names
-  shift 2
-  if [ "$(cat "$folder.for" 2>/dev/null)" = "$*" ]; then return; fi
+  local folder=$1 suite=$2 arch=$3 names
+  shift 3
+  if [ "$(cat "$folder.for" 2>/dev/null)" = "$*" ]; then
+    # shellcheck disable=SC2046
+    debian_unpack "$folder" "$suite" "$arch" $(cat "$folder.has")
+    return
+  fi
   # On an empty system apt names the packages and all they need.
-  names=$(debian_apt "$suite" "$HOST_ARCH" apt-get install -q -y --print-uris "$@" |
+  names=$(debian_apt "$suite" "$arch" apt-get install -q -y --print-uris "$@" |
     sed -n "s/^'[^']*' \([^_]*\)_[^ ]* .*/\1/p") || die "these cannot be resolved: $*"
   # shellcheck disable=SC2086
-  debian_unpack "$folder" "$suite" "$HOST_ARCH" $names
+  debian_unpack "$folder" "$suite" "$arch" $names
   printf '%s' "$*" > "$folder.for"
 }
 
@@ -105,10 +109,12 @@ debian_root() {
 debian_tool() {
   local folder=$1 program path loader
   shift
-  loader=$(find "$folder/lib64" "$folder/usr/lib64" "$folder/lib" -maxdepth 1 -name 'ld-linux-*' 2>/dev/null | head -n 1)
+  loader=$(find "$folder/lib64" "$folder/usr/lib64" "$folder/lib" -maxdepth 1 -name 'ld-linux-*' 2>/dev/null | head -n 1 || true)
   for program in "$@"; do
-    path=$(find "$folder/usr/bin" "$folder/usr/sbin" "$folder/bin" "$folder/sbin" -maxdepth 1 -name "$program" 2>/dev/null | head -n 1)
+    path=$(find "$folder/usr/bin" "$folder/usr/sbin" "$folder/bin" "$folder/sbin" -maxdepth 1 -name "$program" 2>/dev/null | head -n 1 || true)
     [ -n "$path" ] || die "$program is not in $folder"
+    # A link to /bin/kmod means the one in the root.
+    case $(readlink "$path" || true) in /*) path="$folder$(readlink "$path")" ;; esac
     cat > "$TOOLS/bin/$program" <<END
 #!/bin/sh
 libraries=\$(ls -d $folder/lib/*-linux-gnu* $folder/usr/lib/*-linux-gnu* $folder/usr/lib/*-linux-gnu*/pulseaudio 2>/dev/null | tr '\n' ':')

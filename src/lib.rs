@@ -11,7 +11,7 @@
 pub mod cli; //      one file per subcommand
 pub mod config; //   the settings, gathered from the folders that obey them
 pub mod daemon; //   which tasks run, and how they stop
-pub mod filter; //   judgements on a message: the spam filter
+pub mod filter; //   judgements on a message: the spam filter, attachment scanning
 pub mod flow; //     the journeys of a message, tying the folders above together; nothing awaits
 pub mod mail; //     the words everyone shares: addresses, flags, uids, the structure of a message
 pub mod net; //      sockets, TLS and the one loop that drives every session

@@ -271,6 +271,20 @@ fn python_libraries_drive_all_three_protocols() {
     assert!(succeed(&mut python, b"").ends_with("all well\n"));
 }
 
+/// `.ci/run` puts the libraries that Debian has not into an environment of their own.
+#[test]
+fn imap_libraries_use_the_extensions() {
+    let python = concat!(env!("CARGO_MANIFEST_DIR"), "/target/clients/bin/python3");
+    if !installed(&[python], "imapclient and aioimaplib") {
+        return;
+    }
+    let server = Server::start();
+    let mut command = Command::new(python);
+    command.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/imap_clients.py")).arg(server.ca());
+    command.arg(server.port("imaps")).arg(server.account(0).0).arg(server.account(0).1);
+    assert!(succeed(&mut command, b"").ends_with("all well\n"));
+}
+
 #[test]
 fn openssl_verifies_the_certificate_on_every_port_with_both_tls_versions() {
     if !installed(&["openssl"], "openssl s_client") {

@@ -133,6 +133,41 @@ fn a_server_that_is_away_is_waited_for_once() {
 }
 
 #[test]
+fn one_dead_server_of_two_costs_nothing() {
+    let (dead, good) = (Dns::start(), Dns::start());
+    dead.silence(true);
+    good.mx("a.test", 10, "mx.a.test").mx("b.test", 10, "mx.b.test");
+    let config = DnsConfig { servers: vec![dead.address(), good.address()], timeout_secs: 4, ..DnsConfig::default() };
+    let resolver = Resolver::new(&config).unwrap();
+    run(async {
+        let begun = Instant::now();
+        resolver.mx("a.test").await.unwrap();
+        resolver.mx("b.test").await.unwrap();
+        assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    });
+}
+
+#[test]
+fn many_questions_wait_for_one_another() {
+    let dns = Dns::start();
+    dns.trouble("*.slow.test", None, Trouble::Slow(Duration::from_millis(20)));
+    let resolver = resolver(&dns);
+    run(async {
+        let mut asking = tokio::task::JoinSet::new();
+        for number in 0..500 {
+            let resolver = resolver.clone();
+            asking.spawn(async move { resolver.txt(&format!("n{number}.slow.test")).await });
+        }
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        let files = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
+        assert!(files < 250, "{files} open files");
+        while let Some(answer) = asking.join_next().await {
+            assert_eq!(answer.unwrap().unwrap_err(), DnsError::NoSuchName);
+        }
+    });
+}
+
+#[test]
 fn no_port_no_network_no_server_are_unavailable_soon() {
     let gone = { Dns::start().address() };
     run(async {

@@ -8,6 +8,8 @@ mod exchange;
 #[path = "support/sink.rs"]
 mod sink;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use exchange::{LETTER, QUICK, Server, Wire, pillarbox, routes};
 use serde_json::Value;
 use sink::{Does, Sink, Taken};
@@ -34,7 +36,7 @@ fn path(line: &str) -> &str {
 
 fn of<'t>(taken: &'t [Taken], to: &str) -> &'t Taken {
     let named = format!("RCPT TO:<{to}>");
-    taken.iter().find(|taken| taken.rcpt.iter().any(|line| *line == named)).unwrap_or_else(|| panic!("{to}: {taken:?}"))
+    taken.iter().find(|taken| taken.rcpt.contains(&named)).unwrap_or_else(|| panic!("{to}: {taken:?}"))
 }
 
 #[test]
@@ -191,4 +193,101 @@ fn who_and_what_a_list_does_not_take_is_refused_in_the_dialogue() {
         wire.say(&format!("Subject: x\r\n{field}\r\n\r\nhi\r\n."), reply);
     }
     assert_eq!((far.taken().len(), server.inbox("bob").len()), (0, 0));
+}
+
+#[test]
+fn a_flood_is_held_and_told_of_and_let_go() {
+    let far = Sink::start();
+    let limit = "[submission]\nrecipients-per-hour-max = 3\n".to_owned();
+    let server = Server::start(&(limit + &routes(&[("far.test", &far)])));
+    server.submit("ann@here.test", &["a@far.test", "b@far.test", "c@far.test"], LETTER);
+    far.wait_for(1);
+    assert!(server.status()["braked"].as_array().unwrap().is_empty());
+    server.submit("ann@here.test", &["d@far.test", "bob@here.test"], LETTER);
+    server.submit("bob@here.test", &["e@far.test"], LETTER);
+    assert_eq!(path(&far.wait_for(2)[1].mail), "bob@here.test", "others are not concerned");
+    assert_eq!(server.inbox("bob").len(), 1, "nor is mail to users here");
+    let held = server.queued();
+    assert_eq!((held.len(), held[0]["first"]["state"].as_str()), (1, Some("held")), "{held:?}");
+    let braked = &server.status()["braked"][0];
+    assert_eq!((&braked["account"], &braked["hour"], &braked["held"]), (&"ann@here.test".into(), &4.into(), &1.into()));
+    let told = order(&server, &["status"]);
+    assert!(told.contains("ann@here.test wrote to 4 recipients") && told.contains("queue release"), "{told}");
+    assert!(server.log().contains("sends too much"), "{}", server.log());
+    server.queue(&["release"]);
+    assert_eq!(of(&far.wait_for(3), "d@far.test").rcpt.len(), 1);
+    server.wait_until_sent();
+
+    // What would fill the disk is refused.
+    let mut wire = server.connect("submission");
+    wire.expect("220");
+    wire.say("EHLO laptop.test", "250");
+    wire.say(&format!("AUTH PLAIN {}", STANDARD.encode("\0ann@here.test\0secret")), "235");
+    wire.say("MAIL FROM:<ann@here.test>", "250");
+    for number in 0..30 {
+        wire.say(&format!("RCPT TO:<x{number}@far.test>"), "250");
+    }
+    wire.say("DATA", "354");
+    wire.say("Subject: x\r\n\r\nbuy\r\n.", "452 4.7.1");
+}
+
+#[test]
+fn a_scanner_submits_without_a_password_as_itself_alone() {
+    let far = Sink::start();
+    let open =
+        "[submission]\nnetworks = [{ network = \"127.0.0.0/8\", senders = [\"Scanner@here.test\"] }]\n".to_owned();
+    let server = Server::start(&(open + &routes(&[("far.test", &far)])));
+    for (number, service) in ["smtp", "submission"].into_iter().enumerate() {
+        let mut wire = server.connect(service);
+        wire.expect("220");
+        wire.say("EHLO scanner", "250");
+        wire.message("scanner@here.test", &["eve@far.test", "bob@here.test"], "Subject: page 1\n\nscanned\n");
+        let taken = far.wait_for(number + 1);
+        assert_eq!(path(&taken[number].mail), "scanner@here.test");
+        assert!(taken[number].content.contains("\nDate: ") && taken[number].content.contains("\nMessage-ID: "));
+        // Another sender is a stranger: he has no password, and on port 25 no way out.
+        if service == "smtp" {
+            wire.say("MAIL FROM:<ann@here.test>", "250");
+            wire.say("RCPT TO:<eve@far.test>", "550 5.7.1");
+        } else {
+            wire.say("MAIL FROM:<ann@here.test>", "530 5.7.0");
+        }
+    }
+    assert_eq!(server.inbox("bob").len(), 2);
+}
+
+#[test]
+fn without_an_open_network_nobody_sends_without_a_password() {
+    let far = Sink::start();
+    let open = "[submission]\nnetworks = [{ network = \"192.0.2.0/24\", senders = [\"ann@here.test\"] }]\n".to_owned();
+    let server = Server::start(&(open + &routes(&[("far.test", &far)])));
+    let mut wire = server.connect("submission");
+    wire.expect("220");
+    wire.say("EHLO scanner", "250");
+    wire.say("MAIL FROM:<ann@here.test>", "530 5.7.0");
+    let mut wire = stranger(&server);
+    wire.say("MAIL FROM:<ann@here.test>", "250");
+    wire.say("RCPT TO:<eve@far.test>", "550 5.7.1");
+}
+
+#[test]
+fn a_user_signs_for_his_own_domain_and_not_for_another_that_is_served_here() {
+    let far = Sink::start();
+    let server = Server::start(&routes(&[("far.test", &far)]));
+    order(&server, &["domain", "add", "there.test"]);
+    for domain in ["here.test", "there.test"] {
+        order(&server, &["dkim", "list", domain]);
+    }
+    let letter = |from: &str| format!("From: {from}\n{LETTER}");
+    for (number, (from, count)) in
+        [("ann@here.test", 2), ("boss@there.test", 0), ("Ann <ann+x@here.test>", 2)].iter().enumerate()
+    {
+        server.submit("ann@here.test", &["eve@far.test"], &letter(from));
+        let content = &far.wait_for(number + 1)[number].content;
+        assert_eq!(content.matches("DKIM-Signature: v=1; ").count(), *count, "{from}: {content}");
+    }
+    // A forged author who comes by way of an alias is not borne out either.
+    order(&server, &["alias", "add", "eve@here.test", "eve@far.test"]);
+    stranger(&server).message("pat@home.test", &["eve@here.test"], &letter("ann@here.test"));
+    assert!(!far.wait_for(4)[3].content.contains("DKIM-Signature"));
 }

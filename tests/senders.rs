@@ -13,13 +13,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
+use mail_auth::arc::ArcSealer;
 use mail_auth::common::crypto::Ed25519Key;
 use mail_auth::common::headers::HeaderWriter as _;
+use mail_auth::common::parse::TxtRecordParser as _;
+use mail_auth::common::verify::DomainKey;
 use mail_auth::dkim::{Canonicalization, DkimSigner};
+use mail_auth::dmarc::Dmarc as Record;
+use mail_auth::{ArcOutput, AuthenticatedMessage, AuthenticationResults};
 use pillarbox::mail::authentication::{Findings, Verdict};
 use pillarbox::mail::signed::SignedReader;
 use pillarbox::net::authenticate::{Authenticator, SIGNATURES_MAX};
 use pillarbox::net::resolver::{DnsConfig, Resolver};
+use proptest::prelude::*;
 use ring::signature::KeyPair as _;
 
 #[path = "support/dns.rs"]
@@ -52,6 +58,16 @@ impl Signer {
             .headers(["From", "To", "Subject"])
             .body_canonicalization(body);
         format!("{}{message}", signer.sign(message.as_bytes()).unwrap().to_header())
+    }
+
+    /// The message as a mailing list passes it on, sealed.
+    fn seal(&self, message: &str) -> String {
+        let pair = ring::signature::Ed25519KeyPair::from_seed_unchecked(&self.seed).unwrap();
+        let key = Ed25519Key::from_seed_and_public_key(&self.seed, pair.public_key().as_ref()).unwrap();
+        let read = AuthenticatedMessage::parse(message.as_bytes()).unwrap();
+        let results = AuthenticationResults::new("list.test");
+        let sealer = ArcSealer::from_key(key).domain(self.domain.clone()).selector("s1").headers(["From", "Subject"]);
+        format!("{}{message}", sealer.seal(&read, &results, &ArcOutput::default()).unwrap().to_header())
     }
 }
 
@@ -114,6 +130,7 @@ impl Post {
         let data = folder.path().join("data");
         std::fs::create_dir(&data).unwrap();
         pillarbox(&data, &["account", "add", "ann@here.test", "--password-stdin"], "correct horse battery\n");
+        pillarbox(&data, &["alias", "add", "postmaster@here.test", "ann@here.test"], "");
         Self { child: Self::serve(folder.path(), port), folder, port }
     }
 
@@ -148,6 +165,10 @@ impl Post {
 
     /// Sends a message; the reply that refuses it, or the last.
     fn send(&self, helo: &str, from: &str, message: &str) -> String {
+        self.send_to("ann@here.test", helo, from, message)
+    }
+
+    fn send_to(&self, to: &str, helo: &str, from: &str, message: &str) -> String {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
         let mut reader = BufReader::new(stream.try_clone().unwrap());
@@ -160,12 +181,9 @@ impl Post {
             }
         };
         assert!(reply().starts_with("220 "));
-        for command in [
-            format!("EHLO {helo}"),
-            format!("MAIL FROM:<{from}>"),
-            "RCPT TO:<ann@here.test>".to_owned(),
-            "DATA".to_owned(),
-        ] {
+        for command in
+            [format!("EHLO {helo}"), format!("MAIL FROM:<{from}>"), format!("RCPT TO:<{to}>"), "DATA".to_owned()]
+        {
             writer.write_all(format!("{command}\r\n").as_bytes()).unwrap();
             let said = reply();
             if !said.starts_with(['2', '3']) {
@@ -219,12 +237,12 @@ fn a_signature_stands_until_something_is_changed() {
     for form in [Canonicalization::Simple, Canonicalization::Relaxed] {
         // The library's own signer keeps blank lines at the end of relaxed bodies, which is wrong (its issue 62).
         let plain = if form == Canonicalization::Relaxed { plain.replace(" \t\r\n\r\n", "") } else { plain.clone() };
-        let signed = signer.sign(&plain, form);
-        assert_eq!(dkim(&dns, &signed), [Verdict::Pass], "{form:?}");
-        assert_eq!(dkim(&dns, &signed.replace("Ann,", "Bob,")), [Verdict::Fail], "the body, {form:?}");
-        assert_eq!(dkim(&dns, &signed.replace("Subject: hello", "Subject: hullo")), [Verdict::Fail], "{form:?}");
-        assert_eq!(dkim(&dns, &signed.replace("s=s1", "s=s2")), [Verdict::PermError], "no key, {form:?}");
-        let more_lines = format!("{signed}\r\n\r\n");
+        let message = signer.sign(&plain, form);
+        assert_eq!(dkim(&dns, &message), [Verdict::Pass], "{form:?}");
+        assert_eq!(dkim(&dns, &message.replace("Ann,", "Bob,")), [Verdict::Fail], "the body, {form:?}");
+        assert_eq!(dkim(&dns, &message.replace("Subject: hello", "Subject: hullo")), [Verdict::Fail], "{form:?}");
+        assert_eq!(dkim(&dns, &message.replace("s=s1", "s=s2")), [Verdict::PermError], "no key, {form:?}");
+        let more_lines = format!("{message}\r\n\r\n");
         assert_eq!(dkim(&dns, &more_lines), [Verdict::Pass], "empty lines at the end, {form:?}");
     }
     let relaxed = signer.sign(&letter("a@sender.test", "Hello Ann\r\n"), Canonicalization::Relaxed);
@@ -321,8 +339,8 @@ fn dmarc_looks_for_alignment_and_the_policy_that_holds() {
     let below = of("a@news.sender.test", "192.0.2.1", "x@other.test");
     assert_eq!((below.verdict, below.policy.word()), (Verdict::Fail, "quarantine"));
     assert_eq!(of("a@nowhere.test", "192.0.2.1", "x@other.test").verdict, Verdict::None);
-    let signed = signer.sign(&letter("a@sender.test", "x\r\n"), Canonicalization::Relaxed);
-    let found = findings(&dns, "192.0.2.7", "x@other.test", &signed);
+    let message = signer.sign(&letter("a@sender.test", "x\r\n"), Canonicalization::Relaxed);
+    let found = findings(&dns, "192.0.2.7", "x@other.test", &message);
     assert_eq!((found.dmarc.verdict, found.dmarc.by_dkim), (Verdict::Pass, true));
     // Two From fields, of which every reader shows another one, and none.
     let two = format!("From: b@other.test\r\n{}", letter("a@sender.test", "x\r\n"));
@@ -337,6 +355,96 @@ fn dmarc_looks_for_alignment_and_the_policy_that_holds() {
     assert_eq!(of("a@sender.test", "192.0.2.1", "x@other.test").verdict, Verdict::None);
     dns.trouble("_dmarc.sender.test", None, Trouble::Silence);
     assert_eq!(of("a@sender.test", "192.0.2.1", "x@other.test").verdict, Verdict::TempError);
+}
+
+#[test]
+fn a_seal_holds_until_something_is_changed_and_chains_have_a_bound() {
+    let dns = Dns::start();
+    let list = Signer::publish(&dns, "list.test");
+    let sealed = list.seal(&letter("a@sender.test", "Hello\r\n"));
+    let arc = |message: &str| findings(&dns, "192.0.2.1", "", message).arc;
+    let good = arc(&sealed);
+    assert_eq!((good.verdict, good.domain.as_str(), good.sets), (Verdict::Pass, "list.test", 1), "{}", good.reason);
+    assert_eq!(arc(&sealed.replace("Hello", "Hullo")).verdict, Verdict::Fail);
+    assert_eq!(arc(&sealed.replace("Subject: hello", "Subject: hullo")).verdict, Verdict::Fail);
+    assert_eq!(arc(&letter("a@sender.test", "x")).verdict, Verdict::None);
+    let many = sealed.strip_suffix(&letter("a@sender.test", "Hello\r\n")).unwrap().repeat(40);
+    let asked = dns.asked().len();
+    assert_eq!(arc(&format!("{many}{sealed}")).verdict, Verdict::PermError);
+    assert!(dns.asked().len() - asked < 10);
+    let half = &sealed[sealed.find("ARC-Message-Signature").unwrap()..];
+    assert!(matches!(arc(half).verdict, Verdict::Fail | Verdict::PermError));
+}
+
+#[test]
+fn mail_through_a_list_that_is_trusted_is_taken() {
+    let dns = Dns::start();
+    let (list, bank) = (Signer::publish(&dns, "list.test"), Signer::publish(&dns, "bank.test"));
+    dns.txt("_dmarc.bank.test", "v=DMARC1; p=reject");
+    let original = bank.sign(&letter("a@bank.test", "Hello\r\n"), Canonicalization::Relaxed);
+    let passed_on = list.seal(&original.replace("Subject: hello", "Subject: [list] hello"));
+    let server = Post::start(Some(&dns), "");
+    assert!(server.send("mx.list.test", "list@list.test", &passed_on).starts_with("550 5.7.1 "));
+    let mut server = Post::start(Some(&dns), "arc-trusted = [\"list.test\"]\n");
+    assert!(server.send("mx.list.test", "list@list.test", &passed_on).starts_with("250 "));
+    let kept = results(&server.kept("INBOX")[0]);
+    assert!(kept.contains("dmarc=fail") && kept.contains("arc=pass (sealed by list.test)"), "{kept}");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    // The library reads what strangers publish and send, and a panic would end the server.
+    #[test]
+    fn no_record_makes_the_library_panic(
+        tags in prop::collection::vec("(v|k|p|h|s|t|n|g|fo|rua|ruf|pct|sp|np|psd|adkim|aspf)=[ -~]{0,30}", 0..6),
+        bytes in prop::collection::vec(any::<u8>(), 0..40),
+    ) {
+        for head in ["v=DKIM1; ", "v=DMARC1; ", "v=DMARC1; p=reject; ", ""] {
+            let text = format!("{head}{}", tags.join("; "));
+            let _ = DomainKey::parse(text.as_bytes());
+            let _ = Record::parse(text.as_bytes());
+        }
+        let _ = DomainKey::parse(&bytes);
+        let _ = Record::parse(&bytes);
+        let der = base64::engine::general_purpose::STANDARD.encode([&[0x30][..], &bytes].concat());
+        for kind in ["rsa", "ed25519"] {
+            if let Ok(key) = DomainKey::parse(format!("v=DKIM1; k={kind}; p={der}").as_bytes()) {
+                let _ = key.p.public_key_bits();
+                let fields = vec![(&b"From"[..], &b" a@b\r\n"[..])];
+                let _ = key.p.verify(&mut fields.into_iter(), &bytes, Canonicalization::Relaxed, mail_auth::common::crypto::Algorithm::RsaSha256);
+            }
+        }
+    }
+
+    #[test]
+    fn no_header_makes_the_checks_panic(
+        tags in prop::collection::vec("(v|a|b|bh|c|d|h|i|l|s|t|x|z|cv|q)=(1|rsa-sha256|relaxed/simple|[ -~]{0,20}|99999999999999999999)", 0..9),
+        names in prop::collection::vec(prop::sample::select(vec!["DKIM-Signature", "ARC-Seal", "ARC-Message-Signature", "ARC-Authentication-Results", "From", "Message-Instance", "DKIM2-Signature"]), 1..6),
+        noise in prop::collection::vec(any::<u8>(), 0..60),
+    ) {
+        let mut message = Vec::new();
+        for name in &names {
+            message.extend_from_slice(format!("{name}: {}\r\n", tags.join("; ")).as_bytes());
+        }
+        message.extend_from_slice(&noise);
+        message.extend_from_slice(b"\r\n\r\nbody\r\n");
+        QUIET.with(|(runtime, checks)| {
+            let mut reader = SignedReader::default();
+            reader.feed(&message);
+            runtime.block_on(checks.findings("192.0.2.1".parse().unwrap(), "x.test", "", &reader.finish()));
+        });
+    }
+}
+
+thread_local! {
+    /// Checks whose DNS is nowhere, so that nothing is waited for.
+    static QUIET: (tokio::runtime::Runtime, Authenticator) = {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let config = DnsConfig { servers: vec!["127.0.0.1:1".parse().unwrap()], timeout_secs: 1, ..DnsConfig::default() };
+        let checks = Authenticator::new(Resolver::new(&config).unwrap(), Arc::from("here.test")).unwrap();
+        (runtime, checks)
+    };
 }
 
 #[test]
@@ -506,6 +614,9 @@ fn lists_are_asked_once_for_a_connection_and_postmaster_hears_all() {
     let server = Post::start(Some(&dns), "block-lists = [\"odd.test\", \"bl.test\"]\n");
     let refused = server.send("mx.sender.test", "a@sender.test", &letter("a@sender.test", "Hello\r\n"));
     assert!(refused.starts_with("550 5.7.1 ") && refused.contains("bl.test"), "{refused}");
+    let letter_to_us = letter("a@sender.test", "why am I listed?\r\n");
+    let said = server.send_to("postmaster@here.test", "mx.sender.test", "a@sender.test", &letter_to_us);
+    assert!(said.starts_with("250 "), "{said}");
     let server = Post::start(Some(&dns), "block-lists = [\"odd.test\"]\n");
     assert!(server.send("mx.sender.test", "a@sender.test", &letter("a@sender.test", "x\r\n")).starts_with("250 "));
     dns.a("1.0.0.127.wl.test", "127.0.0.1");
@@ -540,8 +651,8 @@ fn the_command_line_says_one_word_and_why() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("letter.eml");
     // With a file's line ends.
-    let signed = signer.sign(&letter("a@sender.test", "Hello\r\n"), Canonicalization::Relaxed).replace("\r\n", "\n");
-    std::fs::write(&file, signed).unwrap();
+    let message = signer.sign(&letter("a@sender.test", "Hello\r\n"), Canonicalization::Relaxed).replace("\r\n", "\n");
+    std::fs::write(&file, message).unwrap();
     let server = dns.address().to_string();
     let test = |args: &[&str]| {
         let output =

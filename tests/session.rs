@@ -89,7 +89,8 @@ impl Stage for Smtp {
         let office =
             Office::new(store, world.doorway.clone(), teacher(world), checks(world, &name)?, name.clone(), &config);
         let config = Arc::new(config);
-        let setup = Setup { role, name, config, peer, starttls: !script.tls, login_in_clear: script.clear_login };
+        let setup =
+            Setup { role, name, config, peer, starttls: !script.tls, login_in_clear: script.clear_login, open: false };
         wire::open(Receiver::new(setup), office.reception(peer), script, world, pace)
     }
 }

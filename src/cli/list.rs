@@ -147,10 +147,10 @@ fn obey(command: ListCommand, office: &mut impl Office, json: bool, out: &mut im
             (address, ListChange { title, owners, posting, answers, ..ListChange::default() }, "changed")
         }
         ListCommand::Join { address, members } => {
-            (address, ListChange { add: members, ..ListChange::default() }, "members joined")
+            (address, ListChange { add: members, ..ListChange::default() }, "joined")
         }
         ListCommand::Leave { address, members } => {
-            (address, ListChange { remove: members, ..ListChange::default() }, "members left")
+            (address, ListChange { remove: members, ..ListChange::default() }, "left")
         }
         ListCommand::Show { address } => return show(office, address, json, out),
         ListCommand::List => {
@@ -167,19 +167,18 @@ fn obey(command: ListCommand, office: &mut impl Office, json: bool, out: &mut im
         }
         ListCommand::Remove { address } => {
             done(office, Order::RemoveList { address: address.clone() })?;
-            if json {
-                show::json(out, &json!({ "removed": address }))?
-            } else {
-                writeln!(out, "removed {address}")?
-            }
-            return Ok(());
+            return told(out, json, "removed", &address);
         }
     };
     done(office, Order::ChangeList { address: address.clone(), change: Box::new(change) })?;
+    told(out, json, said, &address)
+}
+
+fn told(out: &mut impl Write, json: bool, what: &str, address: &str) -> Result<(), Failure> {
     if json {
-        show::json(out, &json!({ "changed": address }))?
+        show::json(out, &json!({ what: address }))?;
     } else {
-        writeln!(out, "{address}: {said}")?
+        writeln!(out, "{what} {address}")?;
     }
     Ok(())
 }

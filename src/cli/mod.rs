@@ -2,7 +2,8 @@
 //!
 //! What a command tells goes to standard output, the log and errors to standard error; an error is
 //! one sentence. Exit code 1 says that it failed, 2 that the command line was not understood
-//! (for `check-store` 1 says that something is damaged, and 2 also that the store could not be checked).
+//! (for `check-store` 1 says that something is damaged, and 2 also that the store could not be checked; for
+//! `scan` 1 says that something was found, and 2 also that something could not be scanned).
 
 use std::process::ExitCode;
 
@@ -18,18 +19,24 @@ mod check; //       is this config file good?
 mod check_store; // is everything in the store whole?
 pub mod compact; // the index without its holes
 pub mod dkim; //    the keys that mail is signed with
+mod dmarc; //       what others report about mail in our names
 pub mod dns; //     what a domain has to publish
 pub mod domain; //  whose mail stays here
 mod export; //      mail to mbox files and Maildirs
 mod import; //      mail from mbox files and Maildirs
 pub mod list; //    mailing lists
+#[cfg(feature = "mdns")]
+mod mdns; //        the name in the local network
 mod metrics; //     the status for Prometheus
 pub mod office; //  where orders go: the running server or the store
 pub mod queue; //   mail on its way out
 mod restore; //     a data folder out of backups
 mod salvage; //     mail out of a ruined store
+mod scan; //        malware in files
 mod serve; //       the server
+mod setup; //       a card's first set-up
 mod show; //        tables, amounts, JSON
+pub mod signatures; // what malware is known by
 pub mod spam; //    what the spam filter thinks, and teaching it
 mod status; //      how the running server is
 mod test; //        checks on a sender: SPF, DKIM, ARC, DMARC
@@ -73,7 +80,15 @@ enum Command {
     Restore(restore::RestoreArgs),
     Salvage(salvage::SalvageArgs),
     Spam(spam::SpamArgs),
+    #[cfg(feature = "mdns")]
+    /// Tell the local network the box's name and services (mDNS), until a signal says stop
+    Mdns(mdns::Args),
+    Scan(scan::ScanArgs),
+    /// Take over what a card's pillarbox-setup.toml says; the image calls it at each start
+    Setup(setup::Args),
+    Signatures(signatures::SignaturesArgs),
     Test(test::TestArgs),
+    Dmarc(dmarc::DmarcArgs),
     /// Print the version
     Version,
 }
@@ -117,6 +132,9 @@ pub fn main() -> ExitCode {
         Command::Salvage(args) => salvage::run(&args).map_err(Failure::from),
         Command::Spam(args) => spam::run(&args).map_err(Failure::from),
         Command::Test(args) => test::run(&args),
+        Command::Scan(args) => return scan::run(&args),
+        Command::Signatures(args) => signatures::run(&args).map_err(Failure::from),
+        Command::Dmarc(args) => dmarc::run(&args),
         Command::Compact(args) => compact::run(&args).map_err(Failure::from),
         Command::CheckStore(args) => match check_store::run(&args) {
             Ok(true) => Ok(()),
@@ -127,6 +145,9 @@ pub fn main() -> ExitCode {
                 return ExitCode::from(2);
             }
         },
+        #[cfg(feature = "mdns")]
+        Command::Mdns(args) => mdns::run(&args),
+        Command::Setup(args) => setup::run(&args),
         Command::Version => version(),
     };
     match done {

@@ -7,6 +7,7 @@ use super::office::{Remote, unexpected};
 use super::{Failure, metrics, show};
 use crate::daemon::control::{Order, Outcome, Status};
 use crate::daemon::scrub::ScrubState;
+use crate::flow::brake::Braked;
 use crate::mail::date::{Timestamp, ZonedTime};
 use crate::store::wear::{LIFE_DAYS_MAX, MediumFigures, WearFigures, Written};
 
@@ -91,6 +92,7 @@ fn write(out: &mut impl Write, status: &Status) -> io::Result<()> {
         ("Last backup", last_backup(status)),
         ("Spam filter", spam(status)),
         ("Queue", queue(status)),
+        ("Sending", braked(status)),
         ("Outgoing", outgoing(status)),
     ] {
         writeln!(out, "{name:<12}{value}")?;
@@ -198,6 +200,19 @@ fn last_backup(status: &Status) -> String {
 }
 
 /// How much waits.
+/// Whether somebody sends more than is good.
+fn braked(status: &Status) -> String {
+    let one = |braked: &Braked| {
+        let Braked { account, hour, day, held } = braked;
+        format!("{account} wrote to {hour} recipients in an hour, {day} in a day: {held} messages are held")
+    };
+    let all = status.braked.iter().map(one).collect::<Vec<_>>().join("; ");
+    if all.is_empty() {
+        return "nobody sends too much".to_owned();
+    }
+    all + " (change the password if it was not the user; `pillarbox queue release` lets mail go)"
+}
+
 fn queue(status: &Status) -> String {
     let queue = &status.queue;
     let date = |at| ZonedTime::utc(Timestamp(at)).to_rfc5322();
@@ -269,6 +284,7 @@ mod tests {
             hostname: "mail.x.test".into(),
             tls_key_sha256: None,
             own_authority: true,
+            braked: vec![Braked { account: "eve@x.test".into(), hour: 301, day: 400, held: 2 }],
             version: "1.2.3".into(),
             pid: 77,
             uptime_secs: 90_000,

@@ -2,6 +2,7 @@
 //!
 //! Nothing is sent and no store is opened; only the DNS is asked, the system's servers or those of `--dns`.
 
+use std::fmt::Write as _;
 use std::io::Read as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -136,7 +137,8 @@ fn spf_told(spf: &Spf) -> String {
     let mut text =
         format!("{}\n{}\nthe domain asked is {}, of {identity}\n", spf.verdict, spf.reason, shown(&spf.domain));
     if let Some(explanation) = &spf.explanation {
-        text += &format!("the domain says: {explanation}\n");
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "the domain says: {explanation}");
     }
     text
 }
@@ -149,7 +151,7 @@ fn dkim_told(findings: &Findings) -> String {
     let mut text = format!("{}\n", verdict.unwrap_or(Verdict::None));
     for one in &findings.dkim {
         let (domain, selector) = (shown(&one.domain), shown(&one.selector));
-        text += &format!("{} for {domain} with key {selector}: {}\n", one.verdict, one.reason);
+        let _ = writeln!(text, "{} for {domain} with key {selector}: {}", one.verdict, one.reason);
     }
     if findings.dkim.is_empty() {
         text.push_str("there is no signature\n");
@@ -161,7 +163,7 @@ fn arc_told(findings: &Findings) -> String {
     let arc = &findings.arc;
     let mut text = format!("{}\n{}\n", arc.verdict, arc.reason);
     if arc.sets > 0 {
-        text += &format!("{} passed it on, {} last\n", arc.sets, shown(&arc.domain));
+        let _ = writeln!(text, "{} passed it on, {} last", arc.sets, shown(&arc.domain));
     }
     text
 }
@@ -170,11 +172,11 @@ fn dmarc_told(findings: &Findings) -> String {
     let dmarc = &findings.dmarc;
     let mut text = format!("{}\n{}\n", dmarc.verdict, dmarc.reason);
     if !matches!(dmarc.verdict, Verdict::None | Verdict::PermError) {
-        text += &format!("{} wants p={}\n", shown(&dmarc.domain), dmarc.policy.word());
+        let _ = writeln!(text, "{} wants p={}", shown(&dmarc.domain), dmarc.policy.word());
     }
-    text += &format!("SPF: {}: {}\n", findings.spf.verdict, findings.spf.reason);
+    let _ = writeln!(text, "SPF: {}: {}", findings.spf.verdict, findings.spf.reason);
     for one in &findings.dkim {
-        text += &format!("DKIM: {} for {}: {}\n", one.verdict, shown(&one.domain), one.reason);
+        let _ = writeln!(text, "DKIM: {} for {}: {}", one.verdict, shown(&one.domain), one.reason);
     }
     text
 }

@@ -46,6 +46,11 @@ impl ConfigError {
         Self(format!("{} line {}: {sentence}", path.display(), place.line))
     }
 
+    /// Something about the file as a whole; `problem` is the rest of a sentence.
+    pub(super) fn plain(path: &Path, problem: &str) -> Self {
+        Self(format!("{}: {problem}", path.display()))
+    }
+
     /// The settings take more memory than the board has for the server.
     pub(super) fn over_budget(path: &Path, choice: &Choice, memory: &Memory) -> Self {
         Self(format!(

@@ -14,7 +14,9 @@ use crate::daemon::log::{self, LogConfig};
 use crate::daemon::{Changeable, Setup};
 use crate::filter::sender::SenderConfig;
 use crate::flow::access::lockout::LoginConfig;
+use crate::flow::brake::SubmissionConfig;
 use crate::flow::judge::SpamConfig;
+use crate::flow::scan::ScanConfig;
 use crate::net::budget::NetConfig;
 use crate::net::resolver::DnsConfig;
 use crate::net::tls::TlsConfig;
@@ -28,6 +30,7 @@ use crate::store::StoreConfig;
 pub mod board; //  what this computer is
 pub mod budget; // what the settings may hold of its memory
 mod explain; //    errors as sentences
+pub mod first; //  what a card is told before its first start
 
 pub use explain::ConfigError;
 
@@ -83,8 +86,12 @@ pub struct Settings {
     pub pop3: Pop3Config,
     /// Logins.
     pub login: LoginConfig,
+    /// Attachment scanning.
+    pub scan: ScanConfig,
     /// The spam filter.
     pub spam: SpamConfig,
+    /// Who may send, and how much.
+    pub submission: SubmissionConfig,
     /// The mail store.
     pub store: StoreConfig,
     /// Working threads; the board says how many.
@@ -115,7 +122,9 @@ impl Default for Settings {
             imap: ImapConfig::default(),
             pop3: Pop3Config::default(),
             login: LoginConfig::default(),
+            scan: ScanConfig::default(),
             spam: SpamConfig::default(),
+            submission: SubmissionConfig::default(),
             store: StoreConfig::default(),
             threads: budget::MemoryPlan::default().threads,
         }
@@ -216,7 +225,9 @@ impl Settings {
             imap: self.imap,
             pop3: self.pop3,
             login: self.login,
+            scan: self.scan,
             spam: self.spam,
+            submission: self.submission,
             store: self.store,
             threads: self.threads,
         }
@@ -262,6 +273,13 @@ impl Settings {
             }
         }
         Routes::new(&self.queue, &self.route, &self.relay)?;
+        if self.scan.puts_aside() && self.scan.quarantine_account.is_none() {
+            return wrong(
+                "scan.quarantine-account",
+                "is missing; name the address whose account gets what is put aside",
+            );
+        }
+        self.submission.check()?;
         log::parse_level(&self.log.level).map_err(|problem| ("log.level", problem))?;
         self.listen.check()
     }

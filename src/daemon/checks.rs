@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::receive::now;
+use super::fresh::now;
 use crate::filter::sender::{self, Action, SenderConfig, Standing};
 use crate::flow::gate::Gate;
 use crate::flow::letter::Foreign;

@@ -24,9 +24,11 @@ use tokio::time::timeout;
 
 use crate::filter::sender::SenderConfig;
 use crate::flow::access::lockout::LoginConfig;
+use crate::flow::brake::SubmissionConfig;
 use crate::flow::judge::{Filter, SpamConfig};
 use crate::flow::publish::hex;
 use crate::flow::relay::Exit;
+use crate::flow::scan::ScanConfig;
 use crate::flow::sign::Signer;
 use crate::flow::{backup, forward};
 use crate::net::authenticate::Authenticator;
@@ -34,7 +36,7 @@ use crate::net::budget::{Budget, NetConfig};
 use crate::net::drive::{Answers, Driver, Stop};
 use crate::net::listener;
 use crate::net::outgoing::TlsClient;
-use crate::net::resolver::{DnsConfig, Resolver};
+use crate::net::resolver::{DnsConfig, QUESTIONS_MAX, Resolver};
 use crate::net::stream::Stream;
 use crate::net::tls::{TlsConfig, TlsError, TlsServer};
 use crate::protocol::imap::ImapConfig;
@@ -46,10 +48,13 @@ use crate::queue::{QueueConfig, RelayConfig, RouteTable, TlsPolicyConfig, TlsRep
 use crate::store::{Store, StoreConfig};
 
 pub mod checks; //     checks on senders, as SMTP connections use them
+pub mod clamd; //      the scanner for other programs on this machine
 pub mod context; //    what every connection's task shares
 pub mod control; //    the socket on which commands speak to a running server
 pub mod deliver; //    mail to others' servers
+pub mod fresh; //      the time of day, and names for messages
 pub mod ground; //     what the data folder stands on
+pub mod guard; //      scanning mail on its way in
 pub mod health; //     memory and threads, for `status`
 pub mod listen; //     the seven services: accepting and turning away
 pub mod log; //        the log
@@ -62,11 +67,13 @@ pub mod serve_pop3; // POP3 connections
 pub mod teacher; //    teaching the spam filter behind the connections' backs
 
 use checks::Checks;
+use clamd::Clamd;
 use context::{Context, Roll};
 use control::{Control, ListenerStatus, Status, StatusSource};
 use deliver::safety::Safety;
 use deliver::{Deliverer, Delivery};
 use ground::GroundError;
+use guard::Guard;
 use listen::{Bound, ListenConfig, OpenError, Service};
 use log::LogHandle;
 use login::{Doorway, random};
@@ -84,8 +91,8 @@ const STACK_BYTES: usize = 512 * 1024;
 /// How long connections may take to say goodbye when the server stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Open files that are not connections: store, listeners, reactor, log, a reserve.
-const OTHER_FILES: u64 = 64;
+/// Open files that are not connections: store, listeners, reactor, log, questions to the DNS, a reserve.
+const OTHER_FILES: u64 = 64 + 2 * QUESTIONS_MAX as u64;
 
 /// Why the server did not start, or did not stop well. `Display` is one sentence.
 #[derive(Debug)]
@@ -165,10 +172,14 @@ pub struct Setup {
     pub pop3: Pop3Config,
     /// Logins.
     pub login: LoginConfig,
+    /// Attachment scanning.
+    pub scan: ScanConfig,
     /// The spam filter.
     pub spam: SpamConfig,
     /// The mail store.
     pub store: StoreConfig,
+    /// Who may send, and how much.
+    pub submission: SubmissionConfig,
     /// Working threads at most, for password checks, reads and bodies.
     pub threads: u8,
 }
@@ -327,8 +338,12 @@ pub fn run<T>(
         Arc::clone(&hostname),
         &setup.smtp,
     );
+    let guard = Guard::new(store.clone(), &setup.data, setup.scan.clone());
     let context = Rc::new(Context {
-        office: office.with_exit(exit),
+        office: office
+            .with_exit(exit)
+            .with_submission(setup.submission.clone())
+            .guarded(setup.scan.enabled.then(|| guard.clone())),
         teacher,
         smtp: Arc::new(setup.smtp.clone()),
         imap: Arc::new(setup.imap.clone()),
@@ -350,6 +365,12 @@ pub fn run<T>(
         let control = Control::bind(&setup.data, store.clone(), context.teacher.clone(), status)
             .map_err(|error| DaemonError::System("the control socket cannot be set up", error))?
             .with_deliverer(deliverer);
+        let clamd = match &setup.scan.clamd_socket {
+            Some(path) => Some(Clamd::bind(path, guard.clone(), store.clone())).transpose(),
+            None => Ok(None),
+        };
+        let clamd = clamd.map_err(|error| DaemonError::System("the scan socket cannot be set up", error))?;
+        let _clamd = clamd.map(|clamd| Ending(tokio::task::spawn_local(clamd.serve())));
         serve(
             Rc::clone(&context),
             bound,
@@ -437,6 +458,7 @@ fn status_source(context: &Context, scrub: Scrub, deliverer: Deliverer) -> Statu
     let (store, budget, roll) = (context.store.clone(), context.budget.clone(), Arc::clone(&context.roll));
     let (listeners, filter) = (context.listeners.clone(), context.teacher.filter().clone());
     let (hostname, tls) = (context.hostname.to_string(), Arc::clone(&context.tls));
+    let office = context.office.clone();
     Arc::new(move || {
         let memory = health::memory();
         let shown = |(service, address): &(Service, SocketAddr)| ListenerStatus {
@@ -462,6 +484,7 @@ fn status_source(context: &Context, scrub: Scrub, deliverer: Deliverer) -> Statu
             spam: filter.figures(),
             queue: store.reader().and_then(|reader| reader.queue_figures()).unwrap_or_default(),
             deliver: deliverer.figures(),
+            braked: office.braked(),
         }
     })
 }
@@ -498,6 +521,7 @@ fn conversation(
                 peer: peer.ip(),
                 starttls: !service.has_implicit_tls(),
                 login_in_clear: clear_login,
+                open: context.office.is_open_to(peer.ip()),
             });
             converse(context, service, session, context.office.reception(peer.ip()), stream)
         }
@@ -545,6 +569,15 @@ where
             Err(error) => tracing::debug!(%error, received = traffic.received, sent = traffic.sent, "broken off"),
         }
     })
+}
+
+/// A task that ends with its holder.
+struct Ending(tokio::task::JoinHandle<()>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// What systemd is told.

@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 
 use super::login::{Doorway, Login};
 use super::teacher::Teacher;
-use crate::flow::access::imap::{Incoming, Plan, Write, plan, read, refused, unreadable};
+use crate::flow::access::imap::{Aside, Incoming, Plan, Write, plan, read, refused, unreadable};
 use crate::flow::learn::{self, Lesson};
 use crate::mail::date::{Timestamp, ZonedTime};
 use crate::mail::mailbox::{AccountId, ModSeq};
@@ -40,13 +40,15 @@ pub struct ImapAnswers {
     body: Option<Box<(Body, u64)>>,
     /// The message that is being taken in; away while a blocking thread works at it.
     incoming: Option<Box<Incoming>>,
+    /// Messages of the same APPEND that are complete.
+    aside: Option<Box<Aside>>,
 }
 
 impl ImapAnswers {
     /// The world behind a connection from `client`.
     #[must_use]
     pub fn new(store: Store, teacher: Teacher, doorway: &Doorway, client: IpAddr) -> Self {
-        Self { store, teacher, login: doorway.login(client), account: None, body: None, incoming: None }
+        Self { store, teacher, login: doorway.login(client), account: None, body: None, incoming: None, aside: None }
     }
 
     async fn sasl(&mut self, request: sasl::Request) -> Answer {
@@ -96,13 +98,27 @@ impl ImapAnswers {
 
     async fn append(&mut self, account: AccountId, request: Request) -> Answer {
         match request {
-            Request::AppendBegin { mailbox, size } => match Incoming::begin(&self.store, account, &mailbox, size) {
-                Ok((incoming, mailbox)) => {
-                    self.incoming = Some(Box::new(incoming));
-                    Answer::Mailbox(Some(mailbox))
+            Request::AppendBegin { mailbox, size, replaced } => {
+                let aside = self.aside.take().map(|aside| *aside).unwrap_or_default();
+                match Incoming::begin(&self.store, account, &mailbox, size, (aside, replaced)) {
+                    Ok((incoming, mailbox)) => {
+                        self.incoming = Some(Box::new(incoming));
+                        Answer::Mailbox(Some(mailbox))
+                    }
+                    Err(answer) => answer,
                 }
-                Err(answer) => answer,
-            },
+            }
+            Request::AppendNext { flags, date } => {
+                let Some(incoming) = self.incoming.take() else { return unavailable() };
+                let date = date.unwrap_or_else(|| ZonedTime::utc(now()));
+                match blocking(move || incoming.set_aside(flags, date)).await {
+                    Ok(aside) => {
+                        self.aside = Some(Box::new(aside));
+                        Answer::Done
+                    }
+                    Err(error) => Answer::Refused(refused(&error)),
+                }
+            }
             Request::AppendBytes(bytes) => {
                 let Some(mut incoming) = self.incoming.take() else { return unavailable() };
                 let inline = bytes.len() <= INLINE_BYTES;
@@ -116,11 +132,11 @@ impl ImapAnswers {
                     Err(error) => Answer::Refused(refused(&error)),
                 }
             }
-            Request::AppendEnd { flags, date } => {
+            Request::AppendEnd { flags, date, replaced } => {
                 let Some(incoming) = self.incoming.take() else { return unavailable() };
                 let (store, date) = (self.store.clone(), date.unwrap_or_else(|| ZonedTime::utc(now())));
                 let lesson = incoming.lesson(&flags);
-                let answer = match blocking(move || incoming.keep(&store, flags, date)).await {
+                let answer = match blocking(move || incoming.keep(&store, flags, date, replaced)).await {
                     Ok(placing) => settled(placing, Answer::Placed).await,
                     Err(error) => Answer::Refused(refused(&error)),
                 };
@@ -128,7 +144,7 @@ impl ImapAnswers {
                 answer
             }
             _ => {
-                self.incoming = None;
+                (self.incoming, self.aside) = (None, None);
                 Answer::Done
             }
         }
@@ -149,6 +165,7 @@ impl Answers<imap::Session> for ImapAnswers {
         match request {
             Request::AppendBegin { .. }
             | Request::AppendBytes(_)
+            | Request::AppendNext { .. }
             | Request::AppendEnd { .. }
             | Request::AppendCancel => self.append(account, request).await,
             request => {

@@ -317,7 +317,7 @@ mod tests {
         let long = format!("A: 1\r\nAuthentication-Results:{}me.test\r\n\r\nhi\r\n", " ".repeat(5000));
         assert_eq!(plain(&long), "A: 1\r\n\r\nhi\r\n");
         // The message ends in it.
-        assert_eq!(plain("A: 1\r\nAuthentication-Results: me.test"), "A: 1\r\n\r\n");
+        assert_eq!(plain("A: 1\r\nAuthentication-Results: me.test"), "A: 1\r\n");
     }
 
     #[test]

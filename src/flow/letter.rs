@@ -75,6 +75,8 @@ pub enum LetterError {
     Loop,
     /// The spool failed.
     Spool(WriteError),
+    /// The scan found something, or cannot be done now.
+    Scanned(Reply),
 }
 
 impl LetterError {
@@ -83,6 +85,7 @@ impl LetterError {
         match self {
             Self::Loop => Reply::new(554, "5.4.6", "too many hops: this message goes in a circle"),
             Self::Spool(error) => reply_to(error),
+            Self::Scanned(reply) => reply.clone(),
         }
     }
 }

@@ -5,6 +5,7 @@
 pub mod access; //  logging in, reading and changing mailboxes (IMAP, POP3)
 pub mod arrive; //  mail from anywhere for our users
 pub mod backup; //  one encrypted file of the whole box, and back
+pub mod brake; //   how much a user may send
 pub mod carry; //   import and export: mbox and Maildir
 pub mod dkim; //    the keys that mail on its way out is signed with
 pub mod forward; // aliases that lead elsewhere, and what comes back
@@ -17,5 +18,6 @@ pub mod notify; //  notifications about what became of a message
 pub mod post; //    mail to a list
 pub mod publish; // what a domain has to publish in DNS
 pub mod relay; //   mail on its way out
+pub mod scan; //    signatures of malware: compiling them, scanning files and mail
 pub mod sign; //    DKIM signatures on mail that leaves
 pub mod submit; //  mail from our users

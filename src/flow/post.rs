@@ -126,7 +126,7 @@ impl Post {
             (_, true) => BodyType::EightBitMime,
             _ => BodyType::SevenBit,
         };
-        let queued = (!recipients.is_empty()).then(|| NewQueued {
+        let queued = (!recipients.is_empty()).then_some(NewQueued {
             envelope: Envelope { recipients, body, utf8: nature.utf8_header, ..envelope },
             require_tls: false,
             by,

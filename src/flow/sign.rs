@@ -18,6 +18,7 @@ use ring::digest::{Context, SHA256};
 use ring::rand::SecureRandom;
 
 use super::dkim::{Algorithm, FOLDER, KeyError, Keyring, Pair, dns_name};
+use crate::mail::address::{Address, Domain};
 use crate::mail::date::Timestamp;
 use crate::mail::dkim_canon::{BodyForm, CanonicalBody, relaxed_field};
 use crate::mail::structure::{MailAddress, addresses};
@@ -156,6 +157,19 @@ impl Signer {
     /// # Errors
     /// The message can't be read.
     pub fn sign(&self, message: &mut dyn Content, now: Timestamp) -> Result<String, ReadError> {
+        self.sign_if(message, now, &|_| true)
+    }
+
+    /// The same, only if `may` is true of the author: a user of one domain shall not speak for another.
+    ///
+    /// # Errors
+    /// The message can't be read.
+    pub fn sign_if(
+        &self,
+        message: &mut dyn Content,
+        now: Timestamp,
+        may: &dyn Fn(&Address) -> bool,
+    ) -> Result<String, ReadError> {
         let mut header = Vec::new();
         let split = loop {
             let end = header_end(&header);
@@ -173,10 +187,15 @@ impl Signer {
             header.extend_from_slice(piece);
         };
         let fields = fields(header.get(..split).unwrap_or_default());
-        let Some(Signing { domain, number, pair }) = from_domain(&fields).and_then(|domain| self.keys(&domain, now))
-        else {
-            return Ok(String::new());
-        };
+        let signing = author(&fields).and_then(|author| {
+            let signing = self.keys(author.domain().as_str(), now)?;
+            let may = may(&author);
+            if !may {
+                tracing::warn!(%author, "mail leaves unsigned: its sender may not write in this author's name");
+            }
+            may.then_some(signing)
+        });
+        let Some(Signing { domain, number, pair }) = signing else { return Ok(String::new()) };
 
         let mut hash = Context::new(&SHA256);
         let mut canonical = CanonicalBody::new(BodyForm::Relaxed);
@@ -292,16 +311,15 @@ fn fields(header: &[u8]) -> Vec<(&[u8], &[u8])> {
     fields
 }
 
-/// The domain of the only author's, or the first one's, address. A header with two From fields says
-/// nothing sure and is not signed.
-fn from_domain(fields: &[(&[u8], &[u8])]) -> Option<String> {
+/// The only author, or the first one. A header with two From fields says nothing sure and is not signed.
+fn author(fields: &[(&[u8], &[u8])]) -> Option<Address> {
     let mut from = fields.iter().filter(|(name, _)| name.eq_ignore_ascii_case(b"from"));
     let (Some((name, field)), None) = (from.next(), from.next()) else { return None };
     let body = field.get(name.len()..).unwrap_or_default();
     let text = String::from_utf8_lossy(body).replace(['\r', '\n'], "");
     let text = text.trim_start().trim_start_matches(':');
     addresses(text).into_iter().find_map(|address| match address {
-        MailAddress::Mailbox { host, .. } if !host.is_empty() => Some(host),
+        MailAddress::Mailbox { local, host, .. } => Address::new(&local, Domain::parse(&host).ok()?).ok(),
         _ => None,
     })
 }
@@ -453,6 +471,8 @@ mod tests {
         let long = format!("From: a@x.test\r\nX: {}\r\n\r\n", "x".repeat(HEADER_MAX));
         assert_eq!(sign(&signer, &long), "");
         assert_ne!(sign(&signer, "From: a@x.test"), "", "a header alone");
+        let by = |author: &str| signer.sign_if(&mut LETTER.as_bytes(), NOW, &|from| from.key() == author).unwrap();
+        assert!(by("b@x.test").is_empty() && !by("a@x.test").is_empty(), "another's name");
     }
 
     #[test]

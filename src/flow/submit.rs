@@ -2,19 +2,26 @@
 
 use super::arrive::{Destination, local, route, unreadable};
 use super::forward::Onward;
+use crate::mail::address::Address;
 use crate::mail::envelope::{Recipient, ReversePath};
+use crate::mail::mailbox::AccountId;
 use crate::protocol::smtp::{Reply, Sender};
 use crate::queue::route::literal;
 use crate::store::{Reader, Route};
 
 /// Says whether this user may send as this sender (RFC 6409 section 6.1). The empty sender is for
-/// notifications, which no user writes.
+/// notifications, which no user writes. `open` are the senders for which this client needs no login.
 ///
 /// # Errors
 /// The reply to MAIL.
-pub fn sender(reader: &Reader, sender: &Sender) -> Result<(), Reply> {
+pub fn sender(reader: &Reader, sender: &Sender, open: &[Address]) -> Result<(), Reply> {
     let Some(login) = &sender.login else {
-        return Err(Reply::new(530, "5.7.0", "log in first"));
+        if is_open_to(open, &sender.from) {
+            return Ok(());
+        }
+        let text =
+            if open.is_empty() { "log in first" } else { "log in first, or send as one of this network's senders" };
+        return Err(Reply::new(530, "5.7.0", text));
     };
     let ReversePath::Address(address) = &sender.from else {
         return Err(Reply::new(553, "5.7.1", "the sender must be an address of yours"));
@@ -23,6 +30,19 @@ pub fn sender(reader: &Reader, sender: &Sender) -> Result<(), Reply> {
         Ok(true) => Ok(()),
         Ok(false) => Err(Reply::new(553, "5.7.1", "this sender is no address of yours")),
         Err(error) => Err(unreadable(&error)),
+    }
+}
+
+/// Tells whether a client needs no login to send as this sender.
+pub fn is_open_to(open: &[Address], from: &ReversePath) -> bool {
+    from.address().is_some_and(|from| open.iter().any(|sender| sender.key() == from.key()))
+}
+
+/// The account that a message of this sender is counted for, where nobody logged in: the one it belongs to.
+pub fn account_of(reader: &Reader, from: &ReversePath) -> Option<AccountId> {
+    match reader.route(from.address()?).ok()? {
+        Route::Local(accounts) => accounts.first().copied(),
+        _ => None,
     }
 }
 

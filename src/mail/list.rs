@@ -4,6 +4,8 @@
 //! what concerns the list itself to `LIST-owner`; both reach its owners, so nothing comes back to who
 //! wrote.
 
+use std::fmt::Write as _;
+
 use serde::{Deserialize, Serialize};
 
 use super::address::{Address, LOCAL_PART_MAX};
@@ -121,13 +123,13 @@ impl List {
         let title = if self.title.is_empty() { String::new() } else { format!("\"{}\" ", self.title) };
         let owner = self.with_suffix(OWNER).unwrap_or_else(|| self.address.clone());
         let (owner, list) = (uri(&owner), uri(&self.address));
-        let mut fields = format!(
+        let fields = format!(
             "List-Id: {title}<{id}>\r\nList-Post: <mailto:{list}>\r\n\
              List-Unsubscribe: <mailto:{owner}?subject=unsubscribe>\r\nList-Owner: <mailto:{owner}>\r\n\
              Precedence: list\r\n"
         );
         if self.answers == Answers::List {
-            fields.push_str(&format!("Reply-To: <{}>\r\n", self.address));
+            return fields + "Reply-To: <" + &self.address.to_string() + ">\r\n";
         }
         fields
     }
@@ -146,7 +148,8 @@ fn uri(address: &Address) -> String {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'@' | b'\'' | b'*' | b'!' | b'$' => {
                 out.push(char::from(byte));
             }
-            _ => out.push_str(&format!("%{byte:02X}")),
+            // Writing to a String cannot fail.
+            _ => drop(write!(out, "%{byte:02X}")),
         }
         out
     })

@@ -141,6 +141,12 @@ impl UidSet {
         Self(Vec::new())
     }
 
+    /// Every uid from `first` to `last`.
+    #[must_use]
+    pub fn of_range(first: Uid, last: Uid) -> Self {
+        Self(vec![(first.min(last), first.max(last))])
+    }
+
     /// The ranges, ascending; both ends belong to the set.
     #[must_use]
     pub fn ranges(&self) -> &[(Uid, Uid)] {
@@ -289,6 +295,12 @@ impl UidSet {
             range.0 = start;
         }
         Self(taken)
+    }
+
+    /// Cuts the lowest ranges off, at most `count` of them.
+    #[must_use]
+    pub fn split_first_ranges(&mut self, count: usize) -> Self {
+        Self(self.0.drain(..count.min(self.0.len())).collect())
     }
 
     /// Cuts the highest uids off, at most `count` of them.

@@ -23,6 +23,12 @@ impl Network {
         Self { address: masked(address, bits), bits }
     }
 
+    /// Tells whether it is larger than anybody's own network: more than a /8, or in IPv6 a /16.
+    #[must_use]
+    pub fn is_vast(&self) -> bool {
+        self.bits < if self.address.is_ipv4() { 8 } else { 16 }
+    }
+
     /// Its first address.
     #[must_use]
     pub fn address(&self) -> IpAddr {

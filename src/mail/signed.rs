@@ -286,17 +286,15 @@ mod tests {
         let mut lines: Vec<String> = body.split("\r\n").map(str::to_owned).collect();
         if form == Form::Relaxed {
             for line in &mut lines {
-                let ends_blank = line.ends_with([' ', '\t']);
                 let words: Vec<&str> = line.split([' ', '\t']).filter(|word| !word.is_empty()).collect();
                 let begins_blank = line.starts_with([' ', '\t']) && !words.is_empty();
-                let _ = ends_blank;
                 *line = format!("{}{}", if begins_blank { " " } else { "" }, words.join(" "));
             }
         }
         while lines.last().is_some_and(String::is_empty) {
             lines.pop();
         }
-        let text: String = lines.iter().map(|line| format!("{line}\r\n")).collect();
+        let text = if lines.is_empty() { String::new() } else { lines.join("\r\n") + "\r\n" };
         if text.is_empty() && form == Form::Simple { b"\r\n".to_vec() } else { text.into_bytes() }
     }
 

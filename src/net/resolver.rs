@@ -12,9 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use hickory_resolver::config::{
-    ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts, ServerOrderingStrategy,
-};
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts};
 use hickory_resolver::lookup::Lookup;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::net::{DnsError as Fault, NetError};
@@ -23,6 +21,7 @@ use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use hickory_resolver::{ResolverBuilder, TokioResolver};
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 
 mod heard; // whether any server answers at all
 
@@ -39,6 +38,9 @@ pub const RECORDS_MAX: usize = 100;
 
 /// Bytes of an answer above which it is not remembered, roughly.
 const REMEMBERED_MAX: usize = 4096;
+
+/// Most questions at one time: each takes a socket for each server that is asked. Others wait.
+pub const QUESTIONS_MAX: usize = 32;
 
 /// Most servers that are asked.
 const SERVERS_MAX: usize = 4;
@@ -129,6 +131,7 @@ struct Shared {
     anchors: Option<Arc<TrustAnchors>>,
     hands: Mutex<Hands>,
     heard: Heard,
+    places: Semaphore,
 }
 
 /// What is made of the configuration, anew when it changes.
@@ -159,7 +162,13 @@ impl Resolver {
                 .map_err(|error| io::Error::other(format!("{}: no DNSKEY records: {error}", path.display())))
         };
         let anchors = config.trust_anchors.as_ref().map(read).transpose()?.map(Arc::new);
-        let shared = Shared { config: config.clone(), anchors, hands: Mutex::default(), heard: Heard::default() };
+        let shared = Shared {
+            config: config.clone(),
+            anchors,
+            hands: Mutex::default(),
+            heard: Heard::default(),
+            places: Semaphore::new(QUESTIONS_MAX),
+        };
         let resolver = Self { shared: Arc::new(shared), validating: false };
         let mut hands = resolver.hands();
         if !config.servers.is_empty() {
@@ -339,6 +348,8 @@ impl Resolver {
         kind: RecordType,
         of: impl Fn(&RData) -> Option<T>,
     ) -> Result<Found<Vec<T>>, DnsError> {
+        let _place = self.shared.places.acquire().await;
+        // Asked after the wait: meanwhile the DNS may have been found away.
         let asking = self.hand()?;
         let answer = tokio::time::timeout(patience(&self.shared.config), asking.lookup(name, kind)).await;
         match answer.unwrap_or(Err(NetError::Timeout)) {
@@ -396,8 +407,8 @@ fn options(config: &DnsConfig) -> ResolverOpts {
     options.positive_max_ttl = longest;
     options.negative_max_ttl = longest;
     options.use_hosts_file = ResolveHosts::Never;
-    options.server_ordering_strategy = ServerOrderingStrategy::UserProvidedOrder;
-    options.num_concurrent_reqs = 1;
+    // Two servers are asked at one time, so one that is dead costs nothing.
+    options.num_concurrent_reqs = 2;
     options.edns_payload_len = 1232; // what passes everywhere in one piece (DNS flag day 2020)
     options
 }

@@ -92,6 +92,8 @@ pub struct Known<'a> {
     pub host: &'a str,
     /// What the DNS tells.
     pub dane: Dane,
+    /// DNSSEC has proved that this is a server of the domain.
+    pub proved: bool,
     /// The domain's policy, if it has one that holds.
     pub sts: Option<&'a StsPolicy>,
     /// The level that is insisted on because it was seen before.
@@ -160,6 +162,13 @@ pub fn decide(known: &Known<'_>) -> Result<Demand, String> {
             return Err(format!("4.7.5 {host} is not among the servers that the MTA-STS policy of {domain} names"));
         }
         return demand(true, Proof::Authority, Reason::Sts);
+    }
+    if known.require_tls && !known.proved {
+        // RFC 8689 section 4.2.1: a good certificate is worth nothing if anybody could name the server.
+        return Err(format!(
+            "4.7.30 the sender demands TLS all the way (REQUIRETLS), and neither DNSSEC nor an MTA-STS policy proves \
+             that {host} is a server of {domain}"
+        ));
     }
     if known.require_tls {
         return demand(true, Proof::Authority, Reason::Sender);
@@ -290,7 +299,15 @@ mod tests {
     const DAY: i64 = 86_400;
 
     fn known(sts: Option<&StsPolicy>) -> Known<'_> {
-        Known { domain: "a.test", host: "mx.a.test", dane: Dane::Absent, sts, seen: None, require_tls: false }
+        Known {
+            domain: "a.test",
+            host: "mx.a.test",
+            dane: Dane::Absent,
+            proved: false,
+            sts,
+            seen: None,
+            require_tls: false,
+        }
     }
 
     fn policy(mode: &str) -> StsPolicy {
@@ -329,7 +346,13 @@ mod tests {
 
     #[test]
     fn a_sender_can_demand_what_the_domain_does_not() {
-        let wanted = Known { require_tls: true, ..known(None) };
+        let wanted = Known { require_tls: true, proved: true, ..known(None) };
+        assert!(decide(&Known { proved: false, ..wanted }).unwrap_err().starts_with("4.7.30 "));
+        let enforced = policy("enforce");
+        assert_eq!(
+            demanded(&Known { proved: false, sts: Some(&enforced), ..wanted }),
+            (true, Proof::Authority, Reason::Sts)
+        );
         assert_eq!(demanded(&wanted), (true, Proof::Authority, Reason::Sender));
         assert_eq!(demanded(&Known { dane: Dane::Unusable, ..wanted }), (true, Proof::Authority, Reason::Sender));
         assert_eq!(demanded(&Known { dane: Dane::Usable, ..wanted }), (true, Proof::Dns, Reason::Dane));

@@ -12,8 +12,8 @@ use super::blob::{BlobRecord, Spooled};
 use super::change::{Op, changed};
 use super::error::{Fault, Trouble, WriteError};
 use super::mailbox;
-use super::record::{AccountRecord, Bytes, MailboxRecord};
-use super::table::{Tables, each_message};
+use super::record::{AccountRecord, Bytes, MailboxRecord, MessageRecord};
+use super::table::{Tables, each_message, load};
 use super::{Flagged, Folder, NewMessage, Placed, Quota, Usage};
 
 /// Most bytes of compressed bodies that one command takes through the journal; the writer holds
@@ -103,6 +103,15 @@ impl Placing {
             let more = Usage { bytes: size.into(), messages: 1 };
             account.used = within(account.quota, account.used, more).ok_or(WriteError::OverQuota)?;
         }
+        Ok(())
+    }
+
+    /// Counts a message out that goes in the same change.
+    fn discharge(&mut self, tables: &mut Tables<'_>, id: u32, size: u32) -> Result<(), Fault> {
+        let mut account = tables.load_account(id)?.ok_or(WriteError::NoSuchAccount)?;
+        account.used.bytes = account.used.bytes.saturating_sub(size.into());
+        account.used.messages = account.used.messages.saturating_sub(1);
+        self.accounts.push((id, account));
         Ok(())
     }
 
@@ -197,9 +206,20 @@ pub(super) fn place(
     Ok(((blob, placed), placing.ops))
 }
 
-/// Several messages for one mailbox.
-pub(super) fn append(tables: &mut Tables<'_>, mailbox: MailboxId, messages: &[Incoming]) -> Plan<Placed> {
+/// Several messages for one mailbox, maybe in the place of another message, whose room they may take.
+pub(super) fn append(
+    tables: &mut Tables<'_>,
+    mailbox: MailboxId,
+    messages: &[Incoming],
+    replaced: Option<(MailboxId, Uid)>,
+) -> Plan<Placed> {
     let mut placing = Placing::default();
+    if let Some((from, uid)) = replaced {
+        let owner = placing.mailbox(tables, from.0)?.account;
+        let gone = WriteError::NotAllowed("the message to be replaced has gone");
+        let row: MessageRecord = load(tables.msg()?, (from.0, uid.get()))?.ok_or(gone)?;
+        placing.discharge(tables, owner, row.size)?;
+    }
     let uid_validity = validity(placing.mailbox(tables, mailbox.0)?)?;
     let mut next = tables.progress.blob;
     let mut to = UidSet::new();
@@ -207,6 +227,9 @@ pub(super) fn append(tables: &mut Tables<'_>, mailbox: MailboxId, messages: &[In
         let blob = message.number(&mut next);
         placing.ops.push(message.bring(blob, 1)?);
         to.insert(placing.place(tables, mailbox.0, blob, message)?);
+    }
+    if let Some((from, uid)) = replaced {
+        placing.ops.push(Op::Remove { mailbox: from.0, uids: std::iter::once(uid).collect() });
     }
     Ok((Placed { uid_validity, from: UidSet::new(), to }, placing.ops))
 }

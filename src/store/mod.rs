@@ -54,12 +54,12 @@ pub mod wear; //    what was written, and how long a card lasts
 mod writer; //      the one thread that writes
 
 pub use account::{ALIAS_TARGETS_MAX, NOTE_MAX, NOTE_NAME_MAX};
-pub use blob::{Body, Spool, Spooled};
+pub use blob::{Body, SPOOL_MEMORY_MAX, Spool, Spooled, SpooledReader, temporary};
 pub use error::{OpenError, ReadError, WriteError};
 pub use learned::{LEARNED_PIECE_MAX, LEARNED_PIECES_MAX};
 pub use mailbox::{MAILBOXES_MAX, SUBSCRIPTIONS_MAX};
 pub use queue::{QUEUED_RECIPIENTS_MAX, Submitted};
-pub use reader::Reader;
+pub use reader::{Reader, Structures};
 pub use upgrade::SCHEMA;
 
 pub use crate::mail::mailbox::{Mailbox, Quota, Usage};
@@ -437,7 +437,15 @@ impl Store {
     /// APPEND, several messages as one (RFC 3502).
     pub fn append(&self, mailbox: MailboxId, messages: Vec<NewMessage>) -> Pending<Placed> {
         let (sender, receiver) = oneshot::channel();
-        self.keep(messages, Target::Append(mailbox, sender));
+        self.keep(messages, Target::Append(mailbox, None, sender));
+        Pending(receiver)
+    }
+
+    /// REPLACE (RFC 8508): as [`Store::append`], and in the same change the message `uid` of `from` goes,
+    /// or nothing is done.
+    pub fn replace(&self, mailbox: MailboxId, messages: Vec<NewMessage>, from: MailboxId, uid: Uid) -> Pending<Placed> {
+        let (sender, receiver) = oneshot::channel();
+        self.keep(messages, Target::Append(mailbox, Some((from, uid)), sender));
         Pending(receiver)
     }
 

@@ -174,6 +174,12 @@ impl Reader {
         self.told(read())
     }
 
+    /// The structures of bodies, for many of them.
+    pub fn structures(&self) -> Result<Structures, ReadError> {
+        let (table, shared) = (self.told(self.table(STRUCTURE))?, self.shared.clone());
+        Ok(Structures { table, shared, _token: self.transaction.token() })
+    }
+
     /// Uids that were removed after `since`. Where that is no longer known exactly, more uids than
     /// were removed, none of which is there (RFC 7162 section 3.2.5.2 allows that).
     pub fn vanished(&self, mailbox: MailboxId, since: ModSeq) -> Result<UidSet, ReadError> {
@@ -200,6 +206,32 @@ impl Reader {
     pub fn note(&self, name: &str) -> Result<Option<Vec<u8>>, ReadError> {
         let read = || Ok(self.table(NOTE)?.get(name)?.map(|value| value.value().to_vec()));
         self.told(read())
+    }
+}
+
+/// The structures of bodies, as of one reader's moment.
+pub struct Structures {
+    table: ReadOnlyTable<u64, &'static [u8]>,
+    shared: Arc<Shared>,
+    /// Rows need their index open, even if another takes its place.
+    _token: Arc<()>,
+}
+
+impl Structures {
+    /// What the part walker found in a body; `None` when there is no such body.
+    pub fn of(&self, blob: BlobId) -> Result<Option<Structure>, ReadError> {
+        let read = || {
+            let Some(row) = self.table.get(blob.0)? else { return Ok(None) };
+            let StructureRecord(Bytes(structure)) = StructureRecord::decode(blob.0, row.value())?;
+            postcard::from_bytes(&structure).map(Some).map_err(|_| Trouble::damaged("structure"))
+        };
+        read().map_err(|trouble| self.shared.failed(trouble))
+    }
+}
+
+impl fmt::Debug for Structures {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Structures")
     }
 }
 

@@ -199,6 +199,7 @@ fn write(transaction: &WriteTransaction, schema: u32, identity: &[u8; 16]) -> Re
 
 #[cfg(test)]
 mod tests {
+    use super::super::record::AddressRecord;
     use super::super::table::load;
     use super::*;
 
@@ -212,6 +213,24 @@ mod tests {
         transaction.commit().unwrap();
         assert_eq!(prepare(&index), Err(OpenError::NewerSchema { found: SCHEMA + 1, known: SCHEMA }));
         assert!(prepare(&index).unwrap_err().to_string().contains("newer"));
+    }
+
+    #[test]
+    fn a_store_of_schema_2_keeps_its_rows() {
+        let index = Database::builder().create_with_backend(redb::backends::InMemoryBackend::new()).unwrap();
+        let identity = prepare(&index).unwrap();
+        let row = AddressRecord::Alias(crate::mail::address::Address::parse("all@x.test").unwrap(), vec![3, 4]);
+        let transaction = index.begin_write().unwrap();
+        write(&transaction, 2, &identity).unwrap();
+        let bytes = row.encode("all@x.test").unwrap();
+        transaction.open_table(ADDRESS).unwrap().insert("all@x.test", bytes.as_slice()).unwrap();
+        transaction.commit().unwrap();
+        assert_eq!(prepare(&index), Ok(identity));
+        assert_eq!(read(&index).unwrap(), Some((SCHEMA, identity)));
+        let found = load(&index.begin_read().unwrap().open_table(ADDRESS).unwrap(), "all@x.test").unwrap();
+        assert_eq!(found, Some(row));
+        // As schema 2 spelled it: the variant's number, the address, the accounts.
+        assert_eq!(bytes.get(1..2), Some([1].as_slice()));
     }
 
     #[test]

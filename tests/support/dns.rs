@@ -101,7 +101,7 @@ impl Dns {
         )
         .unwrap();
         dns.add(".", RData::DNSSEC(DNSSECRData::DNSKEY(dnskey.clone())));
-        let signer = DnssecSigner::new(dnskey, Box::new(key), Name::root(), Duration::from_secs(86_400));
+        let signer = DnssecSigner::new(dnskey, Box::new(key), Name::root(), Duration::from_hours(24));
         dns.zone.lock().unwrap().signer = Some(Arc::new(signer));
         dns
     }
@@ -415,7 +415,7 @@ impl Zone {
                     set.add_rdata(record.data.clone());
                 }
             }
-            let an_hour_ago = SystemTime::now() - Duration::from_secs(3600);
+            let an_hour_ago = SystemTime::now() - Duration::from_hours(1);
             let signature = RRSIG::from_rrset(&set, DNSClass::IN, an_hour_ago.into(), signer).unwrap();
             let mut record = Record::from_rdata(owner, TTL, RData::DNSSEC(DNSSECRData::RRSIG(signature)));
             if matches!(trouble, Some(Trouble::Forged)) {

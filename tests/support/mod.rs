@@ -187,6 +187,7 @@ impl Play<'_> {
                         Heard::Line(heard) => String::from_utf8_lossy(&heard).into_owned(),
                         other => return Err(format!("expected {wanted:?}, got {other}")),
                     };
+                    line.scram.note(&heard);
                     let fits = if *exact { heard == wanted } else { words::matches(&wanted, &heard) };
                     if !fits && line.skipping {
                         continue;

@@ -11,6 +11,11 @@ use std::process::{Child, Command, Output, Stdio};
 
 use tempfile::TempDir;
 
+/// The program under test: ours, or one that was built for another processor (`board/qemu-user.sh`).
+fn program() -> PathBuf {
+    std::env::var_os("PILLARBOX_PROGRAM").map_or_else(|| env!("CARGO_BIN_EXE_pillarbox").into(), PathBuf::from)
+}
+
 /// A server that ends when it is dropped.
 pub(crate) struct Server {
     child: Child,
@@ -30,7 +35,7 @@ impl Server {
 
     /// Starts a server on `data` with ports counted from `base`, and waits for its first line.
     pub(crate) fn start_in(data: &Path, base: u16, more: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_pillarbox"))
+        let mut child = Command::new(program())
             .args(["try", "--json", "--data"])
             .arg(data)
             .args(["--ports", &base.to_string()])
@@ -100,7 +105,7 @@ impl Server {
     /// What was done to the store has left it whole.
     fn check_store(&self) {
         if self.data.join("mail.redb").exists() {
-            let mut check = Command::new(env!("CARGO_BIN_EXE_pillarbox"));
+            let mut check = Command::new(program());
             let said = succeed(check.args(["check-store", "--deep", "--data"]).arg(&self.data), b"");
             assert!(said.ends_with("all is well\n"), "{said}");
         }

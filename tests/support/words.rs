@@ -1,5 +1,6 @@
 //! What is filled into a transcript's lines when it is played: escapes, base64, SCRAM-SHA-256.
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 
 use base64::Engine as _;
@@ -13,6 +14,8 @@ const CLIENT_NONCE: &str = "rOprNGfwEbeRWgbNEkqO";
 pub(crate) struct Scram {
     first_bare: String,
     signature: String,
+    /// The last number each response code told.
+    codes: HashMap<String, String>,
 }
 
 /// Undoes the escapes of `C>` lines.
@@ -74,12 +77,21 @@ fn filling(word: &str, scram: &mut Scram, last: &str) -> Result<String, String> 
             let challenge = BASE64.decode(challenge).map_err(|_| format!("{last:?} holds no challenge"))?;
             scram.answer(arguments, &String::from_utf8_lossy(&challenge))
         }
+        "code" => scram.codes.get(arguments).cloned().ok_or_else(|| format!("nobody told {arguments}")),
         "scram-signature" => Ok(scram.signature.clone()),
         _ => Err(format!("nothing is filled in for {word:?}")),
     }
 }
 
 impl Scram {
+    /// Remembers the numbers of response codes: `[UIDVALIDITY 3]`.
+    pub(crate) fn note(&mut self, heard: &str) {
+        let code = heard.split_once('[').and_then(|(_, rest)| rest.split_once(']')).map(|(code, _)| code);
+        if let Some((name, number)) = code.and_then(|code| code.split_once(' ')) {
+            self.codes.insert(name.to_owned(), number.to_owned());
+        }
+    }
+
     /// The client's second message, in base64 (RFC 5802 section 3).
     fn answer(&mut self, password: &str, challenge: &str) -> Result<String, String> {
         let field = |name: &str| {

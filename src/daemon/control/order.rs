@@ -10,6 +10,7 @@ use crate::daemon::deliver::DeliverFigures;
 use crate::daemon::scrub::ScrubState;
 use crate::filter::spam::Class;
 use crate::flow::backup::Made;
+use crate::flow::brake::Braked;
 use crate::flow::dkim::KeyRow;
 use crate::flow::judge::{Opinion, SpamFigures};
 use crate::mail::list::{Answers, List, Posting};
@@ -462,6 +463,8 @@ pub struct Status {
     pub queue: QueueFigures,
     /// How it goes out.
     pub deliver: DeliverFigures,
+    /// Accounts whose mail is held because they send too much.
+    pub braked: Vec<Braked>,
 }
 
 /// One listener.

@@ -1,7 +1,7 @@
 //! What the operator asks of mail on its way out.
 
 use super::order::{Outcome, QueueRecipient, QueueRow, QueueTask, ROWS_MAX};
-use crate::daemon::receive::now;
+use crate::daemon::fresh::now;
 use crate::mail::queue::{Due, QueueId, QueueOrder, Queued, QueuedRecipient, Stage};
 use crate::store::{ReadError, Reader, Store, WriteError};
 

@@ -10,6 +10,7 @@ use super::{Hub, tell};
 use crate::daemon::login::random;
 use crate::flow::relay::{AttemptTerms, Changed, Content, Outgoing};
 use crate::flow::sign::Stored;
+use crate::mail::address::Address;
 use crate::mail::envelope::BodyType;
 use crate::mail::queue::{Answer as Told, Due};
 use crate::net::drive::Answers;
@@ -207,13 +208,18 @@ impl Hub {
     /// Signs a message that was submitted here (RFC 6376): mail that comes from elsewhere may claim any
     /// author, and a signature of ours would bear that out.
     async fn signed(&self, mut outgoing: Box<Outgoing>) -> Option<Box<Outgoing>> {
-        if outgoing.queued.by.is_none() {
-            return Some(outgoing);
-        }
-        let signer = self.signer.clone();
+        let Some(by) = outgoing.queued.by else { return Some(outgoing) };
+        let (signer, store) = (self.signer.clone(), self.exit.store.clone());
         let working = tokio::task::spawn_blocking(move || {
             let Ok(content) = &mut outgoing.content else { return outgoing };
-            match signer.sign(&mut Stored::new(content.body_mut()), now()) {
+            // A user speaks for his own domain and his aliases, and not for others' domains that are served here.
+            let may = |author: &Address| {
+                let Ok(reader) = store.reader() else { return false };
+                let own = reader.account(by).ok().flatten();
+                own.is_some_and(|own| own.address.domain() == author.domain())
+                    || reader.may_send_as(by, author).unwrap_or(false)
+            };
+            match signer.sign_if(&mut Stored::new(content.body_mut()), now(), &may) {
                 Ok(fields) => {
                     content.put_before(fields);
                     content.rewind();

@@ -36,7 +36,7 @@ mod reach; // servers, addresses, a dead network
 pub mod safety; // how safe connections must be
 mod tell; //  notifications
 
-use super::receive::now;
+use super::fresh::now;
 use board::Board;
 use safety::Safety;
 

@@ -7,8 +7,9 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,9 @@ const FETCH_AGAIN: Duration = Duration::from_mins(5);
 /// Domains whose policy server is remembered to have failed.
 const FAILED_MAX: usize = 256;
 
+/// Bytes of a TLSA record that a report repeats: the longest hash.
+const SHOWN_MAX: usize = 64;
+
 /// How long it is known whether DNSSEC can be checked here.
 const DNSSEC_AGAIN: Duration = Duration::from_hours(1);
 
@@ -71,6 +75,8 @@ struct State {
     kept: Kept,
     /// Something is not in the file yet.
     dirty: bool,
+    /// Sessions were counted since the last write, and somebody will be told of them.
+    counted: bool,
     written: Option<Instant>,
     failed: BTreeMap<String, (Instant, Failure)>,
     dnssec: Option<(Instant, bool)>,
@@ -104,6 +110,15 @@ impl Terms {
     }
 }
 
+/// What DNSSEC tells of a server.
+#[derive(Debug)]
+struct Told {
+    dane: Dane,
+    records: Vec<Tlsa>,
+    /// It is a server of the domain.
+    proved: bool,
+}
+
 /// A domain's policy as far as it is known.
 #[derive(Debug, Default)]
 pub(super) struct Policy {
@@ -135,11 +150,12 @@ impl Safety {
     pub(super) async fn save(&self, at_once: bool) {
         let text = {
             let mut state = self.state.borrow_mut();
-            let waits = state.written.is_some_and(|at| at.elapsed() < WRITE_EVERY) && !at_once;
-            if !state.dirty || waits {
+            let waits = state.written.is_some_and(|at| at.elapsed() < WRITE_EVERY);
+            let wanted = if at_once { state.dirty || state.counted } else { state.dirty && !waits };
+            if !wanted {
                 return;
             }
-            state.dirty = false;
+            (state.dirty, state.counted) = (false, false);
             state.written = Some(Instant::now());
             serde_json::to_vec(&state.kept)
         };
@@ -212,7 +228,7 @@ impl Hub {
         require_tls: bool,
     ) -> Result<Terms, String> {
         let safety = &self.safety;
-        let (dane, records) = self.dane(domain.as_str(), host, port).await;
+        let Told { dane, records, proved } = self.dane(domain.as_str(), host, port).await;
         let sts = policy.sts.as_ref();
         let seen = safety.state.borrow().kept.book.insisted(domain.as_str(), host, safety.delay_secs(), now());
         let applied = match (dane, sts) {
@@ -226,7 +242,7 @@ impl Hub {
             let applied = Applied { kind: tls_report::PolicyKind::Sts, ..Applied::none() };
             self.count_session(domain.as_str(), host, &applied, Some(failure));
         }
-        let known = Known { domain: domain.as_str(), host, dane, sts, seen, require_tls };
+        let known = Known { domain: domain.as_str(), host, dane, proved, sts, seen, require_tls };
         match policy::decide(&known) {
             Ok(demand) => {
                 let trial = sts.filter(|policy| policy.mode == StsMode::Testing && dane == Dane::Absent).cloned();
@@ -243,13 +259,15 @@ impl Hub {
 
     /// What the DNS tells of a server's certificate (RFC 7672 section 2.2). Every answer on the way to
     /// the records must be validated; where DNSSEC cannot be checked here at all, nothing is told.
-    async fn dane(&self, domain: &str, host: &str, port: u16) -> (Dane, Vec<Tlsa>) {
+    async fn dane(&self, domain: &str, host: &str, port: u16) -> Told {
         let known = self.safety.state.borrow().dnssec;
         let in_vain = known.is_some_and(|(at, works)| !works && at.elapsed() < DNSSEC_AGAIN);
+        let nothing = |dane, proved| Told { dane, records: Vec::new(), proved };
         if !self.safety.config.dane || in_vain {
-            return (Dane::Absent, Vec::new());
+            return nothing(Dane::Absent, false);
         }
         let resolver = self.resolver.validating();
+        let mut proved = false;
         let steps = async {
             match resolver.mx(domain).await {
                 Ok(found) if !found.secure => return Ok(None),
@@ -257,7 +275,8 @@ impl Hub {
                 Ok(found) if !found.value.iter().any(|(_, name)| name.eq_ignore_ascii_case(host)) => {
                     return Err(DnsError::Bogus);
                 }
-                Ok(_) | Err(DnsError::NoRecords) => {}
+                Ok(_) => proved = true,
+                Err(DnsError::NoRecords) => {}
                 Err(error) => return Err(error),
             }
             if !resolver.addresses(host).await?.secure {
@@ -269,13 +288,15 @@ impl Hub {
                 Err(error) => Err(error),
             }
         };
-        match Box::pin(steps).await {
-            Ok(None) => (Dane::Absent, Vec::new()),
-            Ok(Some(records)) if records.iter().any(is_usable) => (Dane::Usable, records),
-            Ok(Some(records)) => (Dane::Unusable, records),
-            Err(DnsError::NoRecords | DnsError::NoSuchName) => (Dane::Absent, Vec::new()),
-            Err(_) if self.dnssec_works(&resolver).await => (Dane::Broken, Vec::new()),
-            Err(_) => (Dane::Absent, Vec::new()),
+        let found = Box::pin(steps).await;
+        match found {
+            Ok(None) | Err(DnsError::NoRecords | DnsError::NoSuchName) => nothing(Dane::Absent, proved),
+            Ok(Some(records)) => {
+                let dane = if records.iter().any(is_usable) { Dane::Usable } else { Dane::Unusable };
+                Told { dane, records, proved }
+            }
+            Err(_) if self.dnssec_works(&resolver).await => nothing(Dane::Broken, false),
+            Err(_) => nothing(Dane::Absent, false),
         }
     }
 
@@ -345,8 +366,9 @@ impl Hub {
         let mut state = self.safety.state.borrow_mut();
         let before = state.kept.tally.turn(now());
         state.kept.tally.count(domain, host, applied, failure);
-        drop(state);
         let reports = &self.safety.reports;
+        state.counted |= reports.send;
+        drop(state);
         if let (Some(before), true, Some(from)) = (before, reports.send, reports.from.as_deref()) {
             match Address::parse(from) {
                 Ok(from) => {
@@ -420,8 +442,12 @@ fn failure_of(fault: TlsFault) -> Failure {
 
 /// A TLSA record as text (RFC 6698 section 2.2).
 fn spelled(record: &Tlsa) -> String {
-    let data: String = record.data.iter().take(64).map(|byte| format!("{byte:02x}")).collect();
-    format!("{} {} {} {data}", record.usage, record.selector, record.matching)
+    let mut text = format!("{} {} {} ", record.usage, record.selector, record.matching);
+    for byte in record.data.iter().take(SHOWN_MAX) {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
 }
 
 fn read(path: &Path) -> io::Result<Kept> {
@@ -434,7 +460,7 @@ fn read(path: &Path) -> io::Result<Kept> {
 fn write(path: &Path, text: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
     let mut file = fs::File::create(&new)?;
-    file.write_all(text)?;
+    io::Write::write_all(&mut file, text)?;
     file.sync_all()?;
     fs::rename(&new, path)
 }

@@ -1,6 +1,6 @@
 //! Sends the notifications that are owed, one after the other.
 
-use crate::daemon::receive::{new_id, now};
+use crate::daemon::fresh::{new_id, now};
 use crate::flow::notify::{self, Fresh, NotifyError, Ready};
 use crate::flow::relay::Exit;
 use crate::mail::queue::QueueId;

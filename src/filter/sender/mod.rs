@@ -7,11 +7,13 @@
 mod config; //   the settings
 mod greylist; // senders that are asked to come again
 mod rate; //     how much one address may send
+mod report; //   DMARC aggregate reports, added up
 mod results; //  the Authentication-Results field (RFC 8601)
 mod verdict; //  the table
 
 pub use config::{Action, SenderConfig};
 pub use greylist::{ENTRIES_MAX as GREYLIST_MAX, Greylist, Wait};
 pub use rate::{BUCKETS_MAX, Rates};
+pub use report::{FILE_MAX, Source, Summary};
 pub use results::{FIELD as RESULTS_FIELD, field};
 pub use verdict::{Standing, judge};

@@ -3,6 +3,7 @@
 //! Names come from peers and from the DNS, so each is cut down to what a name may hold. What was not checkable is
 //! left away: the field has no word for it.
 
+use std::fmt::Write as _;
 use std::net::IpAddr;
 
 use crate::mail::authentication::{Findings, Verdict};
@@ -23,12 +24,13 @@ pub fn field(findings: &Findings, host: &str) -> String {
         }
         let mut result = format!("{method}={}", verdict.word());
         if !comment.is_empty() {
-            result += &format!(" ({})", plain(comment));
+            // Writing to a String cannot fail.
+            let _ = write!(result, " ({})", plain(comment));
         }
         for (property, value) in properties {
             let value = name(value);
             if !value.is_empty() {
-                result += &format!("\r\n\t  {property}={value}");
+                let _ = write!(result, "\r\n\t  {property}={value}");
             }
         }
         results.push(result);
@@ -136,8 +138,8 @@ mod tests {
         let field = field(&hostile, "pillarbox.test");
         assert!(field.is_ascii() && field.lines().all(|line| line.len() < 400), "{field}");
         let lines: Vec<&str> = field.split("\r\n").collect();
-        let folded = |line: &&str| line.starts_with('\t') || line.is_empty();
-        assert!(lines.iter().skip(1).all(|line| folded(&line)), "{field}");
+        let folded = |line: &str| line.starts_with('\t') || line.is_empty();
+        assert!(lines.iter().skip(1).all(|line| folded(line)), "{field}");
         assert_eq!((field.matches("dkim=").count(), field.matches("dmarc=").count()), (1, 1), "{field}");
     }
 }

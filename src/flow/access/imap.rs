@@ -4,20 +4,24 @@
 //! write that resolves when it is durable. A message on its way in has state between questions,
 //! which [`Incoming`] holds.
 
+use super::order;
 use super::search::{Budget, Question};
 use crate::flow::learn::{self, Lesson};
 use crate::mail::date::{Timestamp, ZonedTime};
 use crate::mail::mailbox::{AccountId, Mailbox, MailboxId, MailboxName, ModSeq, SpecialUse, Uid};
-use crate::mail::message::{FlagNames, Flagged, Message, Placed, SystemFlags, UidSet};
-use crate::mail::structure::{Structure, Walker};
-use crate::protocol::imap::request::{Answer, Changes, Opened, Refused, Request, Search};
-use crate::store::{NewMessage, Pending, ReadError, Reader, Spool, Store, WriteError};
+use crate::mail::message::{BlobId, FlagNames, Flagged, Message, Placed, SystemFlags, UidSet};
+use crate::mail::structure::{Section, Walker};
+use crate::protocol::imap::request::{AHEAD_MAX, Ahead, Answer, Changes, Letter, Opened, Refused, Request, Search};
+use crate::store::{NewMessage, Pending, ReadError, Reader, SPOOL_MEMORY_MAX, Spool, Store, WriteError};
 
 /// Most messages whose rows are read without a thread of their own.
 const INLINE_ROWS: u32 = 8;
 
 /// Parts after which no more structures are put into one answer: a structure may be 64 KiB.
-const STRUCTURE_PARTS: usize = 64;
+const STRUCTURE_PARTS: usize = 256;
+
+/// First bytes of messages after which no more are put into one answer.
+const LETTER_BYTES: usize = 64 * 1024;
 
 /// How an answer is come by.
 #[derive(Debug)]
@@ -49,7 +53,10 @@ pub fn plan(store: &Store, account: AccountId, request: Request) -> Plan {
         Request::Mailboxes
         | Request::Open(_)
         | Request::CountFrom { .. }
-        | Request::Structures { .. }
+        | Request::Letters { .. }
+        | Request::Vanished { .. }
+        | Request::Sort { .. }
+        | Request::Thread { .. }
         | Request::Search { .. } => Plan::Read(request),
         Request::Rows { ref uids, .. } if uids.count() > INLINE_ROWS => Plan::Read(request),
         Request::Rows { .. } | Request::Mailbox(_) | Request::Quota => {
@@ -82,6 +89,7 @@ pub fn plan(store: &Store, account: AccountId, request: Request) -> Plan {
         | Request::Body { .. }
         | Request::AppendBegin { .. }
         | Request::AppendBytes(_)
+        | Request::AppendNext { .. }
         | Request::AppendEnd { .. }
         | Request::AppendCancel => Plan::Answer(Answer::Refused(Refused::Unavailable)),
     }
@@ -110,11 +118,20 @@ pub fn read(store: &Store, account: AccountId, request: Request, now: Timestamp)
                 })),
                 None => Answer::Mailbox(None),
             },
+            Request::Vanished { mailbox, since } => {
+                Answer::Vanished(reader.vanished(mailbox, reader.known_since(since)?)?)
+            }
+            Request::Sort { mailbox, uids, order } => Answer::Sorted(order::sort(&reader, mailbox, &uids, &order)?),
+            Request::Thread { mailbox, uids, threading } => {
+                Answer::Threads(order::thread(&reader, mailbox, &uids, threading)?)
+            }
             Request::Rows { mailbox, uids, changed_since } => {
                 let changed_since = reader.known_since(changed_since)?;
                 Answer::Rows(rows(&reader, mailbox, &uids, changed_since).collect::<Result<_, _>>()?)
             }
-            Request::Structures { mailbox, uids } => Answer::Structures(structures(&reader, mailbox, &uids)?),
+            Request::Letters { blobs, structure, ahead } => {
+                Answer::Letters(letters(store, &reader, &blobs, structure, ahead)?)
+            }
             Request::Search { mailbox, uids, search } => find(store, mailbox, &uids, &search, now)?,
             Request::Quota => match reader.account(account)? {
                 Some(found) => Answer::Quota { limit: found.quota, used: found.used },
@@ -151,6 +168,30 @@ pub fn unreadable(error: &ReadError) -> Answer {
     Answer::Refused(Refused::Unavailable)
 }
 
+/// Messages of one APPEND that are complete, while another comes in.
+#[derive(Debug, Default)]
+pub struct Aside {
+    messages: Vec<NewMessage>,
+    /// Their bytes, uncompressed.
+    bytes: u64,
+    /// Bytes of them in memory.
+    memory: usize,
+}
+
+impl Aside {
+    fn push(&mut self, mut spool: Spool, walker: Walker, flags: FlagNames, date: ZonedTime) -> Result<(), WriteError> {
+        self.bytes = self.bytes.saturating_add(spool.len());
+        // Many small messages in memory are as much as a large one.
+        if self.memory.saturating_add(spool.memory()) > SPOOL_MEMORY_MAX {
+            spool.spill()?;
+        }
+        self.memory = self.memory.saturating_add(spool.memory());
+        let body = spool.finish()?;
+        self.messages.push(NewMessage { body, structure: walker.finish(), internal_date: date, flags });
+        Ok(())
+    }
+}
+
 /// A message on its way in by APPEND.
 #[derive(Debug)]
 pub struct Incoming {
@@ -159,10 +200,13 @@ pub struct Incoming {
     special_use: Option<SpecialUse>,
     spool: Spool,
     walker: Walker,
+    /// The messages before it.
+    aside: Aside,
 }
 
 impl Incoming {
-    /// Begins one of `size` bytes, if there is such a mailbox and room for it.
+    /// Begins one of `size` bytes, if there is such a mailbox and room for it; told are those before
+    /// it, and the one whose place and room it takes.
     ///
     /// # Errors
     /// The answer to give instead.
@@ -171,25 +215,31 @@ impl Incoming {
         account: AccountId,
         name: &MailboxName,
         size: u64,
+        (aside, replaced): (Aside, Option<(MailboxId, Uid)>),
     ) -> Result<(Self, Box<Mailbox>), Answer> {
         let look = || {
             let reader = store.reader()?;
-            Ok((reader.mailbox_named(account, name)?, reader.account(account)?))
+            let room = match replaced {
+                Some((mailbox, uid)) => reader.message(mailbox, uid)?.map_or((0, 0), |row| (u64::from(row.size), 1)),
+                None => (0, 0),
+            };
+            Ok((reader.mailbox_named(account, name)?, reader.account(account)?, room))
         };
-        let (mailbox, found) = look().map_err(|error: ReadError| unreadable(&error))?;
+        let (mailbox, found, room) = look().map_err(|error: ReadError| unreadable(&error))?;
         let Some(mailbox) = mailbox else { return Err(Answer::Mailbox(None)) };
+        let count = u64::try_from(aside.messages.len()).unwrap_or(u64::MAX).saturating_add(1);
         let fits = found.is_some_and(|account| {
             let within =
                 |limit: Option<u64>, used: u64, more| limit.is_none_or(|limit| used.saturating_add(more) <= limit);
-            within(account.quota.bytes, account.used.bytes, size)
-                && within(account.quota.messages, account.used.messages, 1)
+            within(account.quota.bytes, account.used.bytes.saturating_sub(room.0), aside.bytes.saturating_add(size))
+                && within(account.quota.messages, account.used.messages.saturating_sub(room.1), count)
         });
         if !fits {
             return Err(Answer::Refused(Refused::OverQuota));
         }
         let spool = store.spool().map_err(|error| Answer::Refused(refused(&error)))?;
         let (id, special_use) = (mailbox.id, mailbox.special_use);
-        Ok((Self { account, mailbox: id, special_use, spool, walker: Walker::new() }, Box::new(mailbox)))
+        Ok((Self { account, mailbox: id, special_use, spool, walker: Walker::new(), aside }, Box::new(mailbox)))
     }
 
     /// What it says to the spam filter that the message is put there.
@@ -207,14 +257,34 @@ impl Incoming {
         self.spool.write(bytes)
     }
 
-    /// Keeps the message. May block, and the write resolves later.
+    /// Ends the message, because another follows. May block.
     ///
     /// # Errors
     /// Those of the disk.
-    pub fn keep(self, store: &Store, flags: FlagNames, date: ZonedTime) -> Result<Pending<Placed>, WriteError> {
-        let message =
-            NewMessage { body: self.spool.finish()?, structure: self.walker.finish(), internal_date: date, flags };
-        Ok(store.append(self.mailbox, vec![message]))
+    pub fn set_aside(self, flags: FlagNames, date: ZonedTime) -> Result<Aside, WriteError> {
+        let Self { spool, walker, mut aside, .. } = self;
+        aside.push(spool, walker, flags, date)?;
+        Ok(aside)
+    }
+
+    /// Keeps the message and all before it, and removes the one it replaces. May block, and the write
+    /// resolves later.
+    ///
+    /// # Errors
+    /// Those of the disk.
+    pub fn keep(
+        self,
+        store: &Store,
+        flags: FlagNames,
+        date: ZonedTime,
+        replaced: Option<(MailboxId, Uid)>,
+    ) -> Result<Pending<Placed>, WriteError> {
+        let mailbox = self.mailbox;
+        let Aside { messages, .. } = self.set_aside(flags, date)?;
+        Ok(match replaced {
+            Some((from, uid)) => store.replace(mailbox, messages, from, uid),
+            None => store.append(mailbox, messages),
+        })
     }
 }
 
@@ -296,19 +366,49 @@ fn rows<'r>(
     })
 }
 
-fn structures(reader: &Reader, mailbox: MailboxId, uids: &UidSet) -> Result<Vec<(Uid, Structure)>, ReadError> {
-    let mut found = Vec::new();
-    let mut parts = 0;
-    for uid in uids.iter() {
-        if let Some(structure) = reader.structure(mailbox, uid)? {
-            parts += structure.parts().count();
-            found.push((uid, structure));
-        }
-        if parts > STRUCTURE_PARTS {
+/// Structures and first bytes of bodies, until it is enough for one answer.
+fn letters(
+    store: &Store,
+    reader: &Reader,
+    blobs: &[BlobId],
+    structure: bool,
+    ahead: Ahead,
+) -> Result<Vec<Letter>, ReadError> {
+    let structures = if structure { Some(reader.structures()?) } else { None };
+    let (mut found, mut parts, mut bytes) = (Vec::new(), 0, 0);
+    for blob in blobs {
+        let structure = match &structures {
+            Some(structures) => structures.of(*blob)?,
+            None => None,
+        };
+        let header = || structure.as_ref()?.extent(&[], Section::Header).map(|extent| extent.length);
+        let wanted = match ahead {
+            Ahead::Nothing => None,
+            Ahead::Header => header(),
+            Ahead::Whole => Some(u64::MAX),
+        };
+        let first = match wanted {
+            // A body that can't be read is told of where its bytes are asked for.
+            Some(wanted) => beginning(store, *blob, wanted).unwrap_or_default(),
+            None => Vec::new(),
+        };
+        parts += structure.as_ref().map_or(0, |structure| structure.parts().count());
+        bytes += first.len();
+        found.push(Letter { blob: *blob, structure, ahead: first });
+        if parts > STRUCTURE_PARTS || bytes > LETTER_BYTES {
             break;
         }
     }
     Ok(found)
+}
+
+/// The first `wanted` bytes of a body, none where they are more than come along.
+fn beginning(store: &Store, blob: BlobId, wanted: u64) -> Result<Vec<u8>, ReadError> {
+    let mut body = store.body(blob)?;
+    match usize::try_from(wanted.min(body.len())) {
+        Ok(wanted) if wanted <= AHEAD_MAX => Ok(body.read(0, wanted)?.to_vec()),
+        _ => Ok(Vec::new()),
+    }
 }
 
 /// One slice of a search.
@@ -321,5 +421,5 @@ fn find(
 ) -> Result<Answer, ReadError> {
     let question = Question { mailbox, uids, key: &search.key, recent: &search.recent, now };
     let slice = super::search::search(store, question, Budget::default())?;
-    Ok(Answer::Found { uids: slice.hits, modseq: slice.modseq, next: slice.next })
+    Ok(Answer::Found { uids: slice.hits, modseq: slice.modseq, next: slice.next, now })
 }

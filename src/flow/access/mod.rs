@@ -2,6 +2,7 @@
 
 pub mod imap; //    what an IMAP session asks about its account
 pub mod lockout; // who may try to log in now, who waits, who is locked out
+pub mod order; //   SORT and THREAD
 pub mod pop3; //    what a POP3 session asks about its maildrop
 pub mod sasl; //    passwords and SCRAM keys, the same door for all three protocols
 pub mod search; //  SEARCH in slices

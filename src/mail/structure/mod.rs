@@ -213,6 +213,14 @@ impl Structure {
         self.parts().filter_map(Part::text)
     }
 
+    /// The text a reader sees first: plain where there is one, else HTML, no attachment (PREVIEW).
+    pub fn first_text(&self) -> Option<TextPart> {
+        let attached =
+            |part: Part<'_>| part.disposition().is_some_and(|how| how.kind.eq_ignore_ascii_case("attachment"));
+        let texts = || self.parts().filter(|part| part.is_text() && !attached(*part)).filter_map(Part::text);
+        texts().find(|text| !text.html).or_else(|| texts().next())
+    }
+
     /// Bytes of the whole message.
     pub fn size(&self) -> u64 {
         self.message().map_or(0, |message| message.whole().length)

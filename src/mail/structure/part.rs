@@ -22,6 +22,8 @@ pub struct TextPart {
     pub encoding: TransferEncoding,
     /// The charset its sender names.
     pub charset: Option<String>,
+    /// It is `text/html`.
+    pub html: bool,
 }
 
 impl<'s> Part<'s> {
@@ -147,12 +149,13 @@ impl<'s> Part<'s> {
 
     /// The part as text to search in, when it is a leaf that holds some.
     pub(super) fn text(self) -> Option<TextPart> {
-        let (kind, _) = self.media();
+        let (kind, subtype) = self.media();
         let readable = self.is_text() || kind.eq_ignore_ascii_case("message");
         (self.node.shape == Shape::Leaf && readable).then(|| TextPart {
             extent: self.body(),
             encoding: self.encoding(),
             charset: content::find(&self.parameters(), "charset").map(str::to_owned),
+            html: subtype.eq_ignore_ascii_case("html"),
         })
     }
 

@@ -6,11 +6,13 @@
 
 mod charset;
 mod finder;
+mod preview;
 mod transfer;
 mod word;
 
 pub use charset::CharsetDecoder;
 pub use finder::{Finder, NEEDLE_MAX, PartSearch, fold};
+pub use preview::{PREVIEW_MAX, preview};
 pub use transfer::{Malformed, TransferDecoder};
 pub use word::decode_words;
 

@@ -40,6 +40,9 @@ pub const SETS_MAX: usize = 10;
 /// Most names that are asked for one message.
 pub const NAMES_MAX: usize = 48;
 
+/// Questions for one message at one time: whoever names many dead domains waits himself.
+const TOGETHER: usize = 8;
+
 /// Longest record that is read, in bytes: an RSA key of 8,192 bits takes 1,500.
 const RECORD_MAX: usize = 8192;
 
@@ -117,7 +120,8 @@ impl<'s> Question<'s> {
             names.extend(walk(author));
             // Identities that may stand for From's domain, in relaxed alignment.
             let identities = message.dkim_headers.iter().map(|one| one.header.d.as_str()).chain([spf.domain.as_str()]);
-            names.extend(identities.filter(|domain| is_near(domain, author)).flat_map(walk));
+            let identities = identities.map(mail_auth::common::to_a_label).filter(|domain| is_near(domain, author));
+            names.extend(identities.flat_map(|domain| walk(&domain)));
         }
         names
     }
@@ -361,22 +365,25 @@ fn is_near(domain: &str, author: &str) -> bool {
 struct Answers(Mutex<HashMap<Box<str>, Txt>>);
 
 impl Answers {
-    /// Asks for all names at one time, each once.
+    /// Asks for all names, each once.
     async fn fetch(resolver: &Resolver, names: Vec<String>) -> Self {
         let mut names: Vec<String> = names.iter().map(|name| name.to_fqdn().into_owned()).collect();
         names.sort();
         names.dedup();
         names.truncate(NAMES_MAX);
-        let mut asking = JoinSet::new();
-        for name in names {
-            let resolver = resolver.clone();
-            asking.spawn(async move {
-                let texts = resolver.txt(&name).await;
-                (name, texts)
-            });
-        }
+        let (mut asking, mut names) = (JoinSet::new(), names.into_iter());
         let mut answers = HashMap::new();
-        while let Some(answer) = asking.join_next().await {
+        loop {
+            while asking.len() < TOGETHER
+                && let Some(name) = names.next()
+            {
+                let resolver = resolver.clone();
+                asking.spawn(async move {
+                    let texts = resolver.txt(&name).await;
+                    (name, texts)
+                });
+            }
+            let Some(answer) = asking.join_next().await else { break };
             let Ok((name, texts)) = answer else { continue };
             let texts = texts.map(|found| found.value);
             let record = if name.starts_with("_dmarc.") { policy(texts) } else { key(texts) };

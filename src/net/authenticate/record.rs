@@ -219,7 +219,8 @@ fn pieces(text: &str, explanation: bool) -> Option<Pattern> {
 fn macro_of(inside: &str, explanation: bool) -> Option<Piece> {
     let first = inside.chars().next()?;
     let letter = first.to_ascii_lowercase();
-    if !"slodiphv".contains(letter) && !(explanation && "crt".contains(letter)) {
+    let known = "slodiphv".contains(letter) || explanation && "crt".contains(letter);
+    if !known {
         return None;
     }
     let rest = inside.get(1..)?;

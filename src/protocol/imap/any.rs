@@ -8,9 +8,10 @@ const FIRST: &str = "IMAP4rev1 IMAP4rev2 LITERAL+ SASL-IR ID ENABLE";
 
 /// The other capabilities. They matter after login only, but many a client looks before it and
 /// never again (Python's imaplib, for one).
-const FURTHER: &str = "BINARY CHILDREN CONDSTORE CREATE-SPECIAL-USE ESEARCH IDLE LIST-EXTENDED LIST-STATUS \
-     MOVE NAMESPACE QUOTA QUOTA=RES-STORAGE QUOTA=RES-MESSAGE SEARCHRES SPECIAL-USE STATUS=SIZE UIDPLUS UNSELECT \
-     UTF8=ACCEPT WITHIN";
+const FURTHER: &str = "BINARY CHILDREN CONDSTORE CREATE-SPECIAL-USE ESEARCH ESORT IDLE INPROGRESS LIST-EXTENDED \
+     LIST-STATUS MOVE MULTIAPPEND NAMESPACE OBJECTID PARTIAL PREVIEW QRESYNC QUOTA QUOTA=RES-STORAGE \
+     QUOTA=RES-MESSAGE REPLACE SAVEDATE SEARCHRES SORT SORT=DISPLAY SPECIAL-USE STATUS=SIZE THREAD=ORDEREDSUBJECT \
+     THREAD=REFERENCES THREAD=REFS UIDBATCHES UIDONLY UIDPLUS UNAUTHENTICATE UNSELECT UTF8=ACCEPT WITHIN";
 
 /// Carries a command of any state out.
 pub(crate) fn begin(desk: &mut Desk, command: &Command) -> End {
@@ -36,7 +37,8 @@ pub(crate) fn begin(desk: &mut Desk, command: &Command) -> End {
 /// What can be done now (RFC 9051 section 6.1.1).
 pub(crate) fn capabilities(desk: &Desk) -> String {
     let login = match desk.stage {
-        Stage::Authenticated => "",
+        Stage::Authenticated if desk.compressed || desk.config.compressed_sessions_max == 0 => "",
+        Stage::Authenticated => " COMPRESS=DEFLATE",
         Stage::Greeting if desk.may_log_in() => " AUTH=SCRAM-SHA-256 AUTH=PLAIN AUTH=LOGIN",
         Stage::Greeting => " LOGINDISABLED",
     };

@@ -4,7 +4,7 @@
 use crate::mail::mailbox::SpecialUse;
 
 use super::command::Command;
-use super::desk::{Begun, Desk, End, Turn, unexpected};
+use super::desk::{Begun, Desk, Enabled, End, Stage, Then, Turn, unexpected};
 use super::errand::append::Append;
 use super::errand::delete::Delete;
 use super::errand::list::List;
@@ -19,7 +19,10 @@ use super::request::{Answer, Refused, Request};
 pub(crate) fn begin(desk: &mut Desk, command: Command) -> Begun {
     match command {
         Command::Enable(names) => enable(desk, &names).into(),
-        Command::Select { mailbox, read_only, condstore } => Begun::errand(Select::new(mailbox, read_only, condstore)),
+        Command::Select { resync: Some(_), .. } if !desk.enabled.qresync => End::bad("ENABLE QRESYNC first").into(),
+        Command::Select { mailbox, read_only, condstore, resync } => {
+            Begun::errand(Select::new(mailbox, read_only, condstore, resync))
+        }
         Command::SelectNothing => {
             leave(desk);
             End::refused(Refused::NoSuchMailbox).into()
@@ -37,6 +40,8 @@ pub(crate) fn begin(desk: &mut Desk, command: Command) -> Begun {
         }
         Command::Status { mailbox, items } => Begun::errand(Status::new(mailbox, items)),
         Command::Append(head) => Begun::errand(Append::new(head)),
+        Command::Compress(mechanism) => compress(desk, &mechanism).into(),
+        Command::Unauthenticate => unauthenticate(desk).into(),
         Command::Idle => Begun::errand(Idle::default()),
         Command::GetQuota(root) => quota::of_root(&root),
         Command::GetQuotaRoot(name) => quota::of_mailbox(name),
@@ -58,18 +63,46 @@ fn enable(desk: &mut Desk, names: &[String]) -> End {
                 desk.enabled.utf8 = true;
                 " UTF8=ACCEPT"
             }
+            "QRESYNC" => {
+                desk.enable_condstore();
+                desk.enabled.qresync = true;
+                " QRESYNC"
+            }
+            "UIDONLY" => {
+                desk.enabled.uid_only = true;
+                " UIDONLY"
+            }
             "IMAP4REV2" => {
                 desk.enabled.rev2 = true;
                 " IMAP4rev2"
             }
             _ => continue,
         };
-        if !enabled.contains(known) {
+        if !enabled.split(' ').any(|name| name == known.trim_start()) {
             enabled.push_str(known);
         }
     }
     desk.put(format_args!("* ENABLED{enabled}\r\n"));
     End::ok("ENABLE completed")
+}
+
+/// COMPRESS (RFC 4978). Only for who has logged in: it takes memory.
+fn compress(desk: &Desk, mechanism: &str) -> End {
+    if mechanism != "DEFLATE" {
+        return End::no("[CANNOT] DEFLATE is the mechanism there is");
+    }
+    if desk.compressed {
+        return End::no("[COMPRESSIONACTIVE] DEFLATE is active already");
+    }
+    End::ok("DEFLATE active").quiet().then(Then::Compress)
+}
+
+/// UNAUTHENTICATE (RFC 8437): as it was after the greeting, but TLS stays on.
+fn unauthenticate(desk: &mut Desk) -> End {
+    desk.view = None;
+    desk.enabled = Enabled::default();
+    desk.stage = Stage::Greeting;
+    End::ok("UNAUTHENTICATE completed").quiet()
 }
 
 /// CREATE (RFC 9051 section 6.3.4, RFC 6154 section 3).

@@ -6,7 +6,7 @@ use crate::mail::message::{FlagMode, FlagNames};
 use crate::mail::secret::Password;
 
 use super::fetch::FetchItem;
-use super::search::SearchProgram;
+use super::search::{Page, SearchProgram, SortKey, Threading};
 use super::sequence::SequenceSet;
 
 /// A command with its tag.
@@ -44,6 +44,7 @@ pub enum Command {
         mailbox: MailboxName,
         read_only: bool,
         condstore: bool,
+        resync: Option<Resync>,
     },
     /// SELECT or EXAMINE of what no mailbox can be called: it fails and leaves none selected.
     SelectNothing,
@@ -71,6 +72,10 @@ pub enum Command {
     /// What stands before the message literal; the message itself streams past the parser.
     Append(AppendHead),
     Idle,
+    /// RFC 4978: the mechanism, in upper case.
+    Compress(String),
+    /// RFC 8437
+    Unauthenticate,
     GetQuota(String),
     GetQuotaRoot(MailboxName),
     SetQuota(String),
@@ -85,12 +90,24 @@ pub enum Command {
         uid: bool,
         program: SearchProgram,
     },
-    Fetch {
+    /// RFC 5256, RFC 5267
+    Sort {
         uid: bool,
-        set: SequenceSet,
-        items: Vec<FetchItem>,
-        changed_since: Option<ModSeq>,
+        order: Vec<SortKey>,
+        program: SearchProgram,
     },
+    /// RFC 5256
+    Thread {
+        uid: bool,
+        threading: Threading,
+        program: SearchProgram,
+    },
+    /// RFC 10022: batches of so many messages, and which of these batches.
+    UidBatches {
+        size: u32,
+        batches: Option<(u32, u32)>,
+    },
+    Fetch(FetchCommand),
     Store(StoreCommand),
     Copy {
         uid: bool,
@@ -102,6 +119,40 @@ pub enum Command {
         set: SequenceSet,
         mailbox: MailboxName,
     },
+    /// RFC 8508: an APPEND that takes the place of a message.
+    Replace {
+        uid: bool,
+        number: SequenceSet,
+        head: AppendHead,
+    },
+}
+
+/// What a client knows of the mailbox it selects (RFC 7162 section 3.2.5).
+#[derive(Debug)]
+pub struct Resync {
+    /// The UIDVALIDITY under which it knows it.
+    pub uid_validity: u32,
+    /// It knows all changes up to here.
+    pub since: ModSeq,
+    /// The uids it knows, all if not given.
+    pub known: Option<SequenceSet>,
+}
+
+/// FETCH (RFC 9051 section 6.4.5) with its modifiers.
+#[derive(Debug)]
+pub struct FetchCommand {
+    /// UID FETCH.
+    pub uid: bool,
+    /// Of which messages.
+    pub set: SequenceSet,
+    /// What.
+    pub items: Vec<FetchItem>,
+    /// Only of messages that changed later (RFC 7162 section 3.1.4.1).
+    pub changed_since: Option<ModSeq>,
+    /// Which of the set are gone since then is told too (RFC 7162 section 3.2.6).
+    pub vanished: bool,
+    /// Only these of the messages of the set (RFC 9394 section 3.2).
+    pub page: Option<Page>,
 }
 
 /// LIST in all its forms (RFC 9051 section 6.3.9, RFC 5258, RFC 5819, RFC 6154).
@@ -139,11 +190,18 @@ pub enum StatusItem {
     MailboxId,
 }
 
-/// APPEND up to its literal (RFC 9051 section 6.3.12).
+/// APPEND up to its first literal (RFC 9051 section 6.3.12).
 #[derive(Debug)]
 pub struct AppendHead {
     /// Where to.
     pub mailbox: MailboxName,
+    /// The first message.
+    pub message: AppendMessage,
+}
+
+/// One message of an APPEND up to its literal (RFC 3502).
+#[derive(Debug)]
+pub struct AppendMessage {
     /// With which flags.
     pub flags: FlagNames,
     /// INTERNALDATE, if given.

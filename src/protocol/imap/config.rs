@@ -21,6 +21,9 @@ pub struct ImapConfig {
     pub commands_before_login_max: u8,
     /// Commands answered BAD one after the other that end a session. Default: 16.
     pub bad_commands_max: u8,
+    /// Sessions that may use COMPRESS=DEFLATE at a time, some 50 KiB each; the others go on without.
+    /// 0: it is not offered. Default: 64.
+    pub compressed_sessions_max: u16,
 }
 
 impl Default for ImapConfig {
@@ -33,6 +36,7 @@ impl Default for ImapConfig {
             failed_logins_max: 4,
             commands_before_login_max: 32,
             bad_commands_max: 16,
+            compressed_sessions_max: 64,
         }
     }
 }

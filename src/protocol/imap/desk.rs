@@ -15,6 +15,7 @@ use super::intake::Intake;
 use super::request::{Answer, Refused, Request};
 use super::response::Condition;
 use super::view::View;
+use crate::mail::mailbox::ModSeq;
 
 /// Output is handed out when it has grown to this many bytes.
 pub(crate) const OUTPUT_CHUNK: usize = 16 * 1024;
@@ -39,12 +40,26 @@ pub(crate) struct Enabled {
     pub(crate) utf8: bool,
     /// CONDSTORE, by ENABLE or by a command that implies it.
     pub(crate) condstore: bool,
+    /// QRESYNC: VANISHED in place of EXPUNGE (RFC 7162 section 3.2).
+    pub(crate) qresync: bool,
+    /// UIDONLY: no message numbers in either direction (RFC 9586).
+    pub(crate) uid_only: bool,
 }
 
 impl Enabled {
     /// Tells whether mailbox names travel in UTF-8.
     pub(crate) fn utf8_names(self) -> bool {
         self.rev2 || self.utf8
+    }
+
+    /// Tells whether what has gone is told as VANISHED, by uid, and not as EXPUNGE.
+    pub(crate) fn vanishes(self) -> bool {
+        self.qresync || self.uid_only
+    }
+
+    /// Tells whether `\Recent` is spoken of.
+    pub(crate) fn recent(self) -> bool {
+        !self.rev2
     }
 }
 
@@ -64,6 +79,8 @@ pub(crate) struct Desk {
     pub(crate) site: Site,
     /// TLS is on.
     pub(crate) secure: bool,
+    /// What travels is compressed.
+    pub(crate) compressed: bool,
     pub(crate) stage: Stage,
     pub(crate) enabled: Enabled,
     /// The selected mailbox, if there is one.
@@ -88,6 +105,13 @@ impl Desk {
     /// Tells whether passwords may be sent.
     pub(crate) fn may_log_in(&self) -> bool {
         self.secure || self.site.clear_login
+    }
+
+    /// Up to which change all of the selected mailbox has been told, for a client that
+    /// resynchronises by it.
+    pub(crate) fn told_modseq(&self) -> Option<ModSeq> {
+        let view = self.view.as_deref().filter(|_| self.enabled.qresync)?;
+        Some(ModSeq(view.modseq.min(view.flags_modseq).0.max(1)))
     }
 
     /// Turns CONDSTORE on; a selected mailbox's HIGHESTMODSEQ is told then (RFC 7162 section 3.1).
@@ -147,6 +171,8 @@ pub(crate) enum Then {
     #[default]
     GoOn,
     StartTls,
+    /// From here on both directions are compressed.
+    Compress,
     Close,
     /// Closes with no tagged response: the stream can't be completed.
     Abort,
@@ -160,12 +186,15 @@ pub(crate) struct End {
     pub(crate) text: Cow<'static, str>,
     /// What changed in the selected mailbox is not told: the view was made a moment ago.
     pub(crate) quiet: bool,
+    /// The tagged response tells HIGHESTMODSEQ, where the client is one that resynchronises
+    /// (RFC 7162 section 3.2.7).
+    pub(crate) tells_modseq: bool,
     pub(crate) then: Then,
 }
 
 impl End {
     fn new(condition: Condition, text: impl Into<Cow<'static, str>>) -> Self {
-        Self { condition, text: text.into(), quiet: false, then: Then::default() }
+        Self { condition, text: text.into(), quiet: false, tells_modseq: false, then: Then::default() }
     }
 
     pub(crate) fn ok(text: impl Into<Cow<'static, str>>) -> Self {
@@ -194,6 +223,11 @@ impl End {
 
     pub(crate) fn quiet(mut self) -> Self {
         self.quiet = true;
+        self
+    }
+
+    pub(crate) fn with_modseq(mut self) -> Self {
+        self.tells_modseq = true;
         self
     }
 

@@ -21,7 +21,10 @@ pub enum FetchItem {
     Rfc822Text,
     Section(SectionItem),
     EmailId,
+    ThreadId,
     SaveDate,
+    /// RFC 8970; LAZY makes no difference.
+    Preview,
 }
 
 /// `BODY[...]<...>` and `BINARY[...]<...>`.

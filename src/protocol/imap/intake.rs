@@ -5,7 +5,7 @@
 //! message of an APPEND is never held: the session streams it past. What is too long is swallowed
 //! up to its end where that can be found, so that one `BAD` answers one command.
 
-use super::command::Tagged;
+use super::command::{AppendMessage, Tagged};
 use super::grammar::{self, AppendStart, Rejected};
 use super::token::{LiteralHeader, Refusal};
 
@@ -15,8 +15,8 @@ pub const COMMAND_MAX: usize = 64 * 1024;
 /// Most bytes of a refused command that are read to find its end; beyond, the connection is given up.
 pub const SWALLOW_MAX: u64 = 64 * 1024 * 1024;
 
-/// `)` CRLF: the longest that may follow an APPEND's message (RFC 6855 section 4).
-const APPEND_END_MAX: usize = 3;
+/// Longest line behind an APPEND's message, in bytes: flags and date of the next one (RFC 3502).
+const APPEND_LINE_MAX: usize = 16 * 1024;
 
 /// What [`Intake::take`] came to.
 #[derive(Debug)]
@@ -30,6 +30,9 @@ pub enum Taken {
     Command(Tagged),
     /// The command line after an APPEND literal has ended.
     LiteralEnd,
+    /// After an APPEND literal comes another message (RFC 3502), which the session streams as it did
+    /// the first.
+    AppendMore(AppendMessage),
     /// No command: answer `BAD` (tagged where a tag was read) and go on, or close after `BYE`
     /// when going on makes no sense. After [`Intake::after_literal`] it is about that APPEND, of
     /// which nothing may be kept.
@@ -288,15 +291,15 @@ impl Intake {
         None
     }
 
-    /// Expects CRLF, or `)` CRLF where the message stands in parentheses.
+    /// Expects CRLF or another message, behind `)` where the message stands in parentheses.
     fn append_end(&mut self, append: OpenAppend, bytes: &[u8]) -> (usize, Option<Taken>) {
         let (line, ended) = first_line(bytes);
-        let room = APPEND_END_MAX.saturating_sub(self.held.len());
+        let room = APPEND_LINE_MAX.saturating_sub(self.held.len());
         let part = line.get(..room).unwrap_or(line);
         self.watch.feed(part);
         self.held.extend_from_slice(part);
-        let refusal = Refusal::Bad("an APPEND ends after its one message");
         if part.len() < line.len() {
+            let refusal = Refusal::Bad("[TOOBIG] what stands between two messages is too long");
             self.start_swallowing(Rejected { tag: Some(append.tag), refusal }, 0);
             return (part.len(), None);
         }
@@ -305,11 +308,23 @@ impl Intake {
             return (part.len(), None);
         }
         let held = std::mem::take(&mut self.held);
-        self.watch.finish();
+        let header = self.watch.finish();
         let wanted: &[u8] = if append.in_parens { b")" } else { b"" };
-        let right = without_line_end(&held) == wanted;
-        let rejected = Rejected { tag: Some(append.tag), refusal };
-        (part.len(), Some(if right { Taken::LiteralEnd } else { rejected.taken(false) }))
+        let rest = without_line_end(&held).strip_prefix(wanted);
+        let more = match (rest, header) {
+            (Some([]), None) => return (part.len(), Some(Taken::LiteralEnd)),
+            (Some(rest), Some(_)) => grammar::append_more(&[rest, b"\r\n"].concat(), self.utf8),
+            _ => Err(Refusal::Bad("APPEND ends after a message, or a space and another follow")),
+        };
+        let outcome = match (more, header) {
+            (Ok((message, in_parens)), _) => {
+                self.append = Some(OpenAppend { tag: append.tag, in_parens });
+                Some(Taken::AppendMore(message))
+            }
+            (Err(refusal), Some(header)) => self.refuse_literal(Rejected { tag: Some(append.tag), refusal }, header),
+            (Err(refusal), None) => Some(Rejected { tag: Some(append.tag), refusal }.taken(false)),
+        };
+        (part.len(), outcome)
     }
 
     /// Drops what was gathered, and its memory.

@@ -8,7 +8,7 @@
 use crate::mail::date::{Timestamp, ZonedTime};
 use crate::mail::header::FieldReader;
 use crate::mail::mailbox::ModSeq;
-use crate::mail::message::{Keywords, Message, SystemFlags, UidSet};
+use crate::mail::message::{BlobId, Keywords, Message, SystemFlags, UidSet};
 use crate::mail::structure::{Extent, Field, Section, Structure, TextPart};
 use crate::mail::text::{CharsetDecoder, Finder, TransferDecoder, decode_words};
 
@@ -80,6 +80,10 @@ enum Test {
     NoEarlier(Timestamp),
     /// The Date field's day.
     Sent(Order, i64),
+    /// The day it was put into the mailbox, in UTC.
+    Saved(Order, i64),
+    /// The body.
+    Body(BlobId),
     /// By index in `Query::headers`.
     Header(usize),
     /// By index in `Query::texts`.
@@ -223,6 +227,10 @@ impl Query {
             SearchKey::ModSeq(modseq) => Test::ModSeq(*modseq),
             SearchKey::Older(secs) => Test::NoLater(before(secs)),
             SearchKey::Younger(secs) => Test::NoEarlier(before(secs)),
+            SearchKey::SavedBefore(bound) => Test::Saved(Order::Before, *bound),
+            SearchKey::SavedOn(bound) => Test::Saved(Order::On, *bound),
+            SearchKey::SavedSince(bound) => Test::Saved(Order::Since, *bound),
+            SearchKey::EmailId(id) => id.map_or(Test::Always(false), Test::Body),
         })
     }
 
@@ -402,6 +410,8 @@ impl Test {
             Self::Day(order, bound) => order.holds(message.internal_date.local_day(), *bound),
             Self::NoLater(at) => message.internal_date.at <= *at,
             Self::NoEarlier(at) => message.internal_date.at >= *at,
+            Self::Saved(order, bound) => order.holds(ZonedTime::utc(message.saved).local_day(), *bound),
+            Self::Body(blob) => message.blob == *blob,
             Self::Sent(order, bound) => order.holds(facts.sent?, *bound),
             Self::Header(index) => facts.headers.get(*index).copied().flatten()?,
             Self::Text(index) => facts.texts.get(*index).copied().flatten()?,

@@ -3,6 +3,7 @@
 mod any; //           CAPABILITY, NOOP, LOGOUT, ID
 mod authenticated; // the authenticated state
 pub mod command; //   the commands as types
+mod compress; //      COMPRESS=DEFLATE
 mod config; //        settings
 mod desk; //          what all commands of a session share
 mod errand; //        commands that take more than one step
@@ -19,7 +20,9 @@ pub mod search; //    what SEARCH asks for
 mod selected; //      the selected state
 pub mod sequence; //  sequence sets
 mod session; //       a connection without its socket
+pub mod sorting; //   what SORT goes by, as bytes that compare
 pub mod structure; // ENVELOPE and BODYSTRUCTURE
+pub mod threading; // THREAD's threads out of messages
 mod token; //         atoms, strings, literals
 mod view; //          what a session knows of its mailbox
 

@@ -1,18 +1,19 @@
 //! What an IMAP session asks the world, and what it is told: mail words only.
 //!
-//! Long answers are pulled piece by piece: rows in batches, structures a few at a time, bodies by
+//! Long answers are pulled piece by piece: rows in batches, messages with their structures some at a time, bodies by
 //! the chunk. So neither side ever holds more than one piece, whatever a client asks for.
 
 use std::fmt;
 use std::sync::Arc;
 
-use crate::mail::date::ZonedTime;
+use crate::mail::date::{Timestamp, ZonedTime};
 use crate::mail::mailbox::{Mailbox, MailboxId, MailboxName, ModSeq, Quota, SpecialUse, Uid, Usage};
 use crate::mail::message::{BlobId, FlagMode, FlagNames, Flagged, Message, Placed, UidSet};
 use crate::mail::structure::Structure;
 use crate::protocol::sasl;
 
-use super::search::SearchKey;
+use super::search::{SearchKey, SortKey, Threading};
+use super::threading::Twig;
 
 /// A question only the world outside can answer. The account is that of the last successful login.
 #[derive(Debug)]
@@ -45,6 +46,32 @@ pub enum Request {
         /// Messages below are known.
         uid_next: Uid,
     },
+    /// Uids that were removed after `since`, and perhaps others that are not there.
+    /// [`Answer::Vanished`]
+    Vanished {
+        /// Where.
+        mailbox: MailboxId,
+        /// Removals up to here are known.
+        since: ModSeq,
+    },
+    /// Puts messages in order (SORT). [`Answer::Sorted`]
+    Sort {
+        /// Where.
+        mailbox: MailboxId,
+        /// Which.
+        uids: UidSet,
+        /// By what.
+        order: Arc<[SortKey]>,
+    },
+    /// Puts messages into threads (THREAD). [`Answer::Threads`]
+    Thread {
+        /// Where.
+        mailbox: MailboxId,
+        /// Which.
+        uids: UidSet,
+        /// How.
+        threading: Threading,
+    },
     /// Those of `uids` that are there and changed after `changed_since`. [`Answer::Rows`]
     Rows {
         /// Where.
@@ -54,13 +81,15 @@ pub enum Request {
         /// Zero for all.
         changed_since: ModSeq,
     },
-    /// What the part walker found in these messages. [`Answer::Structures`]: in ascending order,
-    /// at least the first of them that is there; the answering side may stop after any.
-    Structures {
-        /// Where.
-        mailbox: MailboxId,
-        /// Which, at most [`STRUCTURES_BATCH`].
-        uids: UidSet,
+    /// What the part walker found in these bodies, and their first bytes. [`Answer::Letters`]: in the
+    /// order of the question, at least the first; the answering side may stop after any.
+    Letters {
+        /// Which, at most [`LETTERS_BATCH`].
+        blobs: Vec<BlobId>,
+        /// What the part walker found is wanted.
+        structure: bool,
+        /// How many first bytes are.
+        ahead: Ahead,
     },
     /// A piece of a body: at most `max` bytes from `offset`, fewer at the end of a block, none past
     /// the end. [`Answer::Bytes`]
@@ -151,17 +180,28 @@ pub enum Request {
         mailbox: MailboxName,
         /// Its size in bytes.
         size: u64,
+        /// The message it takes the place of, whose room it may have.
+        replaced: Option<(MailboxId, Uid)>,
     },
     /// The next bytes of that message. [`Answer::Done`]
     AppendBytes(Vec<u8>),
-    /// Keeps that message. [`Answer::Placed`]
-    AppendEnd {
+    /// Ends that message and sets it aside: another follows by [`Request::AppendBegin`]. [`Answer::Done`]
+    AppendNext {
         /// With which flags.
         flags: FlagNames,
         /// INTERNALDATE, now if not given.
         date: Option<ZonedTime>,
     },
-    /// Forgets what was taken of that message. [`Answer::Done`]
+    /// Keeps that message and those set aside, all or none. [`Answer::Placed`]
+    AppendEnd {
+        /// With which flags.
+        flags: FlagNames,
+        /// INTERNALDATE, now if not given.
+        date: Option<ZonedTime>,
+        /// The message it takes the place of, which goes in the same change (RFC 8508).
+        replaced: Option<(MailboxId, Uid)>,
+    },
+    /// Forgets what was taken of all these messages. [`Answer::Done`]
     AppendCancel,
 }
 
@@ -171,8 +211,34 @@ pub const ROWS_BATCH: u32 = 256;
 /// Most messages looked at for one answer that tells only the changed ones.
 pub const SCAN_BATCH: u32 = 1024;
 
-/// Most structures in one answer.
-pub const STRUCTURES_BATCH: u32 = 16;
+/// Most messages in one [`Request::Letters`].
+pub const LETTERS_BATCH: usize = 64;
+
+/// Most first bytes that come along with one message; of a longer header or message none do.
+pub const AHEAD_MAX: usize = 16 * 1024;
+
+/// How many first bytes of messages are wanted along with their structures: so a FETCH of many
+/// headers, or of many small messages, asks once for many of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ahead {
+    /// None.
+    Nothing,
+    /// The header.
+    Header,
+    /// The message.
+    Whole,
+}
+
+/// A message on its way into a FETCH response.
+#[derive(Debug)]
+pub struct Letter {
+    /// Its body.
+    pub blob: BlobId,
+    /// What the part walker found, if that was asked and the body is there.
+    pub structure: Option<Structure>,
+    /// First bytes, maybe none.
+    pub ahead: Vec<u8>,
+}
 
 /// Most bytes of a body asked for at once.
 pub const BODY_CHUNK: usize = 16 * 1024;
@@ -203,8 +269,13 @@ pub enum Answer {
     Count(u32),
     Unchanged,
     Changes(Box<Changes>),
+    Vanished(UidSet),
+    /// All the uids that are there, first the first.
+    Sorted(Vec<Uid>),
+    /// All the uids that are there, thread after thread.
+    Threads(Vec<Twig>),
     Rows(Vec<Message>),
-    Structures(Vec<(Uid, Structure)>),
+    Letters(Vec<Letter>),
     Bytes(Vec<u8>),
     Found {
         /// Those that are what was asked for.
@@ -213,6 +284,8 @@ pub enum Answer {
         modseq: ModSeq,
         /// Where to go on when not all were looked at.
         next: Option<Uid>,
+        /// The present.
+        now: Timestamp,
     },
     Quota {
         limit: Quota,

@@ -1,27 +1,51 @@
 //! The selected state: messages (RFC 9051 section 6.4).
 
-use super::command::Command;
+use std::sync::Arc;
+
+use super::command::{AppendHead, Command};
 use super::desk::{Begun, Desk, End};
+use super::errand::append::Append;
+use super::errand::batches;
 use super::errand::expunge::{close, expunge, unselect};
 use super::errand::fetch::Fetch;
-use super::errand::search::Searching;
+use super::errand::search::{Purpose, Searching};
 use super::errand::store::Store;
 use super::errand::transfer::Transfer;
+use super::sequence::SequenceSet;
 use super::view::{NoSuchMessage, View};
 
 /// Begins a command of this state; `tag` stands in ESEARCH responses.
 pub(crate) fn begin(desk: &mut Desk, tag: &str, command: Command) -> Begun {
-    let Some(view) = desk.view.as_deref() else { return End::bad("no mailbox is selected").into() };
+    let uid_only = desk.enabled.uid_only;
+    let Some(view) = desk.view.as_deref() else {
+        let end = End::bad("no mailbox is selected");
+        return match command {
+            Command::Replace { head, .. } => Begun::errand(Append::misplaced(head, end)),
+            _ => end.into(),
+        };
+    };
+    if uid_only && names_numbers(&command) {
+        let end = End::bad("[UIDREQUIRED] after ENABLE UIDONLY messages are named by uid alone");
+        return match command {
+            Command::Replace { head, .. } => Begun::errand(Append::misplaced(head, end)),
+            _ => end.into(),
+        };
+    }
     let begun = match command {
         Command::Close => return close(desk),
         Command::Unselect => return unselect(desk),
         Command::Check => Ok(End::ok("CHECK completed").into()),
         Command::Expunge { uids: None } => return expunge(desk, None),
         Command::Expunge { uids: Some(set) } => view.resolve(&set, true).map(|uids| expunge(desk, Some(uids))),
-        Command::Search { uid, program } => Searching::begin(desk, tag, uid, program),
-        Command::Fetch { uid, set, items, changed_since } => {
-            view.resolve(&set, uid).map(|uids| Fetch::begin(desk, uid, uids, items, changed_since))
+        Command::Search { uid, program } => Searching::begin(desk, tag, uid, program, Purpose::Search),
+        Command::Sort { uid, order, program } => {
+            Searching::begin(desk, tag, uid, program, Purpose::Sort(Arc::from(order)))
         }
+        Command::Thread { uid, threading, program } => {
+            Searching::begin(desk, tag, uid, program, Purpose::Thread(threading))
+        }
+        Command::UidBatches { size, batches } => Ok(batches::tell(desk, tag, size, batches).into()),
+        Command::Fetch(fetch) => view.resolve(&fetch.set, fetch.uid).map(|uids| Fetch::begin(desk, uids, fetch)),
         Command::Store(store) => view.resolve(&store.set, store.uid).map(|uids| Store::begin(desk, uids, store)),
         Command::Copy { uid, set, mailbox } => {
             view.resolve(&set, uid).map(|uids| Transfer::copy(view.mailbox, uids, mailbox))
@@ -29,16 +53,48 @@ pub(crate) fn begin(desk: &mut Desk, tag: &str, command: Command) -> Begun {
         Command::Move { uid, set, mailbox } => {
             view.resolve(&set, uid).map(|uids| Transfer::relocate(view, uids, mailbox))
         }
+        // Refused or not, its message is on the way.
+        Command::Replace { uid, number, head } => return replace(view, uid, &number, head),
         _ => Ok(End::bad("not in this state").into()),
     };
-    begun.unwrap_or_else(|NoSuchMessage| End::bad("there is no message of that number").into())
+    begun.unwrap_or_else(|NoSuchMessage| no_such_message().into())
+}
+
+fn no_such_message() -> End {
+    End::bad("there is no message of that number")
+}
+
+/// REPLACE (RFC 8508): an APPEND that removes a message in the same change.
+fn replace(view: &View, uid: bool, number: &SequenceSet, head: AppendHead) -> Begun {
+    if view.read_only {
+        return Begun::errand(Append::misplaced(head, End::no("[READ-ONLY] the mailbox was opened with EXAMINE")));
+    }
+    match view.resolve(number, uid).map(|uids| uids.first()) {
+        Ok(Some(uid)) => Begun::errand(Append::replacing(head, view.mailbox, uid)),
+        Ok(None) => Begun::errand(Append::misplaced(head, End::no("[NONEXISTENT] there is no message of that uid"))),
+        Err(NoSuchMessage) => Begun::errand(Append::misplaced(head, no_such_message())),
+    }
+}
+
+/// Tells whether a command speaks of message numbers (RFC 9586 section 3).
+fn names_numbers(command: &Command) -> bool {
+    match command {
+        Command::Copy { uid, .. } | Command::Move { uid, .. } | Command::Replace { uid, .. } => !uid,
+        Command::Fetch(fetch) => !fetch.uid,
+        Command::Store(store) => !store.uid,
+        Command::Search { uid, program }
+        | Command::Sort { uid, program, .. }
+        | Command::Thread { uid, program, .. } => !uid || program.key.names_numbers(),
+        _ => false,
+    }
 }
 
 /// Tells whether EXPUNGE waits for the next command: it would shift the numbers that FETCH, STORE
 /// and SEARCH are about (RFC 9051 section 7.5.1).
 pub(crate) fn holds_expunges(command: &Command) -> bool {
     match command {
-        Command::Fetch { uid, .. } | Command::Search { uid, .. } => !uid,
+        Command::Fetch(fetch) => !fetch.uid,
+        Command::Search { uid, .. } | Command::Sort { uid, .. } | Command::Thread { uid, .. } => !uid,
         Command::Store(store) => !store.uid,
         _ => false,
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::protocol::{Notice, Session as Protocol, Step, TlsFacts};
 
 use super::command::{Command, Tagged};
+use super::compress::Channel;
 use super::config::ImapConfig;
 use super::desk::{Begun, Desk, Enabled, End, Errand, Site, Stage, Then, Turn};
 use super::errand::append::Append;
@@ -27,6 +28,7 @@ use super::{any, authenticated, greeting, selected};
 pub struct Session {
     desk: Desk,
     intake: Intake,
+    channel: Option<Box<Channel>>,
     work: Work,
     due: Due,
     /// The output was handed out and counts as sent at the next call.
@@ -61,6 +63,8 @@ enum Due {
     /// An answer is awaited.
     Answer,
     StartTls,
+    /// What was said is sent as it is; what follows is compressed.
+    Compress,
     Close,
 }
 
@@ -73,6 +77,7 @@ impl Session {
             config,
             site,
             secure: false,
+            compressed: false,
             stage: Stage::Greeting,
             enabled: Enabled::default(),
             view: None,
@@ -80,7 +85,7 @@ impl Session {
             failed_logins: 0,
         };
         let intake = Intake::default();
-        Self { desk, intake, work: Work::Greet, due: Due::Go, sent: false, commands: 0, bad: 0 }
+        Self { desk, intake, channel: None, work: Work::Greet, due: Due::Go, sent: false, commands: 0, bad: 0 }
     }
 
     /// Goes on with the work until something is due.
@@ -142,11 +147,23 @@ impl Session {
             self.due = Due::Close;
             return;
         }
-        write_status(&mut self.desk.out, Some(tag), end.condition, None, &end.text);
+        let mut end = end;
+        let full;
+        if end.then == Then::Compress {
+            self.channel = Channel::open(self.desk.config.compressed_sessions_max.into());
+            if self.channel.is_none() {
+                full = End::no("[LIMIT] too many sessions are compressed already, go on without");
+                end = &full;
+            }
+        }
+        let modseq = end.tells_modseq.then(|| self.desk.told_modseq()).flatten();
+        let code = modseq.map(|modseq| format!("HIGHESTMODSEQ {}", modseq.0));
+        write_status(&mut self.desk.out, Some(tag), end.condition, code.as_deref(), &end.text);
         self.intake.set_utf8(self.desk.enabled.utf8_names());
         self.due = match end.then {
             Then::GoOn => Due::Go,
             Then::StartTls => Due::StartTls,
+            Then::Compress => Due::Compress,
             Then::Close | Then::Abort => Due::Close,
         };
         match end.condition {
@@ -171,7 +188,7 @@ impl Session {
     /// What the intake made of the bytes while the session is between commands.
     fn gathered(&mut self, taken: Taken) {
         match taken {
-            Taken::More | Taken::LiteralEnd => {}
+            Taken::More | Taken::LiteralEnd | Taken::AppendMore(_) => {}
             Taken::Continue => self.desk.out.extend_from_slice(b"+ go on\r\n"),
             Taken::Command(tagged) => self.begin(tagged),
             Taken::Declined { tag, text } => write_status(&mut self.desk.out, Some(&tag), Condition::No, None, text),
@@ -180,6 +197,38 @@ impl Session {
                 self.count_bad();
             }
             Taken::Refused { text, fatal: true, .. } => self.bye(text),
+        }
+    }
+
+    /// Hands what was unpacked to the commands; false when there is nothing.
+    fn take_unpacked(&mut self) -> bool {
+        let Some(mut channel) = self.channel.take() else { return false };
+        let mut taken = 0;
+        if self.desk.compressed {
+            if channel.rest().is_empty() && channel.has_more() && channel.take(&[]).is_err() {
+                self.channel = Some(channel);
+                self.bye("what came is not compressed");
+                return true;
+            }
+            if !channel.rest().is_empty() {
+                taken = self.take(channel.rest());
+                channel.consume(taken);
+            }
+        }
+        self.channel = Some(channel);
+        taken > 0
+    }
+
+    /// Takes bytes of the client.
+    fn take(&mut self, bytes: &[u8]) -> usize {
+        if let Work::Command { errand, .. } = &mut self.work {
+            let taken = errand.receive(&mut self.desk, &mut self.intake, bytes);
+            self.due = Due::Go;
+            taken
+        } else {
+            let (taken, outcome) = self.intake.take(bytes);
+            self.gathered(outcome);
+            taken
         }
     }
 
@@ -192,6 +241,9 @@ impl Session {
         }
         self.due = Due::Go;
         let expunges = !selected::holds_expunges(&command);
+        if matches!(command, Command::Unauthenticate) && self.desk.stage == Stage::Authenticated {
+            self.commands = 0;
+        }
         match dispatch(&mut self.desk, &tag, command) {
             Begun::End(end) => self.settle(tag, end, expunges),
             Begun::Errand(errand) => self.work = Work::Command { tag, errand, expunges },
@@ -207,7 +259,7 @@ fn dispatch(desk: &mut Desk, tag: &str, command: Command) -> Begun {
             Stage::Greeting => greeting::begin(desk, command),
             Stage::Authenticated => End::bad("you are logged in already").into(),
         },
-        Command::Append(head) if desk.stage == Stage::Greeting => {
+        Command::Append(head) | Command::Replace { head, .. } if desk.stage == Stage::Greeting => {
             Begun::errand(Append::misplaced(head, End::bad("log in first")))
         }
         _ if desk.stage == Stage::Greeting => End::bad("log in first").into(),
@@ -216,7 +268,11 @@ fn dispatch(desk: &mut Desk, tag: &str, command: Command) -> Begun {
         | Command::Expunge { .. }
         | Command::Check
         | Command::Search { .. }
-        | Command::Fetch { .. }
+        | Command::Sort { .. }
+        | Command::Thread { .. }
+        | Command::UidBatches { .. }
+        | Command::Fetch(_)
+        | Command::Replace { .. }
         | Command::Store(_)
         | Command::Copy { .. }
         | Command::Move { .. } => selected::begin(desk, tag, command),
@@ -233,6 +289,9 @@ impl Protocol for Session {
             self.desk.out.clear();
         }
         loop {
+            if matches!(self.due, Due::Read) && self.desk.out.is_empty() && self.take_unpacked() {
+                continue;
+            }
             match &self.due {
                 Due::Go => {
                     self.advance(None);
@@ -254,13 +313,25 @@ impl Protocol for Session {
                 Due::Ask(_) => continue,
                 Due::Read | Due::Answer => {
                     self.desk.out = Vec::new();
+                    if let Some(channel) = self.channel.as_mut().filter(|_| self.desk.compressed) {
+                        channel.relax();
+                    }
                     return Step::Read;
+                }
+                Due::Compress => {
+                    self.desk.compressed = true;
+                    self.due = Due::Go;
+                    continue;
                 }
                 Due::StartTls => return Step::StartTls,
                 Due::Close => return Step::Close,
             }
             self.sent = true;
-            return Step::Write(&self.desk.out);
+            let Some(channel) = self.channel.as_mut().filter(|_| self.desk.compressed) else {
+                return Step::Write(&self.desk.out);
+            };
+            // What can't be packed can't be said either.
+            return channel.pack(&self.desk.out).map_or(Step::Close, Step::Write);
         }
     }
 
@@ -274,14 +345,12 @@ impl Protocol for Session {
         if !matches!(self.due, Due::Read) {
             return bytes.len();
         }
-        if let Work::Command { errand, .. } = &mut self.work {
-            let taken = errand.receive(&mut self.desk, &mut self.intake, bytes);
-            self.due = Due::Go;
-            taken
+        let Some(channel) = self.channel.as_mut().filter(|_| self.desk.compressed) else { return self.take(bytes) };
+        if let Ok(taken) = channel.take(bytes) {
+            taken.max(1)
         } else {
-            let (taken, outcome) = self.intake.take(bytes);
-            self.gathered(outcome);
-            taken
+            self.bye("what came is not compressed");
+            bytes.len()
         }
     }
 
@@ -346,7 +415,8 @@ mod tests {
     use crate::mail::mailbox::{AccountId, ModSeq, Uid};
     use crate::mail::message::{BlobId, Flagged, Flags, Message, Placed, UidSet};
     use crate::mail::structure::{Structure, Walker};
-    use crate::protocol::imap::request::{Changes, Refused};
+    use crate::protocol::imap::request::{Changes, Letter, Refused};
+    use crate::protocol::imap::threading::Twig;
     use crate::protocol::imap::view::tests::opened;
     use crate::protocol::sasl::{self, Identity};
 
@@ -461,6 +531,41 @@ mod tests {
     }
 
     #[test]
+    fn a_session_goes_on_compressed() {
+        use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress};
+        let mut session = session();
+        let mut answers = answers(5);
+        let said = say(&mut session, b"a LOGIN ann x\r\nb COMPRESS LZMA\r\nc COMPRESS DEFLATE\r\n", &mut answers);
+        assert!(
+            said.contains(" COMPRESS=DEFLATE") && said.contains("b NO ") && said.ends_with("c OK DEFLATE active\r\n")
+        );
+        let (mut pack, mut unpack) = (Compress::new(Compression::best(), false), Decompress::new(false));
+        let mut heard = Vec::with_capacity(1 << 20);
+        // More in one piece than is unpacked at a time, and an errand that reads a line of its own.
+        let commands =
+            format!("{}d SELECT INBOX\r\ne IDLE\r\nDONE\r\nf COMPRESS DEFLATE\r\n", "n NOOP\r\n".repeat(2000));
+        let mut packed = Vec::with_capacity(1 << 16);
+        pack.compress_vec(commands.as_bytes(), &mut packed, FlushCompress::Sync).unwrap();
+        let mut rest = packed.as_slice();
+        for _ in 0..100_000 {
+            match session.next() {
+                Step::Read if rest.is_empty() => break,
+                Step::Read => {
+                    let taken = session.receive(&rest[..rest.len().min(7)]);
+                    rest = &rest[taken..];
+                }
+                Step::Write(bytes) => drop(unpack.decompress_vec(bytes, &mut heard, FlushDecompress::Sync).unwrap()),
+                Step::Ask(request) => session.resume(answers(request)),
+                Step::StartTls | Step::Close => panic!("it ends"),
+            }
+        }
+        let heard = String::from_utf8(heard).unwrap();
+        assert_eq!(heard.matches("n OK NOOP completed\r\n").count(), 2000);
+        assert!(heard.contains("* 5 EXISTS\r\n") && heard.contains("+ idling\r\ne OK IDLE completed\r\n"), "{heard}");
+        assert!(heard.ends_with("f NO [COMPRESSIONACTIVE] DEFLATE is active already\r\n"));
+    }
+
+    #[test]
     fn calling_next_again_changes_nothing() {
         let mut session = session();
         assert!(matches!(session.next(), Step::Write(_)));
@@ -511,7 +616,10 @@ mod tests {
         let structure = walker.finish();
         let mut rest = answers(1);
         let mut answer = |request| match request {
-            Request::Structures { .. } => Answer::Structures(vec![(Uid::MIN, structure.clone())]),
+            Request::Letters { .. } => {
+                let (blob, structure) = (BlobId(1), Some(structure.clone()));
+                Answer::Letters(vec![Letter { blob, structure, ahead: Vec::new() }])
+            }
             request => rest(request),
         };
         say(&mut session, b"a LOGIN ann x\r\nb SELECT INBOX\r\n", &mut answer);
@@ -552,10 +660,17 @@ mod tests {
                 flags_before: ModSeq(0),
             }),
             7 => Answer::Expunged(uids(4)),
-            8 => Answer::Structures(vec![(Uid::MIN, Structure::default())]),
+            8 => Answer::Letters(vec![Letter {
+                blob: BlobId(1),
+                structure: Some(Structure::default()),
+                ahead: b"x".to_vec(),
+            }]),
             9 => Answer::Done,
-            10 => Answer::Found { uids: uids(5), modseq: ModSeq(3), next: None },
+            10 => Answer::Found { uids: uids(5), modseq: ModSeq(3), next: None, now: Timestamp(0) },
             11 => Answer::Mailboxes { mailboxes: vec![mailbox()], subscriptions: Vec::new() },
+            12 => Answer::Vanished(uids(7)),
+            13 => Answer::Sorted(uids(5).iter().collect()),
+            14 => Answer::Threads(vec![Twig { number: 1, depth: 0, branches: true }]),
             _ => answers(9)(request),
         }
     }
@@ -568,7 +683,7 @@ mod tests {
         assert!(said.starts_with("t NO "), "{said}");
     }
 
-    const COMMANDS: [&str; 29] = [
+    const COMMANDS: [&str; 39] = [
         "SELECT INBOX",
         "SELECT INBOX (CONDSTORE)",
         "EXAMINE INBOX",
@@ -594,6 +709,16 @@ mod tests {
         "IDLE\r\nDONE",
         "IDLE\r\nx",
         "ENABLE IMAP4rev2 CONDSTORE",
+        "ENABLE QRESYNC",
+        "ENABLE UIDONLY",
+        "SELECT INBOX (QRESYNC (1 1))",
+        "UID FETCH 1:* (FLAGS PREVIEW) (CHANGEDSINCE 1 VANISHED PARTIAL 1:2)",
+        "UID SORT RETURN (SAVE MIN ALL) (REVERSE DATE SUBJECT) UTF-8 ALL",
+        "SORT (SIZE) UTF-8 MODSEQ 1",
+        "THREAD REFERENCES UTF-8 ALL",
+        "UID SEARCH RETURN (MIN PARTIAL -1:-2) MODSEQ 1",
+        "APPEND INBOX {2+}\r\nhi (\\Seen) {5+}\r\nhello {1+}\r\nx",
+        "UID REPLACE 1 INBOX {5+}\r\nhello",
         "GETQUOTAROOT INBOX",
         "CLOSE",
         "UNSELECT",

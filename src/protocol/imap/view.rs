@@ -182,13 +182,27 @@ impl View {
         let mut numbers: Vec<u32> = told.iter().filter_map(|uid| self.number(uid)).collect();
         numbers.reverse();
         if !told.is_empty() {
-            self.uids.subtract(&told);
-            self.recent.subtract(&told);
-            self.saved.subtract(&told);
-            self.gone.shrink_to_fit();
-            self.recount();
+            self.drop_told(&told);
         }
         numbers
+    }
+
+    /// Forgets messages that are gone, at most `most` ranges of them, and returns their uids for a
+    /// VANISHED response. Empty when all is told.
+    pub(crate) fn forget_ranges(&mut self, most: usize) -> UidSet {
+        let told = self.gone.split_first_ranges(most);
+        if !told.is_empty() {
+            self.drop_told(&told);
+        }
+        told
+    }
+
+    fn drop_told(&mut self, told: &UidSet) {
+        self.uids.subtract(told);
+        self.recent.subtract(told);
+        self.saved.subtract(told);
+        self.gone.shrink_to_fit();
+        self.recount();
     }
 
     /// Makes messages from `from` on `\Recent`.

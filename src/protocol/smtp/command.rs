@@ -1,6 +1,6 @@
 //! Commands and their parameters (RFC 5321 section 4.1), with those of the extensions we speak:
 //! SIZE (RFC 1870), BODY (RFC 6152, RFC 3030), SMTPUTF8 (RFC 6531), DSN (RFC 3461), AUTH (RFC 4954),
-//! BDAT (RFC 3030).
+//! REQUIRETLS (RFC 8689), BDAT (RFC 3030).
 //!
 //! [`Command::parse`] takes one line without its end. A line it cannot take is answered by the
 //! [`Reply`] it returns; nothing of the line is repeated there. It allocates no more than the line.
@@ -88,6 +88,8 @@ pub struct Mail {
     pub ret: Option<ReturnContent>,
     /// ENVID=, in xtext as given.
     pub envelope_id: Option<String>,
+    /// REQUIRETLS (RFC 8689)
+    pub require_tls: bool,
 }
 
 impl Command {
@@ -201,7 +203,15 @@ fn mail(rest: &str) -> Result<Command, Reply> {
         "" => ReversePath::Null,
         path => ReversePath::Address(Address::parse(without_route(path)).map_err(|error| bad_address(error, "5.1.7"))?),
     };
-    let mut mail = Mail { from, size: None, body: BodyType::SevenBit, utf8: false, ret: None, envelope_id: None };
+    let mut mail = Mail {
+        from,
+        size: None,
+        body: BodyType::SevenBit,
+        utf8: false,
+        ret: None,
+        envelope_id: None,
+        require_tls: false,
+    };
     let mut seen = Seen::default();
     for (name, value) in parameters_of(parameters)? {
         match (name.as_str(), value) {
@@ -231,6 +241,10 @@ fn mail(rest: &str) -> Result<Command, Reply> {
                     return Err(bad_arguments("ENVID is xtext of at most 100 characters"));
                 }
                 mail.envelope_id = Some(value.to_owned());
+            }
+            ("REQUIRETLS", None) => {
+                seen.once(64)?;
+                mail.require_tls = true;
             }
             // RFC 4954 section 5: who submitted it first. We trust nobody's word for that.
             ("AUTH", Some(value)) if is_xtext(value) => seen.once(32)?,

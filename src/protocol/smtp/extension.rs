@@ -14,6 +14,8 @@ pub(super) struct Facts {
     pub(super) starttls: bool,
     /// Logging in is possible here and now (RFC 4954 section 3).
     pub(super) auth: bool,
+    /// TLS is on.
+    pub(super) tls: bool,
 }
 
 /// The text of the answer to EHLO: our name and one line for each extension.
@@ -24,6 +26,9 @@ pub(super) fn list(name: &str, config: &SmtpConfig, facts: Facts) -> String {
     let _ = write!(text, "\nLIMITS MAILMAX={} RCPTMAX={}", config.messages_max, config.recipients_max);
     if facts.starttls {
         text.push_str("\nSTARTTLS");
+    }
+    if facts.tls {
+        text.push_str("\nREQUIRETLS");
     }
     if facts.role == Role::Submission && facts.auth {
         text.push_str("\nAUTH PLAIN LOGIN SCRAM-SHA-256");

@@ -7,7 +7,7 @@
 //!
 //! Extensions: PIPELINING (RFC 2920), SIZE (RFC 1870), 8BITMIME (RFC 6152), SMTPUTF8 (RFC 6531),
 //! ENHANCEDSTATUSCODES (RFC 2034), STARTTLS (RFC 3207), CHUNKING and BINARYMIME (RFC 3030), DSN
-//! (RFC 3461), LIMITS (RFC 9422), AUTH (RFC 4954).
+//! (RFC 3461), LIMITS (RFC 9422), REQUIRETLS (RFC 8689), AUTH (RFC 4954).
 
 pub mod command; //   commands and their parameters (RFC 5321 4.1)
 pub mod config; //    the settings
@@ -78,6 +78,8 @@ pub struct Sender {
     pub size: Option<u64>,
     /// BODY=
     pub body: BodyType,
+    /// REQUIRETLS: TLS all the way from here on (RFC 8689).
+    pub require_tls: bool,
 }
 
 /// What is known of a message when its content begins.

@@ -39,6 +39,8 @@ pub struct Setup {
     pub starttls: bool,
     /// Logging in without TLS is allowed to clients on this machine.
     pub login_in_clear: bool,
+    /// The client may submit as some senders without logging in; which ones is asked at MAIL.
+    pub open: bool,
 }
 
 /// The receiving end of one connection.
@@ -230,6 +232,7 @@ impl Receiver {
                 role: self.setup.role,
                 starttls: self.setup.starttls && self.client.tls.is_none(),
                 auth: self.may_log_in(),
+                tls: self.client.tls.is_some(),
             };
             extension::list(&self.setup.name, &self.setup.config, facts)
         } else {
@@ -251,7 +254,7 @@ impl Receiver {
     fn mail(&mut self, mail: Mail) {
         let config = &self.setup.config;
         let refusal = match &self.state {
-            State::Ready if self.setup.role == Role::Submission && self.login.is_none() => {
+            State::Ready if self.setup.role == Role::Submission && self.login.is_none() && !self.setup.open => {
                 let text = if self.may_log_in() { "log in first" } else { "start TLS and log in first" };
                 Some(Reply::new(530, "5.7.0", text))
             }
@@ -263,6 +266,10 @@ impl Receiver {
             }
             State::Ready if needs_utf8(mail.from.address()) && !mail.utf8 => {
                 Some(Reply::new(553, "5.6.7", "such a sender needs SMTPUTF8"))
+            }
+            // RFC 8689 section 4.1: who demands TLS from here on has to have come by it.
+            State::Ready if mail.require_tls && self.client.tls.is_none() => {
+                Some(Reply::new(530, "5.7.10", "REQUIRETLS needs TLS from the start"))
             }
             State::Ready => None,
             State::Greeted => Some(out_of_order("say EHLO first")),
@@ -277,6 +284,7 @@ impl Receiver {
             from: mail.from.clone(),
             size: mail.size,
             body: mail.body,
+            require_tls: mail.require_tls,
         };
         self.ask = Some(Request::Sender(Box::new(sender)));
         self.state = State::AskedSender(Envelope {

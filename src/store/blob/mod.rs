@@ -23,7 +23,7 @@ pub use block::BLOCK_MAX;
 pub use body::Body;
 pub use piece::{PIECE_HEADER, TakePiece, cut, piece_count, piece_payload, piece_space};
 pub(super) use piece::{PIECE_MAX, PieceHeader, piece_size, read_header};
-pub use spool::{SPOOL_MEMORY_MAX, Spool, Spooled, SpooledReader};
+pub use spool::{SPOOL_MEMORY_MAX, Spool, Spooled, SpooledReader, temporary};
 pub use whole::{Wholeness, read_whole};
 
 /// What the store keeps of a body beside its pieces (the BLOB table's value).

@@ -102,6 +102,22 @@ impl Spool {
         self.raw.capacity() + stream + self.blocks.capacity() * size_of::<u32>()
     }
 
+    /// Leaves memory for a temporary file, but for the last block.
+    ///
+    /// # Errors
+    /// As [`Spool::write`].
+    pub fn spill(&mut self) -> Result<(), WriteError> {
+        let spill = |stream: &[u8]| {
+            let mut file = temporary(&self.folder)?;
+            file.write_all(stream)?;
+            Ok(file)
+        };
+        if let Place::Memory(stream) = &self.place {
+            self.place = Place::File(spill(stream).map_err(|error: io::Error| write_error(&error))?);
+        }
+        Ok(())
+    }
+
     /// Ends the body.
     ///
     /// # Errors
@@ -256,7 +272,10 @@ fn write_error(error: &io::Error) -> WriteError {
 }
 
 /// A file without a name: it is gone with its last user, whatever ends that.
-fn temporary(folder: &Path) -> io::Result<File> {
+///
+/// # Errors
+/// The file system's.
+pub fn temporary(folder: &Path) -> io::Result<File> {
     use rustix::fs::{Mode, OFlags};
     use rustix::io::Errno;
 

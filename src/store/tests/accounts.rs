@@ -1,6 +1,7 @@
 //! Accounts, aliases, domains, logins, notes.
 
 use super::*;
+use crate::mail::list::{Answers, List, Posting};
 
 fn local(ids: &[AccountId]) -> Route {
     Route::Local(ids.to_vec())
@@ -120,6 +121,68 @@ fn a_removed_account_takes_its_mail_and_its_own_aliases_along() {
     // Its number is not given away again.
     let next = rig.account("ann").0;
     assert!(next > bob);
+}
+
+#[test]
+fn an_alias_leads_elsewhere_too_and_outlives_its_account() {
+    let rig = Rig::new();
+    let (ann, _) = rig.account("ann");
+    let team = || alias("team@pillar.test", &["ann@pillar.test", "eve@far.test", "EVE@far.test", "sam@near.test"]);
+    rig.store.put_alias(team()).wait().unwrap();
+    let outside = vec![address("eve@far.test"), address("sam@near.test")];
+    let route = |rig: &Rig| rig.reader().route(&address("Team+x@pillar.test")).unwrap();
+    assert_eq!(route(&rig), Route::Forward { accounts: vec![ann], outside: outside.clone() });
+    assert!(rig.reader().may_send_as(ann, &address("team@pillar.test")).unwrap());
+    let listed = alias("team@pillar.test", &["ann@pillar.test", "eve@far.test", "sam@near.test"]);
+    assert_eq!(rig.reader().aliases().unwrap(), [listed]);
+    let nobody = rig.store.put_alias(alias("x@pillar.test", &["nobody@pillar.test", "eve@far.test"])).wait();
+    assert_eq!(nobody, Err(WriteError::NoSuchAccount));
+    let rig = rig.killed();
+    rig.store.remove_account(ann).wait().unwrap();
+    assert_eq!(route(&rig), Route::Forward { accounts: vec![], outside });
+    check(&rig.store);
+    rig.store.remove_alias(address("team@pillar.test")).wait().unwrap();
+    assert_eq!(route(&rig), Route::Unknown);
+}
+
+#[test]
+fn a_list_has_its_address_alone_and_its_owners_two_more() {
+    let rig = Rig::new();
+    let (ann, _) = rig.account("ann");
+    let list = List {
+        address: address("Crew@pillar.test"),
+        title: "The crew".into(),
+        owners: vec![address("ann@pillar.test"), address("eve@far.test")],
+        members: vec![address("ann@pillar.test")],
+        posting: Posting::default(),
+        answers: Answers::default(),
+    };
+    rig.store.add_list(list.clone()).wait().unwrap();
+    assert_eq!(rig.store.add_list(list.clone()).wait(), Err(WriteError::Exists));
+    assert_eq!(rig.store.put_alias(alias("crew@pillar.test", &["ann@pillar.test"])).wait(), Err(WriteError::Exists));
+    let mut taken = list.clone();
+    taken.address = address("ann@pillar.test");
+    assert_eq!(rig.store.add_list(taken.clone()).wait(), Err(WriteError::Exists));
+    taken.address = address("crew@far.test");
+    assert!(matches!(rig.store.add_list(taken).wait(), Err(WriteError::NotAllowed(_))));
+    let rig = rig.killed();
+    let route = |to: &str| rig.reader().route(&address(to)).unwrap();
+    assert_eq!(route("crew+x@pillar.test"), Route::List(Box::new(list.clone())));
+    let owners = Route::Forward { accounts: vec![ann], outside: vec![address("eve@far.test")] };
+    assert_eq!((route("crew-OWNER@pillar.test"), route("crew-bounces@pillar.test")), (owners.clone(), owners));
+    assert_eq!(route("other-owner@pillar.test"), Route::Unknown);
+    assert!(!rig.reader().may_send_as(ann, &address("crew@pillar.test")).unwrap());
+    let mut changed = list;
+    changed.owners.pop();
+    rig.store.set_list(changed.clone()).wait().unwrap();
+    assert_eq!(route("crew-owner@pillar.test"), local(&[ann]));
+    assert_eq!(rig.reader().mailing_lists().unwrap(), [changed.clone()]);
+    changed.owners.clear();
+    assert!(matches!(rig.store.set_list(changed.clone()).wait(), Err(WriteError::NotAllowed(_))));
+    check(&rig.store);
+    rig.store.remove_list(changed.address.clone()).wait().unwrap();
+    assert_eq!(rig.reader().mailing_list(&changed.address).unwrap(), None);
+    assert!(matches!(rig.store.set_list(changed).wait(), Err(WriteError::NotAllowed(_))));
 }
 
 #[test]

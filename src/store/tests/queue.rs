@@ -147,6 +147,27 @@ fn a_submission_is_for_all_or_for_none() {
 }
 
 #[test]
+fn one_message_with_several_envelopes_is_kept_once() {
+    let rig = Rig::new();
+    let (ann, inbox) = rig.account("ann");
+    let mut other = queued(&["eve@far.test", "sam@far.test"], 2);
+    other.envelope.from = ReversePath::Null;
+    let to = vec![(ann, Folder::Inbox)];
+    let both = rig.store.submit(rig.letter(b"x"), to, [queued(&["bob@far.test"], 1), other]).wait().unwrap();
+    let later = rig.queue(b"y", &["kim@far.test"], 3);
+    let [one, two] = both.all_queued[..] else { panic!("{both:?}") };
+    assert!(one < two && two < later && both.queued == Some(one), "{both:?} {later}");
+    let rig = rig.killed();
+    let (first, second) = (rig.queued(one).unwrap(), rig.queued(two).unwrap());
+    assert_eq!((first.blob, first.recipients, second.recipients), (second.blob, 1, 2));
+    assert_eq!((second.from, rig.facts(inbox).messages), (ReversePath::Null, 1));
+    check(&rig.store);
+    rig.store.remove_queued(one).wait().unwrap();
+    check(&rig.store);
+    assert_eq!(rig.due(9), [(two, 0), (two, 1), (later, 0)]);
+}
+
+#[test]
 fn a_full_disk_refuses_mail_for_the_queue_but_not_its_progress() {
     let rig = Rig::new();
     let id = rig.queue(b"x", &["bob@far.test", "eve@far.test"], 1);

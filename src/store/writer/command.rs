@@ -81,7 +81,8 @@ pub(in crate::store) struct Keep {
 /// Where new messages go, and who waits.
 pub(in crate::store) enum Target {
     Deliver(Vec<(AccountId, Folder)>, oneshot::Sender<Result<Vec<(MailboxId, Uid)>, WriteError>>),
-    Append(MailboxId, oneshot::Sender<Result<Placed, WriteError>>),
+    /// With the message whose place they take.
+    Append(MailboxId, Option<(MailboxId, Uid)>, oneshot::Sender<Result<Placed, WriteError>>),
     Submit(Box<Submission>, oneshot::Sender<Result<Submitted, WriteError>>),
 }
 
@@ -139,7 +140,9 @@ impl Keep {
     pub(super) fn check(&self, tables: &mut Tables<'_>) -> Result<(), Fault> {
         match (&self.target, self.messages.as_slice()) {
             (Target::Deliver(to, _), [message]) => message::deliver(tables, message, to).map(drop),
-            (Target::Append(mailbox, _), messages) => message::append(tables, *mailbox, messages).map(drop),
+            (Target::Append(mailbox, replaced, _), messages) => {
+                message::append(tables, *mailbox, messages, *replaced).map(drop)
+            }
             (Target::Submit(submission, _), [message]) => queue::submit(tables, message, submission).map(drop),
             (Target::Deliver(..) | Target::Submit(..), _) => Ok(()),
         }
@@ -149,7 +152,9 @@ impl Keep {
         match (self.target, self.messages.as_slice()) {
             (Target::Deliver(to, sender), [message]) => conclude(message::deliver(tables, message, &to), sender),
             (Target::Deliver(_, sender), _) => conclude(Ok((Vec::new(), Vec::new())), sender),
-            (Target::Append(mailbox, sender), messages) => conclude(message::append(tables, mailbox, messages), sender),
+            (Target::Append(mailbox, replaced, sender), messages) => {
+                conclude(message::append(tables, mailbox, messages, replaced), sender)
+            }
             (Target::Submit(submission, sender), [message]) => {
                 conclude(queue::submit(tables, message, &submission), sender)
             }
@@ -170,7 +175,7 @@ impl Target {
     pub(in crate::store) fn refuse(self, error: WriteError) {
         match self {
             Self::Deliver(_, sender) => tell(sender, Err(error)),
-            Self::Append(_, sender) => tell(sender, Err(error)),
+            Self::Append(_, _, sender) => tell(sender, Err(error)),
             Self::Submit(_, sender) => tell(sender, Err(error)),
         }
     }

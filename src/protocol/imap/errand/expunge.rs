@@ -18,7 +18,7 @@ pub(crate) fn expunge(desk: &Desk, uids: Option<UidSet>) -> Begun {
             if let Some(view) = &mut desk.view {
                 view.vanish(&uids);
             }
-            Turn::Done(End::ok("EXPUNGE completed"))
+            Turn::Done(End::ok("EXPUNGE completed").with_modseq())
         }
         other => unexpected(Some(other)),
     }))

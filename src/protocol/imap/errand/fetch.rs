@@ -1,5 +1,5 @@
-//! FETCH (RFC 9051 section 6.4.5, RFC 3516, RFC 7162): rows in batches, structures a few at a
-//! time, sections streamed.
+//! FETCH (RFC 9051 section 6.4.5, RFC 3516, RFC 7162): rows in batches, structures and short
+//! messages some at a time, longer sections streamed.
 //!
 //! Messages whose `\Seen` a FETCH sets are marked before they are sent, a batch in one write, so
 //! that the flags it tells are those that are kept. A message that another session removed
@@ -12,15 +12,20 @@ use crate::mail::date::ZonedTime;
 use crate::mail::mailbox::{MailboxId, ModSeq, Uid};
 use crate::mail::message::{FlagMode, FlagNames, Message, SystemFlags, UidSet};
 use crate::mail::structure::Structure;
-use crate::protocol::imap::desk::{Begun, Desk, End, Errand, Turn};
+use crate::protocol::imap::command::FetchCommand;
+use crate::protocol::imap::desk::{Begun, Desk, End, Errand, Turn, unexpected};
 use crate::protocol::imap::fetch::{FetchItem, SectionKind};
-use crate::protocol::imap::request::{Answer, ROWS_BATCH, Refused, Request, SCAN_BATCH, STRUCTURES_BATCH};
+use crate::protocol::imap::request::{
+    AHEAD_MAX, Ahead, Answer, LETTERS_BATCH, Letter, ROWS_BATCH, Refused, Request, SCAN_BATCH,
+};
 use crate::protocol::imap::response::{write_date_time, write_flags, write_number};
+use crate::protocol::imap::search::Page;
 use crate::protocol::imap::selected::end_of_numbers;
 use crate::protocol::imap::structure::{write_body, write_envelope};
 use crate::protocol::imap::view::View;
 
 use super::section::{Progress, Section};
+use super::sync::{RANGES_BATCH, begin_fetch, write_vanished};
 
 /// Messages marked `\Seen` in one write before their bodies are sent.
 const SEEN_BATCH: u32 = 32;
@@ -35,11 +40,12 @@ pub(crate) struct Fetch {
     /// Messages whose rows were not asked for yet.
     rest: UidSet,
     rows: IntoIter<Message>,
-    structures: VecDeque<(Uid, Structure)>,
+    letters: VecDeque<Letter>,
     /// Messages of this batch whose flags changed by being fetched.
     seen: UidSet,
     state: State,
     needs_structure: bool,
+    ahead: Ahead,
     marks_seen: bool,
     /// A part could not be decoded.
     undecodable: bool,
@@ -48,11 +54,14 @@ pub(crate) struct Fetch {
 
 #[derive(Debug)]
 enum State {
+    /// Which of these have gone is to be told first.
+    Vanish(UidSet),
+    Vanishing(UidSet),
     Batch,
     Rows,
     Marking(Vec<Message>),
     Row,
-    Structures(Message),
+    Letters(Message),
     /// In the middle of a message: the item that is next, and the section being sent.
     Item {
         message: Box<Open>,
@@ -66,28 +75,45 @@ enum State {
 struct Open {
     row: Message,
     structure: Option<Structure>,
+    /// Its first bytes, as far as they came along.
+    ahead: Vec<u8>,
+}
+
+impl Open {
+    /// Bytes of the body that are at hand.
+    fn bytes(&self, request: &Request) -> Option<Answer> {
+        let Request::Body { offset, max, .. } = request else { return None };
+        let rest = self.ahead.get(usize::try_from(*offset).ok()?..).filter(|rest| !rest.is_empty())?;
+        Some(Answer::Bytes(rest.get(..*max).unwrap_or(rest).to_vec()))
+    }
 }
 
 impl Fetch {
-    pub(crate) fn begin(
-        desk: &mut Desk,
-        uid: bool,
-        uids: UidSet,
-        mut items: Vec<FetchItem>,
-        changed_since: Option<ModSeq>,
-    ) -> Begun {
+    pub(crate) fn begin(desk: &mut Desk, uids: UidSet, command: FetchCommand) -> Begun {
+        let FetchCommand { uid, set, mut items, changed_since, vanished, page } = command;
+        if vanished && !desk.enabled.qresync {
+            return End::bad("ENABLE QRESYNC first").into();
+        }
         if changed_since.is_some() && !items.contains(&FetchItem::ModSeq) {
             items.push(FetchItem::ModSeq);
         }
         if items.contains(&FetchItem::ModSeq) {
             desk.enable_condstore();
         }
-        if uid && !items.contains(&FetchItem::Uid) {
+        // UIDFETCH begins with the uid as it is.
+        if uid && !desk.enabled.uid_only && !items.contains(&FetchItem::Uid) {
             items.insert(0, FetchItem::Uid);
         }
         let Some(view) = desk.view.as_deref() else { return End::bad("no mailbox is selected").into() };
         let needs_structure = items.iter().any(needs_structure);
+        let ahead = items.iter().map(ahead).max().unwrap_or(Ahead::Nothing);
         let marks_seen = !view.read_only && items.iter().any(marks_seen);
+        let last = Uid::new(view.uid_next.get().saturating_sub(1));
+        let state = if vanished { State::Vanish(set.uids(last, &view.saved)) } else { State::Batch };
+        let uids = match page {
+            Some(page) => page_of(&uids, page),
+            None => uids,
+        };
         Begun::errand(Self {
             mailbox: view.mailbox,
             uid,
@@ -95,10 +121,11 @@ impl Fetch {
             changed_since: changed_since.unwrap_or_default(),
             rest: uids,
             rows: Vec::new().into_iter(),
-            structures: VecDeque::new(),
+            letters: VecDeque::new(),
             seen: UidSet::new(),
-            state: State::Batch,
+            state,
             needs_structure,
+            ahead,
             marks_seen,
             undecodable: false,
             failed: false,
@@ -173,33 +200,41 @@ impl Fetch {
             self.state = State::Batch;
             return None;
         };
-        if !self.needs_structure {
-            self.open(desk, row, None);
+        let alone = self.ahead == Ahead::Nothing || usize::try_from(row.size).is_ok_and(|size| size > AHEAD_MAX);
+        if !self.needs_structure && alone {
+            self.open(desk, row, None, Vec::new());
             return None;
         }
-        while let Some((uid, structure)) = self.structures.pop_front() {
-            if uid == row.uid {
-                self.open(desk, row, Some(structure));
+        while let Some(letter) = self.letters.pop_front() {
+            if letter.blob == row.blob {
+                self.open_letter(desk, row, letter);
                 return None;
             }
         }
-        let uids = std::iter::once(row.uid)
-            .chain(self.rows.as_slice().iter().map(|row| row.uid))
-            .take(STRUCTURES_BATCH as usize)
+        let blobs = std::iter::once(row.blob)
+            .chain(self.rows.as_slice().iter().map(|row| row.blob))
+            .take(LETTERS_BATCH)
             .collect();
-        self.state = State::Structures(row);
-        Some(Turn::Ask(Request::Structures { mailbox: self.mailbox, uids }))
+        self.state = State::Letters(row);
+        Some(Turn::Ask(Request::Letters { blobs, structure: self.needs_structure, ahead: self.ahead }))
     }
 
-    fn open(&mut self, desk: &mut Desk, row: Message, structure: Option<Structure>) {
-        let Some(number) = desk.view.as_deref().and_then(|view| view.number(row.uid)) else {
+    /// Begins a message; without the structure that is needed it has gone, and is passed over.
+    fn open_letter(&mut self, desk: &mut Desk, row: Message, letter: Letter) {
+        if self.needs_structure && letter.structure.is_none() {
+            self.state = State::Row;
+        } else {
+            self.open(desk, row, letter.structure, letter.ahead);
+        }
+    }
+
+    fn open(&mut self, desk: &mut Desk, row: Message, structure: Option<Structure>, ahead: Vec<u8>) {
+        let Desk { view, out, enabled, .. } = desk;
+        if !view.as_deref().is_some_and(|view| begin_fetch(out, view, *enabled, row.uid)) {
             self.state = State::Row;
             return;
-        };
-        desk.out.extend_from_slice(b"* ");
-        write_number(&mut desk.out, u64::from(number));
-        desk.out.extend_from_slice(b" FETCH (");
-        self.state = State::Item { message: Box::new(Open { row, structure }), index: 0, section: None };
+        }
+        self.state = State::Item { message: Box::new(Open { row, structure, ahead }), index: 0, section: None };
     }
 }
 
@@ -208,6 +243,20 @@ impl Errand for Fetch {
         loop {
             let answer = answer.take();
             match std::mem::replace(&mut self.state, State::Row) {
+                State::Vanish(asked) => {
+                    self.state = State::Vanishing(asked);
+                    return Turn::Ask(Request::Vanished { mailbox: self.mailbox, since: self.changed_since });
+                }
+                State::Vanishing(asked) => {
+                    self.state = State::Batch;
+                    let Desk { view: Some(view), out, .. } = &mut *desk else { return self.end(desk) };
+                    let Some(Answer::Vanished(gone)) = answer else { return unexpected(answer) };
+                    let mut gone = gone.intersection(&asked);
+                    gone.subtract(view.uids());
+                    while !gone.is_empty() {
+                        write_vanished(out, &gone.split_first_ranges(RANGES_BATCH), true);
+                    }
+                }
                 State::Batch => return self.next_batch(desk),
                 State::Rows => {
                     let Some(Answer::Rows(rows)) = answer else {
@@ -227,31 +276,43 @@ impl Errand for Fetch {
                         return turn;
                     }
                 }
-                State::Structures(row) => {
+                State::Letters(row) => {
                     match answer {
-                        Some(Answer::Structures(structures)) => self.structures = structures.into(),
+                        Some(Answer::Letters(letters)) => self.letters = letters.into(),
+                        _ if !self.needs_structure => {
+                            self.open(desk, row, None, Vec::new());
+                            continue;
+                        }
                         _ => self.failed = true,
                     }
                     // When it is not there, the message is gone; the others may still be.
-                    if let Some((_, structure)) = self.structures.pop_front_if(|(uid, _)| *uid == row.uid) {
-                        self.open(desk, row, Some(structure));
+                    if let Some(letter) = self.letters.pop_front_if(|letter| letter.blob == row.blob) {
+                        self.open_letter(desk, row, letter);
                     }
                 }
-                State::Item { message, index, section: Some(mut section) } => match section.go(&mut desk.out, answer) {
-                    Progress::Done => self.state = State::Item { message, index: index + 1, section: None },
-                    Progress::Undecodable => {
-                        self.undecodable = true;
-                        self.state = State::Item { message, index: index + 1, section: None };
+                State::Item { message, index, section: Some(mut section) } => {
+                    let mut progress = section.go(&mut desk.out, answer);
+                    while let Progress::Ask(request) = &progress
+                        && let Some(bytes) = message.bytes(request)
+                    {
+                        progress = section.go(&mut desk.out, Some(bytes));
                     }
-                    Progress::Ask(request) => {
-                        self.state = State::Item { message, index, section: Some(section) };
-                        return Turn::Ask(request);
+                    match progress {
+                        Progress::Done => self.state = State::Item { message, index: index + 1, section: None },
+                        Progress::Undecodable => {
+                            self.undecodable = true;
+                            self.state = State::Item { message, index: index + 1, section: None };
+                        }
+                        Progress::Ask(request) => {
+                            self.state = State::Item { message, index, section: Some(section) };
+                            return Turn::Ask(request);
+                        }
+                        Progress::Lost => {
+                            tracing::warn!(uid = message.row.uid.get(), "a body ended early, the connection is closed");
+                            return Turn::Done(End::abort());
+                        }
                     }
-                    Progress::Lost => {
-                        tracing::warn!(uid = message.row.uid.get(), "a body ended early, the connection is closed");
-                        return Turn::Done(End::abort());
-                    }
-                },
+                }
                 // Structures need no question between them, and a client may name them many times.
                 State::Item { message, index, section: None } if desk.is_full() => {
                     self.state = State::Item { message, index, section: None };
@@ -281,8 +342,12 @@ impl Fetch {
             && !self.items.contains(&FetchItem::Flags)
             && let Desk { view: Some(view), out, enabled, .. } = desk
         {
+            if enabled.qresync && !enabled.uid_only && !self.items.contains(&FetchItem::Uid) {
+                out.extend_from_slice(b" UID ");
+                write_number(out, u64::from(row.uid.get()));
+            }
             out.extend_from_slice(b" FLAGS ");
-            write_flags(out, row.flags, &view.keywords, !enabled.rev2 && view.is_recent(row.uid));
+            write_flags(out, row.flags, &view.keywords, enabled.recent() && view.is_recent(row.uid));
             if enabled.condstore && !self.items.contains(&FetchItem::ModSeq) {
                 write_modseq(out, b" MODSEQ (", row.modseq);
             }
@@ -321,6 +386,7 @@ fn write_item(desk: &mut Desk, item: &FetchItem, message: &Open) -> Option<Secti
             write_number(out, row.blob.0);
             out.push(b')');
         }
+        FetchItem::ThreadId => out.extend_from_slice(b"THREADID NIL"),
         FetchItem::SaveDate => {
             out.extend_from_slice(b"SAVEDATE ");
             write_date_time(out, ZonedTime::utc(row.saved));
@@ -341,9 +407,22 @@ fn write_item(desk: &mut Desk, item: &FetchItem, message: &Open) -> Option<Secti
         FetchItem::Rfc822 | FetchItem::Rfc822Header | FetchItem::Rfc822Text => {
             return Section::begin_rfc822(out, item, row, message.structure.as_ref());
         }
+        FetchItem::Preview => {
+            let structure = message.structure.as_ref();
+            return structure.and_then(|structure| Section::begin_preview(out, row, structure));
+        }
         FetchItem::Section(section) => return Section::begin(out, section, row, message.structure.as_ref()),
     }
     None
+}
+
+/// Those of `uids` that stand at the places of `page` (RFC 9394 section 3.2).
+pub(super) fn page_of(uids: &UidSet, page: Page) -> UidSet {
+    let places = page.places(usize::try_from(uids.count()).unwrap_or(usize::MAX));
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let mut rest = uids.clone();
+    drop(rest.split_first(count(places.start)));
+    rest.split_first(count(places.len()))
 }
 
 fn write_modseq(out: &mut Vec<u8>, before: &[u8], modseq: ModSeq) {
@@ -359,9 +438,23 @@ fn needs_structure(item: &FetchItem) -> bool {
         | FetchItem::Body
         | FetchItem::BodyStructure
         | FetchItem::Rfc822Header
-        | FetchItem::Rfc822Text => true,
+        | FetchItem::Rfc822Text
+        | FetchItem::Preview => true,
         FetchItem::Section(section) => section.kind != SectionKind::Body || !section.path.is_empty(),
         _ => false,
+    }
+}
+
+/// How much of messages an item reads. What needs it all needs it from the first byte on.
+fn ahead(item: &FetchItem) -> Ahead {
+    match item {
+        FetchItem::Rfc822Header => Ahead::Header,
+        FetchItem::Rfc822 | FetchItem::Rfc822Text | FetchItem::Preview => Ahead::Whole,
+        FetchItem::Section(section) => match section.kind {
+            SectionKind::Header | SectionKind::HeaderFields(..) if section.path.is_empty() => Ahead::Header,
+            _ => Ahead::Whole,
+        },
+        _ => Ahead::Nothing,
     }
 }
 

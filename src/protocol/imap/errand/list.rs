@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::vec::IntoIter;
 
 use crate::mail::mailbox::{Mailbox, MailboxName, SpecialUse};
-use crate::protocol::imap::command::ListCommand;
+use crate::protocol::imap::command::{ListCommand, StatusItem};
 use crate::protocol::imap::desk::{Desk, End, Errand, Turn, unexpected};
 use crate::protocol::imap::name::Pattern;
 use crate::protocol::imap::request::{Answer, Request};
@@ -147,6 +147,9 @@ impl Errand for List {
                 // Asks for the hierarchy delimiter (RFC 9051 section 6.3.9).
                 desk.put(format_args!("* LIST (\\Noselect) \"/\" \"\"\r\n"));
                 return self.end();
+            }
+            if self.command.return_status.contains(&StatusItem::HighestModSeq) {
+                desk.enable_condstore();
             }
             return Turn::Ask(Request::Mailboxes);
         };

@@ -1,10 +1,12 @@
 //! Commands that take more than one step, each a small state machine in a file of its own.
 
 pub(crate) mod append; //   APPEND: a message streams by
+pub(crate) mod batches; //  UIDBATCHES
 pub(crate) mod delete; //   DELETE, of the selected mailbox too
 pub(crate) mod expunge; //  EXPUNGE, CLOSE, UNSELECT
 pub(crate) mod fetch; //    FETCH: rows in batches, bodies in chunks
 pub(crate) mod list; //     LIST, LSUB
+mod listing; //             a result of SEARCH, SORT or THREAD, written piece by piece
 pub(crate) mod login; //    LOGIN, AUTHENTICATE
 pub(crate) mod quota; //    GETQUOTA, GETQUOTAROOT
 pub(crate) mod search; //   SEARCH in all its forms

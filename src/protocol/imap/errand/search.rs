@@ -1,26 +1,52 @@
-//! SEARCH (RFC 9051 section 6.4.4): ESEARCH answers, `$`, MODSEQ (RFC 4731, RFC 5182, RFC 7162).
+//! SEARCH (RFC 9051 section 6.4.4): ESEARCH answers, `$`, MODSEQ, PARTIAL (RFC 4731, RFC 5182,
+//! RFC 7162, RFC 9394); and SORT and THREAD (RFC 5256, RFC 5267), which are searches whose result is put
+//! in order.
 //!
-//! The mailbox is looked through a slice at a time; what was found is kept as ranges of uids.
+//! The mailbox is looked through a slice at a time; what was found is kept as ranges of uids. A
+//! client that waits is told how far it is (RFC 9585).
 
 use std::sync::Arc;
 
-use crate::mail::mailbox::{MailboxId, ModSeq};
+use crate::mail::date::Timestamp;
+use crate::mail::mailbox::{MailboxId, ModSeq, Uid};
 use crate::mail::message::UidSet;
 use crate::protocol::imap::desk::{Begun, Desk, End, Errand, Turn, unexpected};
 use crate::protocol::imap::request::{Answer, Request, Search};
-use crate::protocol::imap::response::{write_number, write_ranges, write_string};
-use crate::protocol::imap::search::{SearchKey, SearchProgram, SearchReturns, SetKind};
+use crate::protocol::imap::response::write_string;
+use crate::protocol::imap::search::{SearchKey, SearchProgram, SearchReturns, SetKind, SortKey, Threading};
 use crate::protocol::imap::selected::end_of_numbers;
-use crate::protocol::imap::view::NoSuchMessage;
+use crate::protocol::imap::view::{NoSuchMessage, View};
 
-/// Ranges or numbers written before they are sent.
-const NUMBERS_BATCH: u16 = 2048;
+use super::fetch::page_of;
+use super::listing::{Heading, Listing};
+
+/// Seconds between two words on how far it is (RFC 9585 section 4).
+const PROGRESS_SECS: i64 = 10;
+
+/// What is done with what is found.
+#[derive(Clone, Debug)]
+pub(crate) enum Purpose {
+    Search,
+    Sort(Arc<[SortKey]>),
+    Thread(Threading),
+}
+
+impl Purpose {
+    fn completed(&self) -> &'static str {
+        match self {
+            Self::Search => "SEARCH completed",
+            Self::Sort(_) => "SORT completed",
+            Self::Thread(_) => "THREAD completed",
+        }
+    }
+}
 
 /// A SEARCH on its way.
 #[derive(Debug)]
 pub(crate) struct Searching {
     tag: String,
     uid: bool,
+    purpose: Purpose,
     returns: Option<SearchReturns>,
     /// The answer tells the highest MODSEQ found, because the search names MODSEQ.
     tells_modseq: bool,
@@ -28,16 +54,35 @@ pub(crate) struct Searching {
     search: Arc<Search>,
     /// Messages that were not looked at.
     rest: UidSet,
+    /// How many there were at first.
+    all: u32,
     found: UidSet,
     modseq: ModSeq,
-    /// What is still to be written: numbers as the client wants them.
-    writing: Option<UidSet>,
-    /// Ranges of these that are written.
-    written: usize,
+    /// When the client last heard of it.
+    heard: Option<Timestamp>,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The mailbox is looked through.
+    Looking,
+    /// The MODSEQ of the ends, which are all that is told, is asked (RFC 4731 section 3.2).
+    Ends,
+    /// The result is put in order.
+    Ordering,
+    /// The answer is written.
+    Writing(Listing),
 }
 
 impl Searching {
-    pub(crate) fn begin(desk: &mut Desk, tag: &str, uid: bool, program: SearchProgram) -> Result<Begun, NoSuchMessage> {
+    pub(crate) fn begin(
+        desk: &mut Desk,
+        tag: &str,
+        uid: bool,
+        program: SearchProgram,
+        purpose: Purpose,
+    ) -> Result<Begun, NoSuchMessage> {
         let tells_modseq = names_modseq(&program.key);
         if tells_modseq {
             desk.enable_condstore();
@@ -51,12 +96,12 @@ impl Searching {
             view.saved = UidSet::new();
         }
         // IMAP4rev2 knows no SEARCH response (RFC 9051 section 6.4.4).
-        if rev2 && returns.is_none() {
+        if rev2 && returns.is_none() && matches!(purpose, Purpose::Search) {
             returns = Some(SearchReturns { all: true, ..SearchReturns::default() });
         }
         // A lone RETURN () means ALL.
         if let Some(returns) = &mut returns {
-            returns.all |= !(returns.min || returns.max || returns.count || returns.save);
+            returns.all |= !(returns.answers() || returns.save);
         }
         let mut rest = view.uids().clone();
         if let Some(only) = bound(&key) {
@@ -65,120 +110,132 @@ impl Searching {
         Ok(Begun::errand(Self {
             tag: tag.to_owned(),
             uid,
+            purpose,
             returns,
             tells_modseq,
             mailbox: view.mailbox,
             search: Arc::new(Search { key, recent: view.recent().clone() }),
+            all: rest.count(),
             rest,
             found: UidSet::new(),
             modseq: ModSeq(0),
-            writing: None,
-            written: 0,
+            heard: None,
+            stage: Stage::Looking,
         }))
+    }
+
+    /// Tells whether only the ends of the result are told.
+    fn only_ends(&self) -> bool {
+        let ends = |returns: SearchReturns| (returns.min || returns.max) && !returns.all && !returns.count;
+        self.returns.is_some_and(|returns| ends(returns) && returns.partial.is_none())
     }
 
     /// Tells whether the rest of the mailbox could still change the answer.
     fn is_settled(&self) -> bool {
-        let only_min = |returns: SearchReturns| returns.min && !returns.max && !returns.all && !returns.count;
-        self.rest.is_empty() || (!self.found.is_empty() && !self.tells_modseq && self.returns.is_some_and(only_min))
+        let only_min = self.only_ends() && self.returns.is_some_and(|returns| !returns.max);
+        let plain = matches!(self.purpose, Purpose::Search);
+        self.rest.is_empty() || (plain && only_min && !self.found.is_empty())
+    }
+
+    /// The messages at the ends that are told.
+    fn ends(&self) -> UidSet {
+        let Some(returns) = self.returns else { return UidSet::new() };
+        let ends = [self.found.first().filter(|_| returns.min), self.found.last().filter(|_| returns.max)];
+        ends.into_iter().flatten().collect()
+    }
+
+    /// Keeps the result for `$`: MIN, MAX and PARTIAL save just these (RFC 5182 section 2.1, RFC 9394
+    /// section 3.1).
+    fn save(&self, view: &mut View) {
+        let Some(returns) = self.returns.filter(|returns| returns.save) else { return };
+        view.saved = if returns.all || returns.count || !returns.answers() {
+            self.found.clone()
+        } else {
+            let mut saved = self.ends();
+            if let Some(page) = returns.partial {
+                saved.union_with(&page_of(&self.found, page));
+            }
+            saved
+        };
+    }
+
+    /// What comes after the mailbox was looked through.
+    fn found(&mut self) -> Option<Request> {
+        let (mailbox, uids) = (self.mailbox, self.found.clone());
+        match &self.purpose {
+            Purpose::Search if self.tells_modseq && self.only_ends() && !uids.is_empty() => {
+                self.stage = Stage::Ends;
+                Some(Request::Rows { mailbox, uids: self.ends(), changed_since: ModSeq(0) })
+            }
+            Purpose::Search => None,
+            Purpose::Sort(order) => {
+                self.stage = Stage::Ordering;
+                Some(Request::Sort { mailbox, uids, order: Arc::clone(order) })
+            }
+            Purpose::Thread(threading) => {
+                self.stage = Stage::Ordering;
+                Some(Request::Thread { mailbox, uids, threading: *threading })
+            }
+        }
     }
 
     /// All is found: saves it and begins the answer.
     fn conclude(&mut self, desk: &mut Desk) {
         let Some(view) = desk.view.as_deref_mut() else { return };
-        let ends = [self.found.first(), self.found.last()];
-        if let Some(returns) = self.returns.filter(|returns| returns.save) {
-            // MIN and MAX alone save just these (RFC 5182 section 2.1).
-            view.saved = if returns.all || returns.count || !(returns.min || returns.max) {
-                self.found.clone()
-            } else {
-                let wanted = [returns.min, returns.max];
-                ends.iter().zip(wanted).filter_map(|(end, wanted)| end.filter(|_| wanted)).collect()
-            };
-        }
+        self.save(view);
         let numbers = if self.uid { self.found.clone() } else { view.numbers(&self.found) };
-        let Some(returns) = self.returns else {
-            desk.out.extend_from_slice(b"* SEARCH");
-            self.writing = Some(numbers);
-            return;
-        };
-        self.writing = Some(UidSet::new());
-        if !(returns.min || returns.max || returns.all || returns.count) {
-            return;
-        }
-        let out = &mut desk.out;
-        out.extend_from_slice(b"* ESEARCH (TAG ");
-        write_string(out, self.tag.as_bytes());
-        out.extend_from_slice(if self.uid { b") UID" } else { b")" });
-        for (wanted, name, number) in
-            [(returns.min, b" MIN ".as_slice(), numbers.first()), (returns.max, b" MAX ", numbers.last())]
-        {
-            if let Some(number) = number.filter(|_| wanted) {
-                out.extend_from_slice(name);
-                write_number(out, u64::from(number.get()));
-            }
-        }
-        if returns.count {
-            out.extend_from_slice(b" COUNT ");
-            write_number(out, u64::from(numbers.count()));
-        }
-        if self.tells_modseq && !numbers.is_empty() {
-            out.extend_from_slice(b" MODSEQ ");
-            write_number(out, self.modseq.0);
-        }
-        if returns.all && !numbers.is_empty() {
-            out.extend_from_slice(b" ALL ");
-            self.writing = Some(numbers);
-        } else {
-            out.extend_from_slice(b"\r\n");
-        }
+        let modseq = Some(self.modseq).filter(|_| self.tells_modseq && !numbers.is_empty());
+        self.stage = Stage::Writing(Listing::of_set(&mut desk.out, &self.heading("SEARCH"), numbers, modseq));
     }
 
-    /// Writes some of the numbers, or ends.
-    fn write(&mut self, desk: &mut Desk, mut numbers: UidSet) -> Turn {
-        let out = &mut desk.out;
-        if self.returns.is_some() {
-            let ranges = numbers.ranges().get(self.written..).unwrap_or_default();
-            let part = ranges.get(..NUMBERS_BATCH.into()).unwrap_or(ranges);
-            if self.written > 0 {
-                out.push(b',');
-            }
-            write_ranges(out, part.iter().map(|(first, last)| (first.get(), last.get())));
-            self.written += part.len();
-            if self.written < numbers.ranges().len() {
-                self.writing = Some(numbers);
-                return Turn::Flush;
-            }
-            if self.written > 0 {
-                out.extend_from_slice(b"\r\n");
-            }
-        } else {
-            for number in numbers.split_first(NUMBERS_BATCH.into()).iter() {
-                out.push(b' ');
-                write_number(out, u64::from(number.get()));
-            }
-            if !numbers.is_empty() {
-                self.writing = Some(numbers);
-                return Turn::Flush;
-            }
-            if self.tells_modseq && !self.found.is_empty() {
-                out.extend_from_slice(b" (MODSEQ ");
-                write_number(out, self.modseq.0);
-                out.push(b')');
-            }
-            out.extend_from_slice(b"\r\n");
+    /// The messages are in order.
+    fn sorted(&mut self, desk: &mut Desk, uids: &[Uid]) {
+        let Some(view) = desk.view.as_deref_mut() else { return };
+        // What went meanwhile is not part of the result.
+        self.found = uids.iter().copied().collect();
+        if let Some(returns) = self.returns.filter(|returns| returns.save) {
+            // The first, the last and a page are those of the order.
+            let partial = returns.partial.map_or(0..0, |page| page.places(uids.len()));
+            let ends = [uids.first().filter(|_| returns.min), uids.last().filter(|_| returns.max)];
+            view.saved = if returns.all || returns.count || !returns.answers() {
+                self.found.clone()
+            } else {
+                uids.get(partial).unwrap_or_default().iter().chain(ends.into_iter().flatten()).copied().collect()
+            };
         }
-        Turn::Done(end_of_numbers(desk, self.uid, "SEARCH completed"))
+        let number = |uid: &Uid| if self.uid { Some(uid.get()) } else { view.number(*uid) };
+        let numbers: Vec<u32> = uids.iter().filter_map(number).collect();
+        let modseq = Some(self.modseq).filter(|_| self.tells_modseq && !numbers.is_empty());
+        self.stage = Stage::Writing(Listing::of_list(&mut desk.out, &self.heading("SORT"), numbers, modseq));
+    }
+
+    fn heading(&self, word: &'static str) -> Heading<'_> {
+        Heading { tag: &self.tag, uid: self.uid, returns: self.returns, word }
+    }
+
+    /// Says how far it is, now and then (RFC 9585).
+    fn progress(&mut self, desk: &mut Desk, now: Timestamp) {
+        let heard = *self.heard.get_or_insert(now);
+        if now.0.saturating_sub(heard.0) < PROGRESS_SECS {
+            return;
+        }
+        self.heard = Some(now);
+        let done = self.all.saturating_sub(self.rest.count());
+        desk.put(format_args!("* OK [INPROGRESS ("));
+        write_string(&mut desk.out, self.tag.as_bytes());
+        desk.put(format_args!(" {done} {})] still looking\r\n", self.all));
+    }
+
+    fn look(&self) -> Turn {
+        let (mailbox, uids, search) = (self.mailbox, self.rest.clone(), Arc::clone(&self.search));
+        Turn::Ask(Request::Search { mailbox, uids, search })
     }
 }
 
 impl Errand for Searching {
     fn go(&mut self, desk: &mut Desk, answer: Option<Answer>) -> Turn {
-        if let Some(numbers) = self.writing.take() {
-            return self.write(desk, numbers);
-        }
-        match answer {
-            Some(Answer::Found { uids, modseq, next }) => {
+        match (&mut self.stage, answer) {
+            (Stage::Looking, Some(Answer::Found { uids, modseq, next, now })) => {
                 self.found.union_with(&uids);
                 self.modseq = self.modseq.max(modseq);
                 match next {
@@ -186,17 +243,37 @@ impl Errand for Searching {
                     Some(next) => drop(self.rest.split_first(self.rest.count_below(next).max(1))),
                     None => self.rest = UidSet::new(),
                 }
+                self.progress(desk, now);
+                if !self.is_settled() && !desk.out.is_empty() {
+                    return Turn::Flush;
+                }
             }
-            Some(other) => return unexpected(Some(other)),
-            None => {}
+            (Stage::Ends, Some(Answer::Rows(rows))) => {
+                self.modseq = rows.iter().map(|row| row.modseq).max().unwrap_or(self.modseq);
+                self.conclude(desk);
+            }
+            (Stage::Ordering, Some(Answer::Sorted(uids))) => self.sorted(desk, &uids),
+            (Stage::Ordering, Some(Answer::Threads(twigs))) => {
+                let Some(view) = desk.view.as_deref() else { return unexpected(None) };
+                self.stage = Stage::Writing(Listing::of_threads(&mut desk.out, twigs, view, self.uid));
+            }
+            (Stage::Looking | Stage::Writing(_), None) => {}
+            (_, other) => return unexpected(other),
         }
-        if self.is_settled() {
-            self.conclude(desk);
-            let numbers = self.writing.take().unwrap_or_default();
-            return self.write(desk, numbers);
+        if matches!(self.stage, Stage::Looking) {
+            if !self.is_settled() {
+                return self.look();
+            }
+            match self.found() {
+                Some(request) => return Turn::Ask(request),
+                None => self.conclude(desk),
+            }
         }
-        let (mailbox, uids, search) = (self.mailbox, self.rest.clone(), Arc::clone(&self.search));
-        Turn::Ask(Request::Search { mailbox, uids, search })
+        let Stage::Writing(listing) = &mut self.stage else { return unexpected(None) };
+        if listing.write(&mut desk.out) {
+            return Turn::Flush;
+        }
+        Turn::Done(end_of_numbers(desk, self.uid, self.purpose.completed()))
     }
 }
 

@@ -7,14 +7,17 @@
 
 use crate::mail::header::HeaderFilter;
 use crate::mail::message::{BlobId, Message};
-use crate::mail::structure::{self, Extent, Structure, TransferEncoding};
-use crate::mail::text::TransferDecoder;
+use crate::mail::structure::{self, Extent, Structure, TextPart, TransferEncoding};
+use crate::mail::text::{CharsetDecoder, TransferDecoder, preview};
 use crate::protocol::imap::fetch::{FetchItem, SectionItem, SectionKind};
 use crate::protocol::imap::request::{Answer, BODY_CHUNK, Request};
-use crate::protocol::imap::response::{write_astring, write_literal_header, write_number};
+use crate::protocol::imap::response::{write_astring, write_literal_header, write_number, write_string};
 
 /// Most bytes of a filtered header or decoded part that are held before they are sent.
 const GATHERED_MAX: usize = 64 * 1024;
+
+/// Bytes of a text, as it is coded for transfer, that its preview is made of; within one chunk.
+const PREVIEW_BYTES: u64 = 8 * 1024;
 
 /// What a section needs next.
 #[derive(Debug)]
@@ -51,6 +54,8 @@ enum Recipe {
     Decoded(TransferEncoding),
     /// Only the decoded length is told.
     DecodedSize(TransferEncoding),
+    /// The beginning of a text, as a list of messages shows it.
+    Preview(Box<TextPart>),
 }
 
 #[derive(Debug)]
@@ -86,7 +91,7 @@ impl Maker {
         match recipe {
             Recipe::Fields { names, except } => Self::Filter(Some(HeaderFilter::new(names, *except))),
             Recipe::Decoded(encoding) | Recipe::DecodedSize(encoding) => Self::Decoder(TransferDecoder::new(*encoding)),
-            Recipe::AsIs => Self::Decoder(TransferDecoder::new(TransferEncoding::Identity)),
+            Recipe::AsIs | Recipe::Preview(_) => Self::Decoder(TransferDecoder::new(TransferEncoding::Identity)),
         }
     }
 
@@ -159,6 +164,18 @@ impl Section {
         Self::located(out, row, locate(row, structure, &[], kind), None, Recipe::AsIs)
     }
 
+    /// Writes PREVIEW (RFC 8970) and begins to read the text it is made of; done with `None` where the
+    /// message has no text.
+    pub(crate) fn begin_preview(out: &mut Vec<u8>, row: &Message, structure: &Structure) -> Option<Self> {
+        out.extend_from_slice(b"PREVIEW ");
+        let Some(part) = structure.first_text().filter(|part| part.extent.length > 0) else {
+            out.extend_from_slice(b"\"\"");
+            return None;
+        };
+        let extent = Extent { length: part.extent.length.min(PREVIEW_BYTES), ..part.extent };
+        Self::located(out, row, Some(extent), None, Recipe::Preview(Box::new(part)))
+    }
+
     fn located(
         out: &mut Vec<u8>,
         row: &Message,
@@ -178,6 +195,14 @@ impl Section {
         // Nothing where there should be something: the body is gone, or can't be read.
         let bytes = if let Some(Answer::Bytes(bytes)) = answer { bytes } else { Vec::new() };
         self.read += bytes.len() as u64;
+        if let (Recipe::Preview(part), true) = (&self.recipe, self.read > 0) {
+            let mut text = String::new();
+            let (mut transfer, mut decoded) = (TransferDecoder::new(part.encoding), Vec::new());
+            transfer.decode(&bytes, &mut decoded);
+            CharsetDecoder::new(part.charset.as_deref()).decode(&decoded, false, &mut text);
+            write_preview(out, &preview(&text, part.html));
+            return Progress::Done;
+        }
         match std::mem::replace(&mut self.phase, Phase::Begin) {
             Phase::Begin => self.begin_reading(out),
             Phase::Copy { left, promised } => self.copy(out, &bytes, left, promised),
@@ -201,6 +226,10 @@ impl Section {
                 self.read = skip;
                 self.phase = Phase::Copy { left, promised: false };
                 self.ask(left)
+            }
+            Recipe::Preview(_) => {
+                self.phase = Phase::Copy { left: self.extent.length, promised: false };
+                self.ask(self.extent.length)
             }
             _ => {
                 let (maker, kept) = (Maker::new(&self.recipe), Some(Vec::new()));
@@ -316,6 +345,11 @@ impl Section {
     fn is_binary(&self) -> bool {
         matches!(self.recipe, Recipe::Decoded(_))
     }
+}
+
+/// Writes a preview: UTF-8 in a literal (RFC 8970 section 4).
+fn write_preview(out: &mut Vec<u8>, text: &str) {
+    write_string(out, text.as_bytes());
 }
 
 /// What stands for a section that is not there; a number can't be NIL (RFC 3516 section 7).

@@ -7,17 +7,20 @@
 
 use std::mem;
 
-use crate::mail::mailbox::{MailboxId, ModSeq};
+use crate::mail::mailbox::{MailboxId, ModSeq, Uid};
 use crate::mail::message::{Message, UidSet};
 use crate::protocol::imap::desk::{Desk, Enabled, End, Errand, Turn};
 use crate::protocol::imap::request::{Answer, Changes, Request, SCAN_BATCH};
-use crate::protocol::imap::response::{write_flags, write_number};
+use crate::protocol::imap::response::{write_flags, write_number, write_uids};
 use crate::protocol::imap::view::View;
 
 use super::select::write_keywords;
 
 /// Most EXPUNGE responses made before they are sent.
 const EXPUNGES_BATCH: u32 = 1024;
+
+/// Most ranges of uids in one VANISHED response.
+pub(crate) const RANGES_BATCH: usize = 1024;
 
 /// The telling of changes, once.
 #[derive(Debug)]
@@ -191,6 +194,11 @@ fn write_numbered(out: &mut Vec<u8>, number: u32, word: &str) {
 
 /// Tells some messages that are gone; false when there were none.
 fn tell_expunges(desk: &mut Desk) -> bool {
+    if desk.enabled.vanishes() {
+        let uids = desk.view.as_mut().map(|view| view.forget_ranges(RANGES_BATCH)).unwrap_or_default();
+        write_vanished(&mut desk.out, &uids, false);
+        return !uids.is_empty();
+    }
     let numbers = desk.view.as_mut().map(|view| view.forget(EXPUNGES_BATCH)).unwrap_or_default();
     for number in &numbers {
         write_numbered(&mut desk.out, *number, "EXPUNGE");
@@ -207,20 +215,47 @@ pub(crate) fn tell_flags(desk: &mut Desk, rows: &[Message]) {
     }
 }
 
+/// Writes a VANISHED response, unless `uids` is empty (RFC 7162 section 3.2.10).
+pub(crate) fn write_vanished(out: &mut Vec<u8>, uids: &UidSet, earlier: bool) {
+    if !uids.is_empty() {
+        out.extend_from_slice(if earlier { b"* VANISHED (EARLIER) " } else { b"* VANISHED " });
+        write_uids(out, uids);
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Writes the beginning of a message's FETCH response, up to the parenthesis; after ENABLE UIDONLY it
+/// is called UIDFETCH and begins with the uid (RFC 9586 section 3.3). False for a message that the
+/// client does not count.
+pub(crate) fn begin_fetch(out: &mut Vec<u8>, view: &View, enabled: Enabled, uid: Uid) -> bool {
+    let Some(number) = view.number(uid) else { return false };
+    out.extend_from_slice(b"* ");
+    write_number(out, u64::from(if enabled.uid_only { uid.get() } else { number }));
+    out.extend_from_slice(if enabled.uid_only { b" UIDFETCH (" } else { b" FETCH (" });
+    true
+}
+
 /// Writes an unasked FETCH response of a message the client counts: UID, FLAGS if `flags`, and
 /// MODSEQ once CONDSTORE is on (RFC 7162 section 3.2).
 pub(crate) fn write_flags_response(out: &mut Vec<u8>, view: &View, enabled: Enabled, row: &Message, flags: bool) {
-    let Some(number) = view.number(row.uid) else { return };
-    out.extend_from_slice(b"* ");
-    write_number(out, u64::from(number));
-    out.extend_from_slice(b" FETCH (UID ");
-    write_number(out, u64::from(row.uid.get()));
+    if !begin_fetch(out, view, enabled, row.uid) {
+        return;
+    }
+    let mut between = "";
+    if !enabled.uid_only {
+        out.extend_from_slice(b"UID ");
+        write_number(out, u64::from(row.uid.get()));
+        between = " ";
+    }
     if flags {
-        out.extend_from_slice(b" FLAGS ");
-        write_flags(out, row.flags, &view.keywords, !enabled.rev2 && view.is_recent(row.uid));
+        out.extend_from_slice(between.as_bytes());
+        out.extend_from_slice(b"FLAGS ");
+        write_flags(out, row.flags, &view.keywords, enabled.recent() && view.is_recent(row.uid));
+        between = " ";
     }
     if enabled.condstore {
-        out.extend_from_slice(b" MODSEQ (");
+        out.extend_from_slice(between.as_bytes());
+        out.extend_from_slice(b"MODSEQ (");
         write_number(out, row.modseq.0);
         out.push(b')');
     }

@@ -56,7 +56,7 @@ impl Errand for Transfer {
                 if let Some(view) = &mut desk.view {
                     view.vanish(&placed.from);
                 }
-                Turn::Done(End::ok("MOVE completed"))
+                Turn::Done(End::ok("MOVE completed").with_modseq())
             }
             Some(Answer::Placed(placed)) => Turn::Done(End::ok(format!("[{}] COPY completed", copyuid(&placed)))),
             other => unexpected(other),

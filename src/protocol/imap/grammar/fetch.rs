@@ -58,10 +58,26 @@ fn item(cursor: &mut Cursor) -> Parsed<FetchItem> {
         "RFC822.HEADER" => FetchItem::Rfc822Header,
         "RFC822.TEXT" => FetchItem::Rfc822Text,
         "EMAILID" => FetchItem::EmailId,
+        "THREADID" => FetchItem::ThreadId,
+        "PREVIEW" => preview(cursor)?,
         "SAVEDATE" => FetchItem::SaveDate,
         "" => return Err(Refusal::Usage),
         _ => return Err(Refusal::Bad("unknown FETCH item")),
     })
+}
+
+/// Behind `PREVIEW`: maybe ` (LAZY)` (RFC 8970 section 3.1).
+fn preview(cursor: &mut Cursor) -> Parsed<FetchItem> {
+    let mut ahead = *cursor;
+    if ahead.space().is_ok() && ahead.peek() == Some(b'(') {
+        ahead.list(|cursor| match cursor.word().as_str() {
+            "LAZY" => Ok(()),
+            "" => Err(Refusal::Usage),
+            _ => Err(Refusal::Bad("unknown PREVIEW modifier")),
+        })?;
+        *cursor = ahead;
+    }
+    Ok(FetchItem::Preview)
 }
 
 /// Behind `BODY[`: `section-spec`, `]`, `<origin.count>`.

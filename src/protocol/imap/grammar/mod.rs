@@ -16,9 +16,9 @@ use crate::mail::date::ZonedTime;
 use crate::mail::mailbox::{MailboxName, ModSeq, SpecialUse};
 use crate::mail::secret::Password;
 
-use super::command::{AppendHead, Command, StoreCommand, Tagged};
+use super::command::{AppendHead, AppendMessage, Command, FetchCommand, Resync, StoreCommand, Tagged};
 use super::name;
-use super::sequence::SequenceSet;
+use super::sequence::{SeqNumber, SequenceSet};
 use super::token::{Cursor, Parsed, Refusal};
 
 /// Most fields of an ID that are kept (RFC 2971 section 3.3).
@@ -62,25 +62,45 @@ pub(super) fn rejected(text: &[u8], refusal: Refusal) -> Rejected {
     Rejected { tag: Cursor::new(text).tag().ok().map(str::to_owned), refusal }
 }
 
-/// Reads a command up to the literal header it ends with, if it is an APPEND.
+/// Reads a command up to the literal header it ends with, if it is an APPEND or REPLACE.
 pub(super) fn append_start(text: &[u8], utf8: bool) -> Option<Result<AppendStart, Rejected>> {
     let mut cursor = Cursor::new(text);
     let tag = cursor.tag().ok()?;
     cursor.space().ok()?;
-    if !cursor.eat_word("APPEND") {
+    let uid = cursor.eat_word("UID");
+    if uid {
+        cursor.space().ok()?;
+    }
+    let replaces = cursor.eat_word("REPLACE");
+    if !replaces && (uid || !cursor.eat_word("APPEND")) {
         return None;
     }
-    let start = (Grammar { cursor, utf8 }).append();
+    let mut grammar = Grammar { cursor, utf8 };
+    let start = if replaces {
+        grammar.replace(uid)
+    } else {
+        grammar.append().map(|found| found.map(|(head, in_parens)| (Command::Append(head), in_parens)))
+    };
     Some(match start {
         Ok(None) => Ok(AppendStart::Name),
-        Ok(Some((head, in_parens))) => {
-            let command = Tagged { tag: tag.to_owned(), command: Command::Append(head) };
-            Ok(AppendStart::Message { command, in_parens })
+        Ok(Some((command, in_parens))) => {
+            Ok(AppendStart::Message { command: Tagged { tag: tag.to_owned(), command }, in_parens })
         }
         Err(refusal) => {
-            let refusal = if refusal == Refusal::Usage { Refusal::Bad(usage("APPEND")) } else { refusal };
+            let name = if replaces { "REPLACE" } else { "APPEND" };
+            let refusal = if refusal == Refusal::Usage { Refusal::Bad(usage(name)) } else { refusal };
             Err(Rejected { tag: Some(tag.to_owned()), refusal })
         }
+    })
+}
+
+/// Reads what stands between two messages of one APPEND, the next one's literal header at its end
+/// (RFC 3502). The flag tells that the message stands in `UTF8 (...)`.
+pub(super) fn append_more(text: &[u8], utf8: bool) -> Result<(AppendMessage, bool), Refusal> {
+    let mut grammar = Grammar { cursor: Cursor::new(text), utf8 };
+    grammar.append_message().map_err(|refusal| match refusal {
+        Refusal::Usage => Refusal::Bad(usage("APPEND")),
+        refusal => refusal,
     })
 }
 
@@ -121,6 +141,11 @@ impl Grammar<'_> {
             ("STARTTLS", false) => Command::StartTls,
             ("NAMESPACE", false) => Command::Namespace,
             ("IDLE", false) => Command::Idle,
+            ("COMPRESS", false) => {
+                self.cursor.space()?;
+                Command::Compress(self.cursor.atom()?.to_ascii_uppercase())
+            }
+            ("UNAUTHENTICATE", false) => Command::Unauthenticate,
             ("CLOSE", false) => Command::Close,
             ("UNSELECT", false) => Command::Unselect,
             ("CHECK", false) => Command::Check,
@@ -148,7 +173,7 @@ impl Grammar<'_> {
                 Command::Status { mailbox, items: list::status_items(&mut self.cursor)? }
             }
             // A whole APPEND has a literal and never comes here.
-            ("APPEND", false) => return Err(Refusal::Usage),
+            ("APPEND", false) | ("REPLACE", _) => return Err(Refusal::Usage),
             ("GETQUOTA", false) => Command::GetQuota(self.text()?),
             ("GETQUOTAROOT", false) => Command::GetQuotaRoot(self.mailbox(Wanted::Existing)?),
             ("SETQUOTA", false) => self.set_quota()?,
@@ -156,6 +181,17 @@ impl Grammar<'_> {
                 self.cursor.space()?;
                 Command::Search { uid, program: search::program(&mut self.cursor)? }
             }
+            ("SORT", _) => {
+                self.cursor.space()?;
+                let (order, program) = search::sort(&mut self.cursor)?;
+                Command::Sort { uid, order, program }
+            }
+            ("THREAD", _) => {
+                self.cursor.space()?;
+                let (threading, program) = search::thread(&mut self.cursor)?;
+                Command::Thread { uid, threading, program }
+            }
+            ("UIDBATCHES", false) => self.uid_batches()?,
             ("FETCH", _) => self.fetch(uid)?,
             ("STORE", _) => Command::Store(self.store(uid)?),
             ("COPY", _) => {
@@ -258,14 +294,14 @@ impl Grammar<'_> {
         Ok(Command::Enable(capabilities))
     }
 
-    /// SELECT and EXAMINE; of the parameters of RFC 4466 we know CONDSTORE (RFC 7162).
+    /// SELECT and EXAMINE; of the parameters of RFC 4466 we know CONDSTORE and QRESYNC (RFC 7162).
     fn select(&mut self, read_only: bool) -> Parsed<Command> {
         let mailbox = match self.mailbox(Wanted::Existing) {
             Ok(mailbox) => Some(mailbox),
             Err(Refusal::No(_)) => None,
             Err(refusal) => return Err(refusal),
         };
-        let mut condstore = false;
+        let (mut condstore, mut resync) = (false, None);
         if self.cursor.end().is_err() {
             self.cursor.space()?;
             self.cursor.list(|cursor| match cursor.word().as_str() {
@@ -273,11 +309,17 @@ impl Grammar<'_> {
                     condstore = true;
                     Ok(())
                 }
+                "QRESYNC" => {
+                    cursor.space()?;
+                    resync = Some(resynchronization(cursor)?);
+                    Ok(())
+                }
                 "" => Err(Refusal::Usage),
                 _ => Err(Refusal::Bad("unknown SELECT parameter")),
             })?;
         }
-        Ok(mailbox.map_or(Command::SelectNothing, |mailbox| Command::Select { mailbox, read_only, condstore }))
+        let found = |mailbox| Command::Select { mailbox, read_only, condstore, resync };
+        Ok(mailbox.map_or(Command::SelectNothing, found))
     }
 
     /// CREATE with `USE` (RFC 6154 section 3).
@@ -326,6 +368,12 @@ impl Grammar<'_> {
             return Ok(None);
         }
         let mailbox = self.mailbox(Wanted::New)?;
+        let (message, in_parens) = self.append_message()?;
+        Ok(Some((AppendHead { mailbox, message }, in_parens)))
+    }
+
+    /// A space, flags, date and the literal's header of a message, which ends the line.
+    fn append_message(&mut self) -> Parsed<(AppendMessage, bool)> {
         self.cursor.space()?;
         let mut flags = crate::mail::message::FlagNames::default();
         if self.cursor.peek() == Some(b'(') {
@@ -347,15 +395,37 @@ impl Grammar<'_> {
         let literal = self.cursor.literal_header()?;
         self.cursor.is_at_end().then_some(()).ok_or(Refusal::Usage)?;
         let (size, synchronizing) = (literal.size, literal.synchronizing);
-        Ok(Some((AppendHead { mailbox, flags, date, size, synchronizing }, in_parens)))
+        Ok((AppendMessage { flags, date, size, synchronizing }, in_parens))
     }
 
-    /// FETCH with CHANGEDSINCE (RFC 7162 section 3.1.4.1).
+    /// What stands between `REPLACE` and the message (RFC 8508 section 3); `None` as for APPEND.
+    fn replace(&mut self, uid: bool) -> Parsed<Option<(Command, bool)>> {
+        self.cursor.space()?;
+        let number = if self.cursor.eat(b'*') { SeqNumber::Star } else { SeqNumber::Number(self.cursor.nz_number()?) };
+        let number = SequenceSet::Ranges(vec![(number, number)]);
+        Ok(self.append()?.map(|(head, in_parens)| (Command::Replace { uid, number, head }, in_parens)))
+    }
+
+    /// RFC 10022.
+    fn uid_batches(&mut self) -> Parsed<Command> {
+        self.cursor.space()?;
+        let size = self.cursor.nz_number()?;
+        let mut batches = None;
+        if self.cursor.end().is_err() {
+            self.cursor.space()?;
+            let from = self.cursor.nz_number()?;
+            self.cursor.need(b':')?;
+            batches = Some((from, self.cursor.nz_number()?));
+        }
+        Ok(Command::UidBatches { size, batches })
+    }
+
+    /// FETCH with CHANGEDSINCE, VANISHED (RFC 7162 sections 3.1.4.1 and 3.2.6) and PARTIAL (RFC 9394).
     fn fetch(&mut self, uid: bool) -> Parsed<Command> {
         let set = self.set()?;
         self.cursor.space()?;
         let items = fetch::items(&mut self.cursor)?;
-        let mut changed_since = None;
+        let (mut changed_since, mut vanished, mut page) = (None, false, None);
         if self.cursor.end().is_err() {
             self.cursor.space()?;
             self.cursor.list(|cursor| match cursor.word().as_str() {
@@ -364,11 +434,23 @@ impl Grammar<'_> {
                     changed_since = Some(ModSeq(cursor.number64()?));
                     Ok(())
                 }
+                "VANISHED" => {
+                    vanished = true;
+                    Ok(())
+                }
+                "PARTIAL" => {
+                    cursor.space()?;
+                    page = Some(search::page(cursor)?);
+                    Ok(())
+                }
                 "" => Err(Refusal::Usage),
                 _ => Err(Refusal::Bad("unknown FETCH modifier")),
             })?;
         }
-        Ok(Command::Fetch { uid, set, items, changed_since })
+        if vanished && (!uid || changed_since.is_none()) {
+            return Err(Refusal::Bad("VANISHED goes with UID FETCH and CHANGEDSINCE"));
+        }
+        Ok(Command::Fetch(FetchCommand { uid, set, items, changed_since, vanished, page }))
     }
 
     /// STORE with UNCHANGEDSINCE (RFC 7162 section 3.1.3).
@@ -393,14 +475,41 @@ impl Grammar<'_> {
     }
 }
 
+/// `(uidvalidity modseq [known-uids] [(numbers uids)])` (RFC 7162 section 3.2.5). The pairs of
+/// numbers and uids are read and not needed: what has vanished is always known closely enough.
+fn resynchronization(cursor: &mut Cursor) -> Parsed<Resync> {
+    cursor.need(b'(')?;
+    let uid_validity = cursor.nz_number()?;
+    cursor.space()?;
+    let since = ModSeq(cursor.number64()?);
+    let mut known = None;
+    while !cursor.eat(b')') {
+        cursor.space()?;
+        if cursor.eat(b'(') {
+            SequenceSet::parse(cursor)?;
+            cursor.space()?;
+            SequenceSet::parse(cursor)?;
+            cursor.need(b')')?;
+            cursor.need(b')')?;
+            break;
+        }
+        if known.is_some() {
+            return Err(Refusal::Usage);
+        }
+        known = Some(SequenceSet::parse(cursor)?);
+    }
+    Ok(Resync { uid_validity, since, known })
+}
+
 /// What may follow UID.
-const UID_USAGE: &str = "UID goes before COPY, EXPUNGE, FETCH, MOVE, SEARCH or STORE";
+const UID_USAGE: &str = "UID goes before COPY, EXPUNGE, FETCH, MOVE, REPLACE, SEARCH, SORT, STORE or THREAD";
 
 /// What a command needs, for who got it wrong.
 fn usage(name: &str) -> &'static str {
     match name {
         "APPEND" => "APPEND needs a mailbox, maybe flags and a date, and the message as a literal",
         "AUTHENTICATE" => "AUTHENTICATE needs a mechanism",
+        "COMPRESS" => "COMPRESS needs a mechanism",
         "COPY" => "COPY needs a sequence set and a mailbox",
         "CREATE" => "CREATE needs a mailbox",
         "DELETE" => "DELETE needs a mailbox",
@@ -416,12 +525,16 @@ fn usage(name: &str) -> &'static str {
         "LSUB" => "LSUB needs a reference and a mailbox pattern",
         "MOVE" => "MOVE needs a sequence set and a mailbox",
         "RENAME" => "RENAME needs the old and the new mailbox",
+        "REPLACE" => "REPLACE needs a message, a mailbox, maybe flags and a date, and the message as a literal",
         "SEARCH" => "SEARCH needs search keys",
         "SELECT" => "SELECT needs a mailbox",
         "SETQUOTA" => "SETQUOTA needs a quota root and a list of limits",
+        "SORT" => "SORT needs criteria in parentheses, a charset and search keys",
         "STATUS" => "STATUS needs a mailbox and a list of items",
         "STORE" => "STORE needs a sequence set, FLAGS, +FLAGS or -FLAGS, and flags",
         "SUBSCRIBE" => "SUBSCRIBE needs a mailbox",
+        "THREAD" => "THREAD needs an algorithm, a charset and search keys",
+        "UIDBATCHES" => "UIDBATCHES needs the size of a batch and maybe a range of batches",
         "UNSUBSCRIBE" => "UNSUBSCRIBE needs a mailbox",
         _ => "this command takes no arguments",
     }

@@ -2,9 +2,12 @@
 
 use crate::mail::date::parse_imap_date;
 use crate::mail::mailbox::ModSeq;
-use crate::mail::message::SystemFlags;
+use crate::mail::message::{BlobId, SystemFlags};
 
-use super::super::search::{SEARCH_DEPTH_MAX, SEARCH_KEYS_MAX, SearchKey, SearchProgram, SearchReturns};
+use super::super::search::{
+    Page, SEARCH_DEPTH_MAX, SEARCH_KEYS_MAX, SORT_KEYS_MAX, SearchKey, SearchProgram, SearchReturns, SortBy, SortKey,
+    Threading,
+};
 use super::super::sequence::SequenceSet;
 use super::super::token::{Cursor, Parsed, Refusal};
 use super::flags;
@@ -19,19 +22,97 @@ pub(super) fn program(cursor: &mut Cursor) -> Parsed<SearchProgram> {
     }
     if cursor.eat_word("CHARSET") {
         cursor.space()?;
-        let charset = cursor.text()?;
-        if !["UTF-8", "US-ASCII"].iter().any(|known| charset.eq_ignore_ascii_case(known)) {
-            return Err(Refusal::No("[BADCHARSET (US-ASCII UTF-8)] that charset is not known here"));
-        }
+        charset(cursor)?;
         cursor.space()?;
     }
+    Ok(SearchProgram { returns, key: keys(cursor)? })
+}
+
+/// SORT: `RETURN (...)`, the criteria, the charset and the search keys (RFC 5256 section 3, RFC 5267).
+pub(super) fn sort(cursor: &mut Cursor) -> Parsed<(Vec<SortKey>, SearchProgram)> {
+    let mut returns = None;
+    if cursor.eat_word("RETURN") {
+        cursor.space()?;
+        returns = Some(search_returns(cursor)?);
+        cursor.space()?;
+    }
+    let mut order = Vec::new();
+    let mut reverse = false;
+    cursor.list(|cursor| {
+        let by = match cursor.word().as_str() {
+            "REVERSE" if !reverse => {
+                reverse = true;
+                return Ok(());
+            }
+            "ARRIVAL" => SortBy::Arrival,
+            "CC" => SortBy::Cc,
+            "DATE" => SortBy::Date,
+            "DISPLAYFROM" => SortBy::DisplayFrom,
+            "DISPLAYTO" => SortBy::DisplayTo,
+            "FROM" => SortBy::From,
+            "SIZE" => SortBy::Size,
+            "SUBJECT" => SortBy::Subject,
+            "TO" => SortBy::To,
+            "" => return Err(Refusal::Usage),
+            _ => return Err(Refusal::Bad("unknown SORT criterion")),
+        };
+        if order.len() >= SORT_KEYS_MAX {
+            return Err(Refusal::Bad("the SORT has too many criteria"));
+        }
+        order.push(SortKey { by, reverse: std::mem::take(&mut reverse) });
+        Ok(())
+    })?;
+    if order.is_empty() || reverse {
+        return Err(Refusal::Usage);
+    }
+    cursor.space()?;
+    charset(cursor)?;
+    cursor.space()?;
+    Ok((order, SearchProgram { returns, key: keys(cursor)? }))
+}
+
+/// THREAD: the algorithm, the charset and the search keys (RFC 5256 section 3).
+pub(super) fn thread(cursor: &mut Cursor) -> Parsed<(Threading, SearchProgram)> {
+    let threading = match cursor.word().as_str() {
+        "ORDEREDSUBJECT" => Threading::OrderedSubject,
+        "REFERENCES" => Threading::References,
+        "REFS" => Threading::Refs,
+        "" => return Err(Refusal::Usage),
+        _ => return Err(Refusal::Bad("THREAD knows ORDEREDSUBJECT, REFERENCES and REFS")),
+    };
+    cursor.space()?;
+    charset(cursor)?;
+    cursor.space()?;
+    Ok((threading, SearchProgram { returns: None, key: keys(cursor)? }))
+}
+
+/// A charset, which must be one that is known.
+fn charset(cursor: &mut Cursor) -> Parsed<()> {
+    let charset = cursor.text()?;
+    let known = ["UTF-8", "US-ASCII"].iter().any(|known| charset.eq_ignore_ascii_case(known));
+    known.then_some(()).ok_or(Refusal::No("[BADCHARSET (US-ASCII UTF-8)] that charset is not known here"))
+}
+
+/// Keys that must all hold, up to the end.
+fn keys(cursor: &mut Cursor) -> Parsed<SearchKey> {
     let mut keys = Keys { left: SEARCH_KEYS_MAX };
     let mut all = vec![keys.key(cursor, 0)?];
     while cursor.end().is_err() {
         cursor.space()?;
         all.push(keys.key(cursor, 0)?);
     }
-    Ok(SearchProgram { returns, key: conjunction(all) })
+    Ok(conjunction(all))
+}
+
+/// `1:100` or `-1:-100` (RFC 9394).
+pub(super) fn page(cursor: &mut Cursor) -> Parsed<Page> {
+    let backwards = cursor.eat(b'-');
+    let from = cursor.nz_number()?;
+    cursor.need(b':')?;
+    if cursor.eat(b'-') != backwards {
+        return Err(Refusal::Bad("both ends of PARTIAL are counted from the same side"));
+    }
+    Ok(Page { from, to: cursor.nz_number()?, backwards })
 }
 
 /// The options of RETURN; none is ALL (RFC 4731 section 3.1).
@@ -44,11 +125,18 @@ fn search_returns(cursor: &mut Cursor) -> Parsed<SearchReturns> {
             "ALL" => returns.all = true,
             "COUNT" => returns.count = true,
             "SAVE" => returns.save = true,
+            "PARTIAL" => {
+                cursor.space()?;
+                returns.partial = Some(page(cursor)?);
+            }
             "" => return Err(Refusal::Usage),
             _ => return Err(Refusal::Bad("unknown SEARCH return option")),
         }
         Ok(())
     })?;
+    if returns.all && returns.partial.is_some() {
+        return Err(Refusal::Bad("[CLIENTBUG] ALL and PARTIAL exclude one another"));
+    }
     if returns == SearchReturns::default() {
         returns.all = true;
     }
@@ -84,7 +172,8 @@ impl Keys {
         let flag = |flag| Ok(SearchKey::Flag(flag));
         let not = |key| Ok(SearchKey::Not(Box::new(key)));
         match cursor.word().as_str() {
-            "ALL" => Ok(SearchKey::All),
+            // Every mailbox keeps the date a message was saved (RFC 8514 section 4.3).
+            "ALL" | "SAVEDATESUPPORTED" => Ok(SearchKey::All),
             "ANSWERED" => flag(SystemFlags::ANSWERED),
             "DELETED" => flag(SystemFlags::DELETED),
             "DRAFT" => flag(SystemFlags::DRAFT),
@@ -124,6 +213,12 @@ impl Keys {
             "MODSEQ" => modseq(cursor).map(SearchKey::ModSeq),
             "OLDER" => spaced(cursor, Cursor::nz_number).map(SearchKey::Older),
             "YOUNGER" => spaced(cursor, Cursor::nz_number).map(SearchKey::Younger),
+            "SAVEDBEFORE" => date(cursor).map(SearchKey::SavedBefore),
+            "SAVEDON" => date(cursor).map(SearchKey::SavedOn),
+            "SAVEDSINCE" => date(cursor).map(SearchKey::SavedSince),
+            "EMAILID" => spaced(cursor, Cursor::atom).map(|id| SearchKey::EmailId(email_id(id))),
+            // No message has one, so none has this one (RFC 8474 section 5.2).
+            "THREADID" => spaced(cursor, Cursor::atom).and_then(|_| not(SearchKey::All)),
             "NOT" => {
                 cursor.space()?;
                 not(self.key(cursor, depth + 1)?)
@@ -156,6 +251,12 @@ impl Keys {
 fn spaced<'a, T>(cursor: &mut Cursor<'a>, read: impl FnOnce(&mut Cursor<'a>) -> Parsed<T>) -> Parsed<T> {
     cursor.space()?;
     read(cursor)
+}
+
+/// `M` and the number of a body, as FETCH tells it.
+fn email_id(id: &str) -> Option<BlobId> {
+    let digits = id.strip_prefix('M').filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))?;
+    digits.parse().ok().map(BlobId)
 }
 
 fn keyword(cursor: &mut Cursor) -> Parsed<crate::mail::message::Keyword> {

@@ -134,9 +134,14 @@ fn id_and_enable_list_what_they_are_given() {
 
 #[test]
 fn select_knows_condstore_and_no_other_parameter() {
-    assert!(shown("SELECT inbox").contains("MailboxName(\"INBOX\"), read_only: false, condstore: false"));
-    assert!(shown("EXAMINE \"a b\" (CONDSTORE)").contains("MailboxName(\"a b\"), read_only: true, condstore: true"));
-    assert_eq!(shown("SELECT a (QRESYNC (1 2))"), "BAD unknown SELECT parameter");
+    assert!(shown("SELECT inbox").contains("MailboxName(\"INBOX\"), read_only: false, condstore: false, resync: None"));
+    assert!(
+        shown("EXAMINE \"a b\" (CONDSTORE)")
+            .contains("MailboxName(\"a b\"), read_only: true, condstore: true, resync: None")
+    );
+    assert!(shown("SELECT a (QRESYNC (7 2 1:4 (1,3 2,4)))").contains("uid_validity: 7, since: ModSeq(2), known: Some"));
+    assert!(shown("SELECT a (QRESYNC (7 2 (1,3 2,4)))").contains("since: ModSeq(2), known: None"));
+    assert_eq!(shown("SELECT a (FAST)"), "BAD unknown SELECT parameter");
     assert_eq!(shown("SELECT a//b"), "SelectNothing");
 }
 
@@ -208,13 +213,16 @@ fn append(text: &str) -> Result<Option<(AppendHead, bool)>, Refusal> {
 #[test]
 fn append_is_read_up_to_its_message() {
     let (head, _) = append("APPEND saved-messages (\\Seen $Later) {326}\r\n").unwrap().unwrap();
-    assert_eq!((head.mailbox.as_str(), head.size, head.synchronizing), ("saved-messages", 326, true));
-    assert_eq!((head.flags.system, head.flags.keywords.len(), head.date), (SystemFlags::SEEN, 1, None));
+    assert_eq!((head.mailbox.as_str(), head.message.size, head.message.synchronizing), ("saved-messages", 326, true));
+    assert_eq!(
+        (head.message.flags.system, head.message.flags.keywords.len(), head.message.date),
+        (SystemFlags::SEEN, 1, None)
+    );
     let (head, _) = append("append {3}\r\na b \"17-Jul-1996 02:44:25 -0700\" {5+}\r\n").unwrap().unwrap();
-    assert_eq!((head.mailbox.as_str(), head.synchronizing), ("a b", false));
-    assert_eq!(head.date, Some(ZonedTime { at: Timestamp(837_596_665), offset_mins: -420 }));
+    assert_eq!((head.mailbox.as_str(), head.message.synchronizing), ("a b", false));
+    assert_eq!(head.message.date, Some(ZonedTime { at: Timestamp(837_596_665), offset_mins: -420 }));
     let (head, in_parens) = append("APPEND x () \" 7-Jul-1996 02:44:25 +0000\" UTF8 (~{7}\r\n").unwrap().unwrap();
-    assert!(in_parens && head.synchronizing && head.size == 7);
+    assert!(in_parens && head.message.synchronizing && head.message.size == 7);
     assert!(append("APPEND {5}\r\n").unwrap().is_none());
 }
 
@@ -235,7 +243,7 @@ fn an_append_that_is_wrong_says_what() {
 
 fn fetched(text: &str) -> Vec<FetchItem> {
     match read(&format!("FETCH 1 {text}")).unwrap() {
-        Command::Fetch { items, .. } => items,
+        Command::Fetch(FetchCommand { items, .. }) => items,
         other => panic!("{other:?}"),
     }
 }
@@ -313,7 +321,7 @@ fn a_fetch_that_is_wrong_says_what() {
 #[test]
 fn fetch_and_store_read_their_modifiers() {
     match read("UID FETCH 1:* (FLAGS) (CHANGEDSINCE 12345)").unwrap() {
-        Command::Fetch { uid: true, set: seqs, changed_since: Some(ModSeq(12_345)), .. } => {
+        Command::Fetch(FetchCommand { uid: true, set: seqs, changed_since: Some(ModSeq(12_345)), .. }) => {
             assert_eq!(seqs, set(&[(1, 0)]));
         }
         other => panic!("{other:?}"),
@@ -424,7 +432,8 @@ fn a_search_that_is_wrong_says_what() {
         shown("SEARCH CHARSET KOI8-R TEXT x"),
         "NO [BADCHARSET (US-ASCII UTF-8)] that charset is not known here"
     );
-    assert_eq!(shown("SEARCH RETURN (PARTIAL 1:2) ALL"), "BAD unknown SEARCH return option");
+    assert_eq!(shown("SEARCH RETURN (CONTEXT) ALL"), "BAD unknown SEARCH return option");
+    assert_eq!(shown("SEARCH RETURN (PARTIAL 1:-2) ALL"), "BAD both ends of PARTIAL are counted from the same side");
     assert_eq!(shown("SEARCH PURPLE"), "BAD unknown search key");
     assert_eq!(shown("SEARCH ON yesterday"), "BAD a date in SEARCH is not like 1-Feb-1994");
     assert_eq!(shown("SEARCH MODSEQ \"/flags/x\" mine 5"), "BAD MODSEQ's entry type is all, priv or shared");

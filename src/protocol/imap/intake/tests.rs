@@ -30,12 +30,16 @@ fn run(bytes: &[u8], size: usize) -> Vec<String> {
                 Taken::Command(tagged) => {
                     assert!(intake.held.capacity() == 0, "memory is held between commands");
                     if let Command::Append(head) = &tagged.command {
-                        literal = usize::try_from(head.size).unwrap();
+                        literal = usize::try_from(head.message.size).unwrap();
                         if literal == 0 {
                             intake.after_literal();
                         }
                     }
                     events.push(format!("{} {:?}", tagged.tag, tagged.command));
+                }
+                Taken::AppendMore(message) => {
+                    literal = usize::try_from(message.size).unwrap();
+                    events.push(format!("more of {literal}"));
                 }
                 Taken::Refused { tag, text, fatal } => {
                     events.push(format!("{} BAD {text}", tag.as_deref().unwrap_or("*")));
@@ -97,6 +101,8 @@ fn an_append_is_handed_out_at_its_message() {
     assert_eq!(&named[2..], ["message", "LiteralEnd", "b Noop"]);
     let utf8 = whole("a APPEND x UTF8 (~{5+}\r\nhello)\r\nb NOOP\r\n");
     assert_eq!(&utf8[1..], ["message", "LiteralEnd", "b Noop"]);
+    let more = whole("a APPEND x {2+}\r\nhi (\\Seen) UTF8 (~{5+}\r\nhello)\r\nb NOOP\r\n");
+    assert_eq!(&more[1..], ["message", "more of 5", "message", "LiteralEnd", "b Noop"]);
     let huge = whole("a APPEND x {99999999999}\r\nb NOOP\r\n");
     assert!(huge[0].contains("size: 99999999999"));
 }
@@ -113,16 +119,18 @@ fn an_append_the_session_refuses_leaves_the_next_line_a_command() {
 
 #[test]
 fn more_after_the_message_refuses_the_append() {
-    let bad = "a BAD an APPEND ends after its one message";
-    for end in [")", " x", " {3+}\r\nb C\r\n", " (\\Seen) {3+}\r\nb C", "\0", "))"] {
+    let bad = "a BAD APPEND ends after a message, or a space and another follow";
+    for end in [")", " x", "\0", "))"] {
         let events = whole(&format!("a APPEND x {{2+}}\r\nhi{end}\r\nc NOOP\r\n"));
         let after = events.iter().position(|event| event == "message").unwrap();
         assert_eq!(events[after + 1], bad, "{end:?}");
         assert_eq!(events.last().unwrap(), "c Noop", "{end:?}");
     }
     assert_eq!(whole("a APPEND x UTF8 ({2+}\r\nhi\r\nc NOOP\r\n")[2..], [bad, "c Noop"]);
-    // A further synchronising literal is not asked for.
-    assert_eq!(whole("a APPEND x {2+}\r\nhi {3}\r\nc NOOP\r\n")[2..], [bad, "c Noop"]);
+    // A literal that stands wrong is passed over, and a synchronising one is not asked for.
+    let usage = "a BAD APPEND needs a mailbox, maybe flags and a date, and the message as a literal";
+    assert_eq!(whole("a APPEND x {2+}\r\nhi x {3+}\r\nb C\r\nc NOOP\r\n")[2..], [usage, "c Noop"]);
+    assert_eq!(whole("a APPEND x {2+}\r\nhi x {3}\r\nc NOOP\r\n")[2..], [usage, "c Noop"]);
 }
 
 #[test]

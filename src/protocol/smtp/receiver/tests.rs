@@ -46,6 +46,7 @@ fn receiver(role: Role) -> Receiver {
         peer: IpAddr::from([127, 0, 0, 1]),
         starttls: true,
         login_in_clear: true,
+        open: false,
     })
 }
 

@@ -1,4 +1,7 @@
-//! The lines of MAIL and RCPT with the parameters that the peer understands.
+//! The lines of MAIL and RCPT with the parameters that the peer understands. Writing to a String
+//! cannot fail, so what `write!` returns says nothing here.
+
+use std::fmt::Write as _;
 
 use super::{Extensions, Mail};
 use crate::mail::envelope::{BodyType, Notify, Recipient, ReturnContent};
@@ -7,7 +10,7 @@ use crate::mail::envelope::{BodyType, Notify, Recipient, ReturnContent};
 pub(super) fn mail(mail: &Mail, offered: &Extensions, utf8: bool) -> String {
     let mut line = format!("MAIL FROM:{}", mail.envelope.from);
     if offered.size {
-        line.push_str(&format!(" SIZE={}", mail.size));
+        let _ = write!(line, " SIZE={}", mail.size);
     }
     if mail.nature.binary {
         line.push_str(" BODY=BINARYMIME");
@@ -37,7 +40,7 @@ pub(super) fn rcpt(recipient: &Recipient, offered: &Extensions) -> String {
     let mut line = format!("RCPT TO:{}", recipient.path);
     if offered.dsn {
         if let Some(words) = notify(recipient.notify) {
-            line.push_str(&format!(" NOTIFY={words}"));
+            let _ = write!(line, " NOTIFY={words}");
         }
         parameter(&mut line, "ORCPT", recipient.original.as_deref());
     }
@@ -59,6 +62,6 @@ fn notify(notify: Notify) -> Option<String> {
 fn parameter(line: &mut String, name: &str, value: Option<&str>) {
     let word = |value: &&str| !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_graphic());
     if let Some(value) = value.filter(word) {
-        line.push_str(&format!(" {name}={value}"));
+        let _ = write!(line, " {name}={value}");
     }
 }

@@ -176,7 +176,7 @@ impl Sender {
         let refusal = self.unable(&mail);
         let mut transaction = Transaction::new(mail, chunks, most);
         if let Some(heard) = refusal {
-            transaction.settle_all(&Outcome::Refused(heard));
+            transaction.settle_all(&refused(heard));
         }
         if transaction.standings.iter().all(Standing::is_settled) {
             return self.tell(transaction, false, false);
@@ -190,8 +190,13 @@ impl Sender {
     fn unable(&self, mail: &Mail) -> Option<Heard> {
         let offered = &self.extensions;
         let no = |code, enhanced, text: String| Some(Heard::ours(Point::Mail, code, enhanced, text));
-        if mail.require_tls && !(offered.require_tls && self.tls.as_ref().is_some_and(|tls| tls.verified)) {
+        if mail.require_tls && !self.tls.as_ref().is_some_and(|tls| tls.verified) {
             // RFC 8689 section 4.2.1: TLS alone is not enough, the server must have proved its name.
+            // Another connection may demand that from the start.
+            let text = "the sender demands verified TLS (REQUIRETLS), which this connection is not";
+            return no(450, Enhanced::new(4, 7, 10), text.to_owned());
+        }
+        if mail.require_tls && !offered.require_tls {
             let text = "the sender demands TLS all the way (REQUIRETLS), which the next server cannot promise";
             return no(550, Enhanced::new(5, 7, 30), text.to_owned());
         }
@@ -199,19 +204,26 @@ impl Sender {
             let text = format!("the message has {} bytes and the next server takes at most {most}", mail.size);
             return no(552, Enhanced::new(5, 3, 4), text);
         }
+        self.lacks_for_content(mail)
+    }
+
+    /// What the peer lacks that the message's content or addresses need.
+    fn lacks_for_content(&self, mail: &Mail) -> Option<Heard> {
+        let offered = &self.extensions;
+        let no = |code, enhanced, text: &str| Some(Heard::ours(Point::Mail, code, enhanced, text));
         if needs_utf8(mail) && !offered.utf8 {
             // RFC 6531 section 3.5; RFC 6532 leaves no way to spell it in ASCII.
             let text = "the message has an address or header in letters beyond ASCII, \
                         and the next server cannot take such mail (SMTPUTF8)";
-            return no(550, Enhanced::new(5, 6, 7), text.to_owned());
+            return no(550, Enhanced::new(5, 6, 7), text);
         }
         if mail.nature.binary && !(offered.binary && offered.chunking) {
             let text = "the message holds binary content, and the next server cannot take such mail (BINARYMIME)";
-            return no(554, Enhanced::new(5, 6, 3), text.to_owned());
+            return no(554, Enhanced::new(5, 6, 3), text);
         }
         if mail.nature.eight_bit && !offered.eight_bit {
             let text = "the message holds 8-bit text, and the next server cannot take such mail (8BITMIME)";
-            return no(554, Enhanced::new(5, 6, 3), text.to_owned());
+            return no(554, Enhanced::new(5, 6, 3), text);
         }
         None
     }

@@ -134,6 +134,7 @@ fn to_ourselves(world: &mut World, cut: usize) -> Vec<Vec<u8>> {
         peer: IpAddr::from([192, 0, 2, 1]),
         starttls: true,
         login_in_clear: false,
+        open: false,
     });
     let mut sender = sender();
     let (mut up, mut down): (Vec<u8>, Vec<u8>) = (Vec::new(), Vec::new());

@@ -6,34 +6,34 @@
 //! [`Request::Finish`] waits for the store: a 250 follows a commit. One line is logged for each
 //! message kept and for each refusal; never what a message says.
 
-use std::fmt::Write as _;
 use std::future::pending;
-use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep_until};
 
-use super::checks::{Checks, Looked, Visit};
-use super::login::{Doorway, Login, random};
-use super::teacher::Teacher;
+use super::checks::{Looked, Visit};
+use super::fresh::{new_id, now};
+use super::login::Login;
 use crate::filter::sender::{Action, Standing};
 use crate::flow::arrive::Destination;
-use crate::flow::judge::{Fate, Verdict};
+use crate::flow::judge::Verdict;
 use crate::flow::letter::{Foreign, Letter, LetterError, Start, reply_to};
 use crate::flow::post::{LISTS_MAX, Post};
-use crate::flow::relay::Exit;
-use crate::flow::{arrive, forward, notify, post, submit};
+use crate::flow::{arrive, forward, submit};
 use crate::mail::address::Address;
-use crate::mail::date::{Timestamp, ZonedTime};
-use crate::mail::envelope::{BodyType, Client, Envelope, ForwardPath, Recipient, ReversePath};
+use crate::mail::date::ZonedTime;
+use crate::mail::envelope::{Client, Envelope, ForwardPath, Recipient, ReversePath};
 use crate::mail::list::List;
-use crate::mail::mailbox::{AccountId, MailboxId, SpecialUse, Uid};
-use crate::mail::queue::{Due, NewQueued};
+use crate::mail::mailbox::AccountId;
 use crate::net::drive::Answers;
-use crate::protocol::smtp::{self, Answer, Begin, Reply, Request, Role, Sender, SmtpConfig};
+use crate::protocol::smtp::{self, Answer, Begin, Reply, Request, Role, Sender};
 use crate::queue::outcome::wants_success;
-use crate::store::{Folder, NewMessage, Store};
+
+mod keep; //   the end of a message
+mod office; // what connections share
+
+pub use office::Office;
 
 /// How long a message waits for a place among those received at one time.
 const PLACE_WAIT: Duration = Duration::from_secs(30);
@@ -49,65 +49,17 @@ const SLOWEST_RATE: u64 = 1024;
 /// Most addresses elsewhere that aliases lead one message to.
 const COPIES_MAX: usize = 1000;
 
-/// What all SMTP connections share.
-#[derive(Clone, Debug)]
-pub struct Office {
-    store: Store,
-    doorway: Doorway,
-    teacher: Teacher,
-    checks: Checks,
-    host: Arc<str>,
-    exit: Exit,
-    /// Places for messages received at one time.
-    places: Arc<Semaphore>,
-}
-
-impl Office {
-    /// Sets up what connections share; `host` is our name in trace fields.
-    #[must_use]
-    pub fn new(
-        store: Store,
-        doorway: Doorway,
-        teacher: Teacher,
-        checks: Checks,
-        host: Arc<str>,
-        config: &SmtpConfig,
-    ) -> Self {
-        let places = Arc::new(Semaphore::new(usize::from(config.incoming_max.max(1))));
-        let exit = Exit::new(store.clone(), Arc::default(), Arc::default(), Arc::clone(&host));
-        Self { store, doorway, teacher, checks, host, exit, places }
-    }
-
-    /// Lets mail out. Without this there is no way out, and mail for others' servers is refused.
-    #[must_use]
-    pub fn with_exit(mut self, exit: Exit) -> Self {
-        self.exit = exit;
-        self
-    }
-
-    /// The world behind one connection.
-    #[must_use]
-    pub fn reception(&self, client: std::net::IpAddr) -> Reception {
-        Reception {
-            login: self.doorway.login(client),
-            visit: self.checks.visit(client),
-            office: self.clone(),
-            sender: None,
-            targets: Vec::new(),
-            local: Vec::new(),
-            remote: Vec::new(),
-            copies: Vec::new(),
-            lists: Vec::new(),
-            incoming: None,
-        }
-    }
-}
-
 /// The world behind one SMTP connection.
 #[derive(Debug)]
 pub struct Reception {
     office: Office,
     login: Login,
+    /// Senders for which this client needs no login.
+    open: Vec<Address>,
+    /// The account that sends: who logged in, or whose address an open sender is.
+    by: Option<AccountId>,
+    /// The message is a user's of ours, whatever port it came to.
+    submits: bool,
     visit: Visit,
     sender: Option<Sender>,
     /// Accounts the message goes to, without doubles.
@@ -187,13 +139,17 @@ impl Reception {
         self.copies = Vec::new();
         self.lists = Vec::new();
         self.incoming = None;
-        if sender.role == Role::Exchange {
-            self.visit.begin().inspect_err(|reply| {
+        let open = sender.login.is_none() && submit::is_open_to(&self.open, &sender.from);
+        self.submits = sender.role == Role::Submission || open;
+        self.by = sender.login.as_ref().map(|login| login.account);
+        if self.submits {
+            let reader = self.office.store.reader().map_err(|error| unreadable(&error))?;
+            submit::sender(&reader, &sender, &self.open).inspect_err(|reply| {
                 tracing::info!(from = %sender.from, %reply, "sender refused");
             })?;
+            self.by = self.by.or_else(|| submit::account_of(&reader, &sender.from));
         } else {
-            let reader = self.office.store.reader().map_err(|error| unreadable(&error))?;
-            submit::sender(&reader, &sender).inspect_err(|reply| {
+            self.visit.begin().inspect_err(|reply| {
                 tracing::info!(from = %sender.from, %reply, "sender refused");
             })?;
         }
@@ -205,13 +161,13 @@ impl Reception {
         let Some(sender) = &self.sender else { return Err(lost()) };
         let reader = self.office.store.reader().map_err(|error| unreadable(&error))?;
         let onward = self.office.exit.onward(now());
-        let found = match sender.role {
+        let found = match self.role() {
             Role::Exchange => arrive::recipient(&reader, &onward, sender, recipient),
             Role::Submission => submit::recipient(&reader, &onward, sender, recipient),
         };
         drop(reader);
         let mut found = found;
-        if found.is_ok() && sender.role == Role::Exchange {
+        if found.is_ok() && !self.submits {
             // Lists are not asked for recipients that are none.
             let checked = self.visit.recipient(&sender.from, &recipient.path).await;
             found = found.and_then(|destination| checked.map(|()| destination));
@@ -313,7 +269,7 @@ impl Reception {
     }
 
     fn role(&self) -> Role {
-        self.sender.as_ref().map_or(Role::Exchange, |sender| sender.role)
+        if self.submits { Role::Submission } else { Role::Exchange }
     }
 
     /// Has the letter judged if its beginning is there; at the `end` it is, whatever it is.
@@ -399,144 +355,6 @@ impl Reception {
         self.judge(false).await
     }
 
-    async fn finish(&mut self) -> Result<(), Reply> {
-        if self.incoming.as_ref().is_some_and(|incoming| incoming.letter.as_ref().is_some_and(|letter| letter.waits()))
-        {
-            self.judge(true).await?;
-        }
-        self.look_again().await?;
-        let Some(mut incoming) = self.incoming.take() else { return Err(lost()) };
-        let Some(letter) = incoming.letter.take() else { return Err(lost()) };
-        let sender = self.sender.take();
-        let accounts = std::mem::take(&mut self.targets);
-        let size = letter.size();
-        let queued = self.to_queue(&letter, &incoming.envelope, sender.as_ref());
-        let posts = self.finish_posts(&mut incoming, sender.as_ref(), accounts.is_empty() && queued.is_empty()).await?;
-        let junk = |account: &&AccountId| incoming.is_junk(**account);
-        let mut kept = self.keep(letter, &accounts, queued, &incoming).await;
-        if kept.is_ok()
-            && let Err(error) = self.keep_posts(posts).await
-        {
-            kept = Err(error);
-        }
-        match &kept {
-            Ok(placed) => {
-                // Mail that looks like spam confirms nothing to whoever sent it.
-                if !accounts.iter().any(|account| junk(&account)) {
-                    self.confirm(&incoming.envelope, placed).await;
-                }
-                tracing::info!(
-                    id = %incoming.id,
-                    from = %incoming.envelope.from,
-                    recipients = incoming.envelope.recipients.len(),
-                    accounts = accounts.len(),
-                    queued = self.remote.len() + self.copies.len(),
-                    junk = accounts.iter().filter(junk).count(),
-                    size,
-                    "message kept"
-                );
-                // Whoever was written to is known to the spam filter from now on.
-                if let Some(login) = sender.and_then(|sender| sender.login) {
-                    let recipients = incoming.envelope.recipients.iter();
-                    let addresses = recipients.filter_map(|recipient| recipient.path.address().cloned());
-                    self.office.teacher.wrote_to(login.account, addresses.collect());
-                }
-            }
-            Err(error) => {
-                let reply = error.reply();
-                incoming.log_failure(error, &reply);
-                return Err(reply);
-            }
-        }
-        Ok(())
-    }
-
-    /// What of the message goes on to others' servers: by itself, and with the senders that aliases give it.
-    fn to_queue(&self, letter: &Letter, envelope: &Envelope, sender: Option<&Sender>) -> Vec<NewQueued> {
-        // What the content needs is asked of the next server, not what its sender declared.
-        let nature = letter.nature(envelope.utf8);
-        let body = match envelope.body {
-            BodyType::BinaryMime if nature.binary => BodyType::BinaryMime,
-            _ if nature.eight_bit => BodyType::EightBitMime,
-            _ => BodyType::SevenBit,
-        };
-        let by = sender.and_then(|sender| sender.login.as_ref()).map(|login| login.account);
-        let mut groups: Vec<(ReversePath, Vec<Recipient>)> = Vec::new();
-        let own = self.remote.iter().map(|recipient| (&envelope.from, recipient));
-        for (from, recipient) in own.chain(self.copies.iter().map(|(from, recipient)| (from, recipient))) {
-            match groups.iter_mut().find(|(known, _)| known == from) {
-                Some((_, recipients)) => recipients.push(recipient.clone()),
-                None => groups.push((from.clone(), vec![recipient.clone()])),
-            }
-        }
-        let queued = groups.into_iter().map(|(from, recipients)| {
-            let international = from.address().is_some_and(Address::is_international);
-            let utf8 = nature.utf8_header || international;
-            let envelope = Envelope { from, recipients, body, utf8, ..envelope.clone() };
-            NewQueued { envelope, require_tls: false, by, due: Due::from(now()) }
-        });
-        queued.collect()
-    }
-
-    /// Ends the copies for lists. Mail that looks like spam goes to none; `alone` says that it goes nowhere
-    /// else.
-    async fn finish_posts(
-        &self,
-        incoming: &mut Incoming,
-        sender: Option<&Sender>,
-        alone: bool,
-    ) -> Result<Vec<post::Ready>, Reply> {
-        let posts = std::mem::take(&mut incoming.posts);
-        if posts.is_empty() {
-            return Ok(Vec::new());
-        }
-        if incoming.verdict.as_ref().is_some_and(|verdict| verdict.told != Fate::Accept) {
-            let reply = Reply::new(554, "5.7.1", "this looks like spam and goes to no list");
-            incoming.log_refusal(&reply);
-            return if alone { Err(reply) } else { Ok(Vec::new()) };
-        }
-        let by = sender.and_then(|sender| sender.login.as_ref()).map(|login| login.account);
-        let (store, due) = (self.office.store.clone(), Due::from(now()));
-        let working = tokio::task::spawn_blocking(move || {
-            let reader = store.reader().map_err(|error| unreadable(&error))?;
-            posts.into_iter().map(|post| post.finish(&reader, by, due)).collect::<Result<Vec<_>, Reply>>()
-        });
-        working.await.map_err(|_| lost())?.inspect_err(|reply| incoming.log_refusal(reply))
-    }
-
-    async fn keep_posts(&self, posts: Vec<post::Ready>) -> Result<(), LetterError> {
-        for post::Ready { message, accounts, queued } in posts {
-            let (members, elsewhere) = (accounts.len(), queued.as_ref().map_or(0, |new| new.envelope.recipients.len()));
-            let to = accounts.into_iter().map(|account| (account, Folder::Inbox)).collect();
-            self.office.store.submit(message, to, queued).await.map_err(LetterError::Spool)?;
-            tracing::info!(members, elsewhere, "message went to a list");
-        }
-        Ok(())
-    }
-
-    /// Tells the sender who has the message, if that was asked for. The notification is kept before the
-    /// message is acknowledged, so it is not lost.
-    async fn confirm(&self, envelope: &Envelope, placed: &[(MailboxId, Uid)]) {
-        let Some(&(mailbox, uid)) = placed.first().filter(|_| !self.local.is_empty()) else { return };
-        let (exit, envelope, local) = (self.office.exit.clone(), envelope.clone(), self.local.clone());
-        let fresh = notify::Fresh { id: new_id(), now: now() };
-        let working = tokio::task::spawn_blocking(move || {
-            let message = exit.store.reader()?.message(mailbox, uid)?;
-            message.map_or(Ok(None), |message| notify::delivered(&exit, &envelope, &local, message.blob, &fresh))
-        });
-        let Ok(ready) = working.await else { return };
-        let kept = match ready {
-            Ok(Some(notify::Ready { message: Some(message), local, queued, .. })) => {
-                self.office.store.submit(message, local, queued).await.map(drop).map_err(notify::NotifyError::Write)
-            }
-            Ok(_) => Ok(()),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = kept {
-            tracing::warn!(%error, "the sender was not told that a message arrived");
-        }
-    }
-
     /// Looks at the sender of a long message once more, now that its body is known: what its signatures were
     /// taken to say of it may not be so.
     async fn look_again(&mut self) -> Result<(), Reply> {
@@ -554,36 +372,6 @@ impl Reception {
         incoming.restated = incoming.looked.as_ref().is_some_and(|before| before.field != looked.field);
         incoming.looked = Some(looked);
         Ok(())
-    }
-
-    async fn keep(
-        &self,
-        letter: Box<Letter>,
-        accounts: &[AccountId],
-        queued: Vec<NewQueued>,
-        incoming: &Incoming,
-    ) -> Result<Vec<(MailboxId, Uid)>, LetterError> {
-        let results = incoming.looked.as_ref().filter(|_| incoming.restated).map(|looked| looked.field.clone());
-        let message: NewMessage = if letter.is_on_disk() || results.is_some() {
-            let spool = results.is_some().then(|| self.office.store.spool()).transpose().map_err(LetterError::Spool)?;
-            let working = tokio::task::spawn_blocking(move || match (results, spool) {
-                (Some(results), Some(spool)) => letter.finish_with(&results, spool),
-                _ => letter.finish(),
-            });
-            working.await.map_err(|_| LetterError::Spool(crate::store::WriteError::Closed))??
-        } else {
-            letter.finish()?
-        };
-        let folder = |account| {
-            if incoming.is_junk(account) { Folder::Special(SpecialUse::Junk) } else { Folder::Inbox }
-        };
-        let to = accounts.iter().map(|&account| (account, folder(account))).collect();
-        let kept = if queued.is_empty() {
-            self.office.store.deliver(message, to).await
-        } else {
-            self.office.store.submit(message, to, queued).await.map(|submitted| submitted.placed)
-        };
-        kept.map_err(LetterError::Spool)
     }
 }
 
@@ -607,7 +395,7 @@ impl Incoming {
     /// A refusal for which something of ours is to blame says what.
     fn log_failure(&self, error: &LetterError, reply: &Reply) {
         match error {
-            LetterError::Loop => self.log_refusal(reply),
+            LetterError::Loop | LetterError::Scanned(_) => self.log_refusal(reply),
             LetterError::Spool(error) => {
                 tracing::warn!(id = %self.id, from = %self.envelope.from, ?error, %reply, "message refused");
             }
@@ -619,21 +407,6 @@ impl Incoming {
 fn write(letter: &mut Letter, posts: &mut [Post], content: &[u8]) -> Result<(), LetterError> {
     letter.write(content)?;
     posts.iter_mut().try_for_each(|post| post.write(content))
-}
-
-/// Our name for a new message: 96 random bits in hexadecimal.
-pub(super) fn new_id() -> String {
-    random::<12>().iter().fold(String::with_capacity(24), |mut id, byte| {
-        // Writing to a String cannot fail.
-        let _ = write!(id, "{byte:02x}");
-        id
-    })
-}
-
-/// Now, as the system's clock has it.
-pub(super) fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
 
 fn unreadable(error: &crate::store::ReadError) -> Reply {

@@ -1,0 +1,185 @@
+//! Scanning mail on its way in, one message at a time: what it takes of memory is for the whole server.
+//!
+//! The compiled set is opened when it is first wanted, and again when another file has taken its place:
+//! each scan looks whether it has. One that can't be used leaves the one before at work.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+use crate::filter::scan::ReadAt;
+use crate::filter::scan::set::Set;
+use crate::flow::scan::policy::{QUARANTINE, SUSPICIOUS};
+use crate::flow::scan::{Action, Bench, Findings, SET_FILE, ScanConfig, SpooledObject, open_set};
+use crate::mail::address::Address;
+use crate::mail::mailbox::{AccountId, MailboxName, SpecialUse};
+use crate::mail::message::Keyword;
+use crate::protocol::smtp::Reply;
+use crate::store::{Folder, NewMessage, Route, Store, WriteError};
+
+/// A file as it was when it was opened: device, inode, change in seconds and nanoseconds.
+type Mark = (u64, u64, i64, i64);
+
+/// Scans mail.
+#[derive(Clone, Debug)]
+pub struct Guard(Arc<Post>);
+
+#[derive(Debug)]
+struct Post {
+    store: Store,
+    data: PathBuf,
+    config: ScanConfig,
+    set: Mutex<Option<(Mark, Option<Arc<Set>>)>>,
+    /// One scan at a time.
+    place: Semaphore,
+}
+
+/// A message that was let through.
+#[derive(Debug)]
+pub struct Passed {
+    /// The message, marked if that was asked for.
+    pub message: NewMessage,
+    /// Whose mailboxes it goes to.
+    pub to: Vec<(AccountId, Folder)>,
+    /// It was put aside and goes nowhere else.
+    pub aside: bool,
+}
+
+impl Guard {
+    /// Scans by `config`, with the set in the folder `data`.
+    pub fn new(store: Store, data: &Path, config: ScanConfig) -> Self {
+        let (data, set, place) = (data.to_owned(), Mutex::default(), Semaphore::new(1));
+        Self(Arc::new(Post { store, data, config, set, place }))
+    }
+
+    /// Scans a message that is to go to `to`, and says what becomes of it.
+    ///
+    /// # Errors
+    /// The reply when it is refused, or can't be scanned now.
+    pub async fn pass(&self, message: NewMessage, to: Vec<(AccountId, Folder)>) -> Result<Passed, Reply> {
+        let (message, findings) = self.look(message).await?;
+        let ruling = self.0.config.rule(&findings);
+        if let Some(finding) = &ruling.finding {
+            tracing::warn!(finding, action = ?ruling.action, "the scan found something");
+        }
+        if let Some(reply) = ruling.refusal() {
+            return Err(reply);
+        }
+        let mut passed = Passed { message, to, aside: false };
+        match ruling.action {
+            Action::Accept | Action::Reject => {}
+            Action::Tag => passed.message.flags.keywords.extend(Keyword::new(SUSPICIOUS)),
+            Action::Junk => {
+                for (_, folder) in &mut passed.to {
+                    *folder = Folder::Special(SpecialUse::Junk);
+                }
+            }
+            Action::Quarantine => {
+                let (account, mailbox) = self.aside().await?;
+                passed.to = vec![(account, Folder::Named(mailbox))];
+                passed.aside = true;
+            }
+        }
+        Ok(passed)
+    }
+
+    async fn look(&self, message: NewMessage) -> Result<(NewMessage, Findings), Reply> {
+        let guard = self.clone();
+        let later = || Reply::new(451, "4.3.0", "cannot be scanned now: try again later");
+        let _place = self.0.place.acquire().await.map_err(|_| later())?;
+        let working = tokio::task::spawn_blocking(move || {
+            let findings = guard.scan(&SpooledObject::new(&message.body), "message", true);
+            (message, findings)
+        });
+        let (message, findings) = working.await.map_err(|_| later())?;
+        let findings = findings.map_err(|error| {
+            tracing::error!(%error, "a message cannot be scanned");
+            later()
+        })?;
+        Ok((message, findings))
+    }
+
+    /// Scans something here and now.
+    ///
+    /// # Errors
+    /// Those of its medium and of the temporary files.
+    pub fn scan(&self, object: &dyn ReadAt, name: &str, is_message: bool) -> io::Result<Findings> {
+        let set = self.set();
+        if set.is_none() && !self.0.config.acts_without_signatures() {
+            return Ok(Findings::default());
+        }
+        let bench = Bench {
+            set: set.as_deref(),
+            limits: self.0.config.limits_of_unpacking(),
+            time: Duration::from_secs(self.0.config.time_max_secs.into()),
+            clock: &work_time,
+            folder: &self.0.data,
+        };
+        bench.scan(object, name, is_message)
+    }
+
+    /// Waits until nobody else scans.
+    pub(super) async fn place(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
+        self.0.place.acquire().await.ok()
+    }
+
+    /// The set as it is now.
+    pub(super) fn set(&self) -> Option<Arc<Set>> {
+        let path = self.0.data.join(SET_FILE);
+        let mut held = self.0.set.lock().unwrap_or_else(PoisonError::into_inner);
+        let Ok(meta) = fs::metadata(&path) else {
+            *held = None;
+            return None;
+        };
+        let mark = (meta.dev(), meta.ino(), meta.ctime(), meta.ctime_nsec());
+        if let Some((_, set)) = held.as_ref().filter(|(before, _)| *before == mark) {
+            return set.clone();
+        }
+        let set = match open_set(&path) {
+            Ok(set) => {
+                let counts = set.header().counts;
+                tracing::info!(hashes = counts.hashes, patterns = counts.patterns, "signatures taken");
+                Some(Arc::new(set))
+            }
+            Err(error) => {
+                tracing::error!(%error, path = %path.display(), "the signatures stay as they were");
+                held.take().and_then(|(_, set)| set)
+            }
+        };
+        *held = Some((mark, set.clone()));
+        set
+    }
+
+    /// Where mail is put aside.
+    async fn aside(&self) -> Result<(AccountId, MailboxName), Reply> {
+        let later = || Reply::new(451, "4.3.0", "cannot be put aside now: try again later");
+        let address = self.0.config.quarantine_account.as_deref().and_then(|text| Address::parse(text).ok());
+        let route = address.and_then(|address| self.0.store.reader().ok()?.route(&address).ok());
+        let account = match route {
+            Some(Route::Local(accounts)) => accounts.first().copied(),
+            _ => None,
+        };
+        let (Some(account), Some(mailbox)) = (account, MailboxName::new(QUARANTINE)) else {
+            tracing::error!("scan.quarantine-account leads to no account");
+            return Err(later());
+        };
+        match self.0.store.create_mailbox(account, mailbox.clone(), None).await {
+            Ok(_) | Err(WriteError::Exists) => Ok((account, mailbox)),
+            Err(error) => {
+                tracing::error!(?error, "the mailbox for what is put aside cannot be made");
+                Err(later())
+            }
+        }
+    }
+}
+
+/// The time that this thread has worked.
+pub fn work_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}

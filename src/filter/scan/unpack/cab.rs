@@ -1,0 +1,155 @@
+//! Windows cabinets (MS-CAB): stored and MSZIP folders; LZX and Quantum can't be unpacked here.
+//!
+//! A folder is one stream in blocks of 32 KiB at most. An MSZIP block is deflate that refers back into
+//! the block before, so the decoder is handed a buffer that still holds it.
+
+use std::io::{self, Read};
+
+use super::kind::Kind;
+use super::{Item, Listed, Sheet, Step, Unpacker, u16_at, u32_at};
+use crate::filter::scan::Stretch;
+
+/// Most bytes of a block unpacked.
+const BLOCK_MAX: usize = 32 * 1024;
+
+/// Most files and folders that are looked at.
+const FILES_MAX: u16 = 5000;
+
+impl Unpacker<'_> {
+    pub(super) fn cab(&mut self, item: Item<'_>) -> Step {
+        let head = item.bytes(0, 40)?;
+        let fields = || Some((u32_at(&head, 16)?, u16_at(&head, 26)?, u16_at(&head, 28)?, u16_at(&head, 30)?));
+        let Some((files_at, folders, files, flags)) = fields() else { return Ok(()) };
+        let (mut at, mut folder_extra, mut block_extra) = (36, 0, 0);
+        if flags & 4 != 0 {
+            let lengths = (u16_at(&head, 36).unwrap_or(0), head.get(38).copied(), head.get(39).copied());
+            (folder_extra, block_extra) = (u64::from(lengths.1.unwrap_or(0)), u64::from(lengths.2.unwrap_or(0)));
+            at += 4 + u64::from(lengths.0);
+        }
+        // Names of the cabinets before and behind this one.
+        for _ in 0..2 * (u32::from(flags & 1 != 0) + u32::from(flags & 2 != 0)) {
+            let text = item.bytes(at, 256)?;
+            let Some(end) = text.iter().position(|&byte| byte == 0) else { return Ok(()) };
+            at += end as u64 + 1;
+        }
+        for number in 0..folders.min(FILES_MAX) {
+            let folder = item.bytes(at, 8)?;
+            at += 8 + folder_extra;
+            let fields = || Some((u32_at(&folder, 0)?, u16_at(&folder, 4)?, u16_at(&folder, 6)? & 15));
+            let Some((blocks_at, blocks, method)) = fields() else { return Ok(()) };
+            let sheet = match method {
+                0 | 1 => {
+                    let mut reader = Blocks {
+                        item,
+                        at: blocks_at.into(),
+                        left: blocks,
+                        extra: block_extra,
+                        zipped: method == 1,
+                        buffer: Vec::new(),
+                        start: 0,
+                    };
+                    Some(self.unpack(&mut reader, item.object.size())?)
+                }
+                _ => None,
+            };
+            self.cab_files(item, (files_at.into(), files), number, sheet.as_deref())?;
+        }
+        Ok(())
+    }
+
+    /// The files of one folder, which follow one another on its sheet.
+    fn cab_files(
+        &mut self,
+        item: Item<'_>,
+        (mut at, files): (u64, u16),
+        folder: u16,
+        sheet: Option<&dyn Sheet>,
+    ) -> Step {
+        for position in 0..files.min(FILES_MAX) {
+            let head = item.bytes(at, 16 + 256)?;
+            let fields = || Some((u32_at(&head, 0)?, u32_at(&head, 4)?, u16_at(&head, 8)?));
+            let Some((size, offset, of)) = fields() else { return Ok(()) };
+            let name = head.get(16..).unwrap_or_default();
+            let Some(end) = name.iter().position(|&byte| byte == 0) else { return Ok(()) };
+            let name = String::from_utf8_lossy(name.get(..end).unwrap_or_default()).into_owned();
+            at += 16 + end as u64 + 1;
+            if of != folder {
+                continue;
+            }
+            self.listed(&Listed {
+                container: Kind::Cab.clamav(),
+                container_size: item.object.size(),
+                name: &name,
+                packed: 0,
+                size: size.into(),
+                encrypted: false,
+                position: u64::from(position) + 1,
+            })?;
+            match sheet {
+                Some(sheet) => {
+                    let stretch = Stretch::new(sheet, offset.into(), size.into());
+                    self.object(Item { object: &stretch, name: &name, depth: item.depth + 1 }, Kind::Cab.clamav())?;
+                }
+                None => self.opaque(&name),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A folder's stream.
+struct Blocks<'i> {
+    item: Item<'i>,
+    at: u64,
+    left: u16,
+    extra: u64,
+    zipped: bool,
+    /// The block before and this one.
+    buffer: Vec<u8>,
+    /// Where in the buffer the next byte is.
+    start: usize,
+}
+
+impl Blocks<'_> {
+    fn block(&mut self) -> io::Result<bool> {
+        if self.left == 0 {
+            return Ok(false);
+        }
+        self.left -= 1;
+        let head = self.item.bytes(self.at, 8)?;
+        let (Some(packed), Some(size)) = (u16_at(&head, 4), u16_at(&head, 6)) else { return Ok(false) };
+        let bytes = self.item.bytes(self.at + 8 + self.extra, packed.into())?;
+        self.at += 8 + self.extra + u64::from(packed);
+        let size = usize::from(size).min(BLOCK_MAX);
+        let before = self.buffer.len().saturating_sub(BLOCK_MAX);
+        self.buffer.drain(..before);
+        self.start = self.buffer.len();
+        if !self.zipped {
+            self.buffer.extend_from_slice(bytes.get(..size.min(bytes.len())).unwrap_or_default());
+            return Ok(true);
+        }
+        let Some(deflated) = bytes.strip_prefix(b"CK") else { return Ok(false) };
+        self.buffer.resize(self.start + size, 0);
+        let mut decoder = miniz_oxide::inflate::core::DecompressorOxide::new();
+        let flags = miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
+        let (_, _, written) =
+            miniz_oxide::inflate::core::decompress(&mut decoder, deflated, &mut self.buffer, self.start, flags);
+        self.buffer.truncate(self.start + written);
+        Ok(written > 0)
+    }
+}
+
+impl Read for Blocks<'_> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.start >= self.buffer.len() && !self.block()? {
+            return Ok(0);
+        }
+        let rest = self.buffer.get(self.start..).unwrap_or_default();
+        let count = rest.len().min(into.len());
+        if let (Some(into), Some(from)) = (into.get_mut(..count), rest.get(..count)) {
+            into.copy_from_slice(from);
+        }
+        self.start += count;
+        Ok(count)
+    }
+}

@@ -1,0 +1,63 @@
+//! A file that can be read anywhere.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use crate::filter::scan::ReadAt;
+use crate::filter::scan::set::{Set, SetError};
+
+/// An open file of a size that was looked at once: what is added to it later is not seen.
+#[derive(Debug)]
+pub struct SeenFile {
+    file: File,
+    size: u64,
+}
+
+impl SeenFile {
+    /// Takes an open file.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn new(file: File) -> io::Result<Self> {
+        let size = file.metadata()?.len();
+        Ok(Self { file, size })
+    }
+}
+
+impl SeenFile {
+    /// Reads from a file of which `size` bytes count.
+    pub(super) fn read(file: &File, size: u64, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(size.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let wanted = buffer.len().min(left);
+        let mut read = 0;
+        while let Some(rest) = buffer.get_mut(read..wanted).filter(|rest| !rest.is_empty()) {
+            match file.read_at(rest, offset + read as u64) {
+                Ok(0) => break,
+                Ok(count) => read += count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(read)
+    }
+}
+
+impl ReadAt for SeenFile {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        Self::read(&self.file, self.size, offset, buffer)
+    }
+}
+
+/// Opens a compiled set.
+///
+/// # Errors
+/// Why it can't be used.
+pub fn open_set(path: &Path) -> Result<Set, SetError> {
+    Set::open(Box::new(SeenFile::new(File::open(path)?)?))
+}

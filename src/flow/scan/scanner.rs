@@ -1,0 +1,162 @@
+//! One scan: an object, a set if there is one, a time limit, and a folder for what is unpacked.
+
+use std::fs::File;
+use std::io::{self, Write as _};
+use std::path::Path;
+use std::time::Duration;
+
+use crate::filter::scan::ReadAt;
+use crate::filter::scan::engine::{Examiner, Facts};
+use crate::filter::scan::set::Set;
+use crate::filter::scan::unpack::{About, Examine, Limit, Limits, Listed, Report, Sheet, Unpacker, Workshop};
+use crate::store::temporary;
+
+use super::file::SeenFile;
+
+/// Bytes of what is unpacked that are kept in memory; more goes into a file without a name.
+const SHEET_MEMORY_MAX: usize = 256 << 10;
+
+/// What a scan is done with.
+#[derive(Clone, Copy)]
+pub struct Bench<'b> {
+    /// The signatures, if there are any.
+    pub set: Option<&'b Set>,
+    /// How far unpacking goes.
+    pub limits: Limits,
+    /// How long it may take, on the clock below.
+    pub time: Duration,
+    /// A clock: the time this thread has worked, or any other.
+    pub clock: &'b dyn Fn() -> Duration,
+    /// Where large things that are unpacked are kept meanwhile.
+    pub folder: &'b Path,
+}
+
+impl std::fmt::Debug for Bench<'_> {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Bench").field("set", &self.set).field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// What a scan found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// The name of the signature that was found.
+    pub signature: Option<String>,
+    /// What else was met.
+    pub report: Report,
+}
+
+impl Bench<'_> {
+    /// Scans an object and what is in it; `is_message` when it is known to be a message.
+    ///
+    /// # Errors
+    /// Those of the object's medium, the set's, and of the folder.
+    pub fn scan(&self, object: &dyn ReadAt, name: &str, is_message: bool) -> io::Result<Findings> {
+        let start = (self.clock)();
+        let mut shop = Shop { folder: self.folder, clock: self.clock, until: start + self.time };
+        let mut eye = Eye { set: self.set, examiner: self.set.map(Examiner::new), found: None, cut: false };
+        let mut report = Unpacker::new(self.limits, &mut shop, &mut eye).run(object, name, is_message)?;
+        if eye.cut {
+            report.limit.get_or_insert(Limit::Time);
+        }
+        Ok(Findings { signature: eye.found, report })
+    }
+}
+
+/// Examines what is unpacked with a set.
+struct Eye<'e> {
+    set: Option<&'e Set>,
+    examiner: Option<Examiner<'e>>,
+    found: Option<String>,
+    cut: bool,
+}
+
+impl Examine for Eye<'_> {
+    fn object(
+        &mut self,
+        object: &dyn ReadAt,
+        about: &About<'_>,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> io::Result<bool> {
+        let Some(examiner) = &mut self.examiner else { return Ok(true) };
+        let facts = Facts { target: about.kind.target(), container: about.container, pe: about.pe };
+        let seen = examiner.examine(object, facts, goes_on)?;
+        self.cut |= seen.cut;
+        if !seen.allowed {
+            self.found = seen.found;
+        }
+        Ok(self.found.is_none())
+    }
+
+    fn listed(&mut self, listed: &Listed<'_>) -> bool {
+        let within =
+            |range: Option<(u64, u64)>, value: u64| range.is_none_or(|(least, most)| (least..=most).contains(&value));
+        let member = self.set.map(Set::members).unwrap_or_default().iter().find(|member| {
+            (member.container.is_empty() || member.container == listed.container)
+                && within(member.container_size, listed.container_size)
+                && member.file.matches(listed.name)
+                && within(member.packed, listed.packed)
+                && within(member.size, listed.size)
+                && member.encrypted.is_none_or(|encrypted| encrypted == listed.encrypted)
+                && within(member.position, listed.position)
+        });
+        self.found = member.map(|member| member.name.clone());
+        self.found.is_none()
+    }
+}
+
+/// Keeps what is unpacked, in memory or in files without names.
+struct Shop<'s> {
+    folder: &'s Path,
+    clock: &'s dyn Fn() -> Duration,
+    until: Duration,
+}
+
+impl Workshop for Shop<'_> {
+    fn sheet(&mut self) -> io::Result<Box<dyn Sheet>> {
+        Ok(Box::new(Paper { folder: self.folder.into(), memory: Vec::new(), file: None, size: 0 }))
+    }
+
+    fn goes_on(&mut self) -> bool {
+        (self.clock)() < self.until
+    }
+}
+
+/// Something unpacked.
+struct Paper {
+    folder: std::path::PathBuf,
+    memory: Vec<u8>,
+    file: Option<File>,
+    size: u64,
+}
+
+impl Sheet for Paper {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.size += bytes.len() as u64;
+        if let Some(file) = &mut self.file {
+            return file.write_all(bytes);
+        }
+        if self.memory.len() + bytes.len() <= SHEET_MEMORY_MAX {
+            self.memory.extend_from_slice(bytes);
+            return Ok(());
+        }
+        let mut file = temporary(&self.folder)?;
+        file.write_all(&std::mem::take(&mut self.memory))?;
+        file.write_all(bytes)?;
+        self.file = Some(file);
+        Ok(())
+    }
+}
+
+impl ReadAt for Paper {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        match &self.file {
+            Some(file) => SeenFile::read(file, self.size, offset, buffer),
+            None => self.memory.read_at(offset, buffer),
+        }
+    }
+}
