@@ -67,6 +67,13 @@ impl Hand {
         self.next.as_ref().is_some_and(|next| next.queued.require_tls)
     }
 
+    /// Notes what became of the message that the connection was opened for, and does without it.
+    pub(super) async fn give_up(&mut self, verdict: Verdict) {
+        if let Some(outgoing) = self.next.take() {
+            self.note(&outgoing, |_| Some(verdict.clone())).await;
+        }
+    }
+
     async fn mail(&mut self) -> Option<Box<Mail>> {
         let most = self.hub.exit.config.messages_per_connection_max.max(1);
         if self.given >= most || self.hub.stop.is_set() {
@@ -193,7 +200,7 @@ impl Answers<Sender> for Hand {
 impl Hub {
     /// The next message for a connection.
     pub(super) async fn next_mail(&self, way: &Way) -> Option<Box<Outgoing>> {
-        let (exit, way, situation) = (self.exit.clone(), way.clone(), self.situation());
+        let (exit, way, situation) = (self.exit.clone(), way.clone(), self.situation_without_rests());
         let found = tokio::task::spawn_blocking(move || exit.next_mail(&way, &situation)).await.ok()?;
         found.inspect_err(|error| tracing::error!(%error, "the queue cannot be read")).ok()?.map(Box::new)
     }

@@ -150,7 +150,7 @@ async fn attempt(hub: &Rc<Hub>, way: &Way, progress: &Rc<Cell<Instant>>) -> Foun
         Err(Trouble::Away) => return Found::Away,
     };
     let mut hand = Box::new(Hand::new(Rc::clone(hub), way.clone(), first, Rc::clone(progress)));
-    let (mut last, mut never, mut away, mut silent) = (None, None, false, true);
+    let (mut last, mut never, mut away, mut reached, mut silent) = (None, None, false, false, false);
     // What a domain's own servers must prove; a route or a relay is the operator's word.
     let policy = match way {
         Way::Direct(domain) => hub.policy(domain).await,
@@ -164,7 +164,6 @@ async fn attempt(hub: &Rc<Hub>, way: &Way, progress: &Rc<Cell<Instant>>) -> Foun
                     Ok(terms) => Some(terms),
                     Err(text) => {
                         tracing::warn!(server = %target.place, why = text, "the server is not used");
-                        silent = false;
                         last = Some(deferred(&text));
                         continue;
                     }
@@ -173,7 +172,12 @@ async fn attempt(hub: &Rc<Hub>, way: &Way, progress: &Rc<Cell<Instant>>) -> Foun
             _ => None,
         };
         let socket = match hub.addresses(&target.place).await {
-            Ok(addresses) => hub.connect(&target.place, &addresses).await,
+            Ok(addresses) => {
+                let socket = hub.connect(&target.place, &addresses).await;
+                reached |= socket.is_ok();
+                silent |= matches!(socket, Err(Trouble::Later(_)));
+                socket
+            }
             Err(trouble) => Err(trouble),
         };
         let socket = match socket {
@@ -191,7 +195,6 @@ async fn attempt(hub: &Rc<Hub>, way: &Way, progress: &Rc<Cell<Instant>>) -> Foun
                 continue;
             }
         };
-        silent = false;
         progress.set(Instant::now());
         if matches!(way, Way::Direct(_)) {
             hub.port_is_open();
@@ -210,8 +213,13 @@ async fn attempt(hub: &Rc<Hub>, way: &Way, progress: &Rc<Cell<Instant>>) -> Foun
     if away && last.is_none() {
         return Found::Away;
     }
-    if let (Way::Direct(domain), true, Some(_)) = (way, silent, &last) {
+    if let (Way::Direct(domain), true, false) = (way, silent, reached) {
         hub.port_is_silent(domain);
+    }
+    if let Some(verdict) = last.take_if(|_| hand.requires_tls()) {
+        // It may be this message's own demand that nobody meets: the others are tried without it.
+        hand.give_up(verdict).await;
+        return Found::Nothing;
     }
     let none = || match (never, way) {
         // None of its servers has an address, and that will not change soon.
