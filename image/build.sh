@@ -150,7 +150,7 @@ name="pillarbox-$BOARD"
 pack card "$OUT/$name.img" "$WORK/boot.vfat" "$WORK/system.squashfs" \
   "$BOOT_MIB" "$(of_board image.slot-mib)" "$(of_board image.data-mib)"
 pack update "$BOARD" "$VERSION" "$WORK/system.squashfs" "$OUT/$name.update"
-cp "$BUILD/manifest.new" "$OUT/$name.manifest"
+sort -u "$BUILD/manifest.new" > "$OUT/$name.manifest"
 printf 'pillarbox %s %s %s\n' "$VERSION" "$TARGET" "$(sha256sum "$BINARY" | cut -d' ' -f1)" >> "$OUT/$name.manifest"
 if [ "$PACK" = yes ]; then
   xz -T 2 -6 -k -f "$OUT/$name.img"

@@ -6,7 +6,7 @@
 #   debian_root FOLDER SUITE ARCH PACKAGE...     unpacks them with all they depend on
 #   debian_tool FOLDER PROGRAM...                wrappers in $TOOLS/bin that run a program of such a root
 #
-# What was fetched (name, version, architecture, SHA-256) is added to $BUILD/manifest.
+# What was fetched (name, version, architecture, SHA-256) is added to $BUILD/manifest.new.
 set -euo pipefail
 
 ROOT_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -61,31 +61,25 @@ debian_apt_raw() {
 }
 
 
-debian_note() {
-  local file=$1
-  printf '%s %s\n' "$(dpkg-deb -W --showformat '${Package} ${Version} ${Architecture}' "$file")" \
-    "$(sha256sum "$file" | cut -d' ' -f1)" >> "$BUILD/manifest.new"
-  sort -u -o "$BUILD/manifest.new" "$BUILD/manifest.new"
-}
-
 # debian_unpack FOLDER SUITE ARCH PACKAGE...
 debian_unpack() {
   local folder=$1 suite=$2 arch=$3 debs="$1.debs" deb
   shift 3
-  if [ "$(cat "$folder.has" 2>/dev/null)" = "$*" ]; then
-    for deb in "$debs"/*.deb; do debian_note "$deb"; done
-    return
+  if [ "$(cat "$folder.has" 2>/dev/null)" != "$*" ]; then
+    rm -rf "$folder" "$debs" "$folder.notes" "$folder.for"
+    mkdir -p "$folder" "$debs"
+    debian_apt "$suite" "$arch" true
+    (cd "$debs" && debian_apt "$suite" "$arch" apt-get download -q "$@" >"$folder.log" 2>&1) ||
+      { cat "$folder.log" >&2; die "packages cannot be fetched: $*"; }
+    for deb in "$debs"/*.deb; do
+      dpkg-deb -x "$deb" "$folder"
+      printf '%s %s\n' "$(dpkg-deb -W --showformat '${Package} ${Version} ${Architecture}' "$deb")" \
+        "$(sha256sum "$deb" | cut -d' ' -f1)" >> "$folder.notes"
+    done
+    rm -rf "$debs"
+    printf '%s' "$*" > "$folder.has"
   fi
-  rm -rf "$folder" "$debs"
-  mkdir -p "$folder" "$debs"
-  debian_apt "$suite" "$arch" true
-  (cd "$debs" && debian_apt "$suite" "$arch" apt-get download -q "$@" >"$folder.log" 2>&1) ||
-    { cat "$folder.log" >&2; die "packages cannot be fetched: $*"; }
-  for deb in "$debs"/*.deb; do
-    dpkg-deb -x "$deb" "$folder"
-    debian_note "$deb"
-  done
-  printf '%s' "$*" > "$folder.has"
+  cat "$folder.notes" >> "$BUILD/manifest.new"
 }
 
 # debian_root FOLDER SUITE ARCH PACKAGE...

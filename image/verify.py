@@ -28,7 +28,7 @@ MIB = 1 << 20
 CARD_MIB = 512
 GUEST_MIB = 256
 # Patience for one boot, in seconds: an emulator on a busy machine is slow.
-BOOT_MAX = 240
+BOOT_MAX = 420
 SERVICES = {"smtp": 25, "submissions": 465, "imaps": 993, "pop3s": 995}
 ADDRESS, PASSWORD, HOST = "ann@example.org", "a long password", "mail.example.org"
 SETUP = f"""hostname = "{HOST}"

@@ -185,6 +185,7 @@ fn signed_answers_are_secure_and_forged_ones_bogus() {
     dns.mx("good.test", 10, "mx.good.test").a("mx.good.test", "192.0.2.1");
     dns.tlsa("_25._tcp.mx.good.test", 3, 1, 1, &[7; 32]);
     dns.cname("alias.test", "both.test").a("both.test", "192.0.2.3").a("both.test", "2001:db8::3");
+    dns.cname("other.test", "mx.good.test");
     dns.mx("plain.test", 10, "mx.plain.test").insecure("plain.test").a("mx.plain.test", "192.0.2.2");
     dns.mx("forged.test", 10, "mx.good.test").trouble("forged.test", None, Trouble::Forged);
     dns.mx("bare.test", 10, "mx.good.test").trouble("bare.test", None, Trouble::Unsigned);
@@ -197,6 +198,10 @@ fn signed_answers_are_secure_and_forged_ones_bogus() {
         // Without IPv6 addresses, which is proven too.
         assert!(resolver.addresses("mx.good.test").await.unwrap().secure);
         assert!(resolver.addresses("alias.test").await.unwrap().secure);
+        // An alias of a host without IPv6 addresses, of which the library cannot read the proof.
+        let four: Vec<IpAddr> = vec!["192.0.2.1".parse().unwrap()];
+        let found = resolver.addresses("other.test").await.unwrap();
+        assert!(found.secure && found.value == four, "{found:?}");
         assert!(resolver.tlsa("_25._tcp.mx.good.test").await.unwrap().secure);
         let none = resolver.tlsa("_25._tcp.other.good.test").await.unwrap_err();
         assert!(matches!(none, DnsError::NoRecords | DnsError::NoSuchName), "{none:?}");

@@ -18,7 +18,7 @@ const MAP: &[(&str, &[&str])] = &[
     ("queue", &["mail"]),
     ("flow", &["mail", "protocol", "filter", "store", "queue"]),
     ("net", &["mail", "protocol"]),
-    ("config", &["protocol", "filter", "store", "queue", "flow", "net", "daemon"]),
+    ("config", &["mail", "protocol", "filter", "store", "queue", "flow", "net", "daemon"]),
     ("daemon", &["mail", "protocol", "filter", "store", "queue", "flow", "net"]),
     ("cli", &["mail", "protocol", "filter", "store", "queue", "flow", "net", "daemon", "config"]),
 ];

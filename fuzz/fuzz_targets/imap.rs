@@ -30,8 +30,8 @@ fn run(bytes: &[u8], size: usize, utf8: bool) -> Vec<String> {
             match outcome {
                 Taken::More => continue,
                 Taken::Command(ref tagged) => {
-                    if let Command::Append(head) = &tagged.command {
-                        message = head.size;
+                    if let Command::Append(head) | Command::Replace { head, .. } = &tagged.command {
+                        message = head.message.size;
                         if message == 0 {
                             intake.after_literal();
                         }

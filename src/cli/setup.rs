@@ -8,13 +8,13 @@
 
 use std::fmt::Write as _;
 use std::fs::{self, File};
-use std::io::{self, Seek as _, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::{Failure, print};
-use crate::config::first::{FirstAccount, FirstSetup, Place, TEMPLATE};
+use crate::config::first::{FILE_MAX, FirstAccount, FirstSetup, Place, TEMPLATE};
 use crate::daemon::login::random;
 use crate::daemon::rights::{self, User};
 use crate::mail::secret::Password;
@@ -59,19 +59,18 @@ struct Person {
 /// Does what the file says; an error is one sentence and was reported.
 pub(super) fn run(args: &Args) -> Result<(), Failure> {
     let first = !args.config.exists();
-    let text = match fs::read_to_string(&args.file) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-        Err(error) => return Err(format!("{} cannot be read: {error}", args.file.display()).into()),
+    let (text, unreadable) = match read(&args.file) {
+        Ok(text) => (text, None),
+        Err(failure) => (String::new(), Some(failure.to_string())),
     };
-    let name = args.file.file_name().map(Path::new).unwrap_or(&args.file);
+    let name = args.file.file_name().map_or(args.file.as_path(), Path::new);
     let place = Place { data: &args.data, mount: &args.mount, user: &args.user };
     let before = fs::read_to_string(&args.config).ok();
     let wanted = FirstSetup::parse(&text, name)
         .and_then(|setup| setup.config(before.as_deref(), place).map(|config| (setup, config)));
     let (setup, config, wrong) = match wanted {
-        Ok((setup, _)) if setup.is_empty() && !first => return Ok(()),
-        Ok((setup, config)) => (setup, config, None),
+        Ok((setup, _)) if setup.is_empty() && !first && unreadable.is_none() => return Ok(()),
+        Ok((setup, config)) => (setup, config, unreadable),
         Err(error) => {
             let nothing = FirstSetup::default();
             let config = nothing.config(before.as_deref(), place)?;
@@ -157,6 +156,27 @@ impl Clerk<'_> {
         let said = String::from_utf8_lossy(&output.stderr);
         Err(said.trim().trim_start_matches("pillarbox: ").to_owned().into())
     }
+}
+
+/// The setup file's text; none is as an empty one.
+fn read(path: &Path) -> Result<String, Failure> {
+    let mut text = String::new();
+    match File::open(path) {
+        Ok(file) => {
+            let taken = file.take(FILE_MAX + 1).read_to_string(&mut text);
+            taken.map_err(|error| match error.kind() {
+                io::ErrorKind::InvalidData => format!("{} is not UTF-8 text: save it as such", path.display()),
+                _ => format!("{} cannot be read: {error}", path.display()),
+            })?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(format!("{} cannot be read: {error}", path.display()).into()),
+    }
+    if u64::try_from(text.len()).unwrap_or(u64::MAX) > FILE_MAX {
+        return Err(format!("{} has more than {FILE_MAX} bytes; is it another file?", path.display()).into());
+    }
+    // Some editors put a mark before UTF-8.
+    Ok(text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text))
 }
 
 /// A line of the report, which the console shows as well.

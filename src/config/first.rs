@@ -3,6 +3,7 @@
 //! Reading it is pure: [`FirstSetup::parse`] gives what is asked for or one sentence about what is wrong, and
 //! [`FirstSetup::config`] the text of the `pillarbox.toml` that follows. `cli/setup.rs` does what it says.
 
+use std::fmt::Write as _;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -12,6 +13,9 @@ use crate::mail::address::{Address, Domain};
 
 /// The file as it lies on a fresh card: all of it commented out.
 pub const TEMPLATE: &str = include_str!("../../image/pillarbox-setup.toml");
+
+/// Longest file that is read, in bytes; the one that comes with a card has a fifteenth of it.
+pub const FILE_MAX: u64 = 64 << 10;
 
 /// Shortest password that is taken, in characters.
 const PASSWORD_MIN: usize = 8;
@@ -165,7 +169,11 @@ impl Wifi {
     pub fn supplicant(&self) -> String {
         let country = self.country.as_ref().map(|country| format!("country={country}\n")).unwrap_or_default();
         // A name in hexadecimal needs no quoting, whatever is in it.
-        let name: String = self.name.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let name = self.name.bytes().fold(String::new(), |mut name, byte| {
+            // Writing to a string does not fail.
+            let _ = write!(name, "{byte:02x}");
+            name
+        });
         let key = match &self.password {
             Some(password) => format!("key_mgmt=WPA-PSK SAE\n  ieee80211w=1\n  psk=\"{password}\""),
             None => "key_mgmt=NONE".to_owned(),

@@ -17,8 +17,9 @@ use crate::flow::access::lockout::LoginConfig;
 use crate::flow::brake::SubmissionConfig;
 use crate::flow::judge::SpamConfig;
 use crate::flow::scan::ScanConfig;
+use crate::net::authenticate::LISTS_MAX;
 use crate::net::budget::NetConfig;
-use crate::net::resolver::DnsConfig;
+use crate::net::resolver::{DnsConfig, SERVERS_MAX};
 use crate::net::tls::TlsConfig;
 use crate::protocol::imap::ImapConfig;
 use crate::protocol::pop3::Pop3Config;
@@ -39,6 +40,9 @@ use budget::{Memory, Wanted};
 
 /// The smallest journal that holds what one change may write, in bytes.
 const JOURNAL_BYTES_MIN: u32 = 1 << 20;
+
+/// The longest that greylisting may make somebody wait, in seconds.
+const GREYLIST_SECS_MAX: u32 = 43_200;
 
 /// All settings.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -258,6 +262,28 @@ impl Settings {
         if self.net.sessions_per_address_max == 0 {
             return wrong("net.sessions-per-address-max", "is 0, so nobody could connect; write 1 or more");
         }
+        if self.dns.servers.len() > SERVERS_MAX {
+            return Err((
+                "dns.servers",
+                format!("has {} servers, and {SERVERS_MAX} are the most", self.dns.servers.len()),
+            ));
+        }
+        if !(1..=60).contains(&self.dns.timeout_secs) {
+            return wrong("dns.timeout-secs", "is no time to wait for an answer; write 1 to 60");
+        }
+        for (key, zones) in
+            [("senders.block-lists", &self.senders.block_lists), ("senders.allow-lists", &self.senders.allow_lists)]
+        {
+            if zones.len() > LISTS_MAX {
+                return Err((key, format!("has {} lists, and {LISTS_MAX} are the most", zones.len())));
+            }
+            if let Some(zone) = zones.iter().find(|zone| !zone.contains('.') || !is_host_name(zone)) {
+                return Err((key, format!("`{zone}` is no list in the DNS; write `zen.example.org` or the like")));
+            }
+        }
+        if self.senders.greylist_secs > GREYLIST_SECS_MAX {
+            return wrong("senders.greylist-secs", "is longer than many servers try; write 12 hours at most (43200)");
+        }
         if self.store.journal_bytes < JOURNAL_BYTES_MIN {
             return Err((
                 "store.journal-bytes",
@@ -401,6 +427,11 @@ mod tests {
             problem("[tls]\nkey = \"k.pem\"\n"),
             "pillarbox.toml line 2: `key` in [tls] needs `certificate` beside it"
         );
+        let zone = problem("[senders]\nblock-lists = [\"zen\"]\n");
+        assert!(zone.starts_with("pillarbox.toml line 2: `block-lists` in [senders]: `zen` is no list"), "{zone}");
+        assert!(problem("[dns]\ntimeout-secs = 0\n").contains("`timeout-secs` in [dns] is no time"));
+        assert!(problem("[senders]\ngreylist-secs = 99999\n").contains("is longer than many servers try"));
+        assert!(problem("[senders]\ntrusted = [\"192.0.2.0/33\"]\n").contains("192.0.2.0/33"));
         let level = problem("[log]\nlevel = \"loud\"\n");
         assert!(level.starts_with("pillarbox.toml line 2: `level` in [log]: `loud` is no log level"), "{level}");
         let twice = problem("[listen]\nimap = [\"127.0.0.1:2525\"]\nsmtp = [\"127.0.0.1:2525\"]\n");

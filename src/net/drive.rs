@@ -265,6 +265,7 @@ impl<S: Session, A: Answers<S>, P: Peer> Driver<S, A, P> {
     }
 
     /// The session and the world behind it, when the connection is over.
+    #[expect(clippy::boxed_local, reason = "a driver is never out of its box, see above")]
     pub fn into_parts(self: Box<Self>) -> (S, A) {
         (self.session, self.answers)
     }

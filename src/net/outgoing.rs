@@ -142,9 +142,8 @@ pub async fn connect(addresses: &[SocketAddr], source: Source, limit: Duration) 
                 match ended {
                     Some(Ok((_, Ok(socket)))) => return Some(socket),
                     Some(Ok((address, Err(error)))) => troubles.add(address, &error),
-                    Some(Err(_)) => {}
                     None if waiting.is_empty() => return None,
-                    None => {}
+                    Some(Err(_)) | None => {}
                 }
                 if !waiting.is_empty() {
                     break;
@@ -288,7 +287,7 @@ mod tests {
 
     /// A handshake with a server that shows this chain; what the client says to it, and that data
     /// comes back.
-    fn shake(client: &TlsClient, chain: &[&Certificate], key: &KeyPair, mode: TlsMode) -> Result<(), TlsFault> {
+    fn shake(client: &TlsClient, chain: &[&Certificate], key: &KeyPair, mode: &TlsMode) -> Result<(), TlsFault> {
         run(async {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let chain = chain.iter().map(|certificate| certificate.der().clone()).collect();
@@ -353,13 +352,13 @@ mod tests {
         let authority = Authority::new("trusted");
         let (client, _folder) = authority.client();
         let (certificate, key) = authority.sign(HOST, 4000);
-        assert_eq!(shake(&client, &[&certificate], &key, pkix(HOST)), Ok(()));
-        assert_eq!(shake(&client, &[&certificate], &key, pkix("mail.test")), Err(TlsFault::WrongName));
+        assert_eq!(shake(&client, &[&certificate], &key, &pkix(HOST)), Ok(()));
+        assert_eq!(shake(&client, &[&certificate], &key, &pkix("mail.test")), Err(TlsFault::WrongName));
         let (old, old_key) = authority.sign(HOST, 2021);
-        assert_eq!(shake(&client, &[&old], &old_key, pkix(HOST)), Err(TlsFault::Expired));
+        assert_eq!(shake(&client, &[&old], &old_key, &pkix(HOST)), Err(TlsFault::Expired));
         let (stranger, stranger_key) = Authority::new("stranger").sign(HOST, 4000);
-        assert_eq!(shake(&client, &[&stranger], &stranger_key, pkix(HOST)), Err(TlsFault::Untrusted));
-        assert_eq!(shake(&TlsClient::new(None).unwrap(), &[&certificate], &key, pkix(HOST)), Err(TlsFault::Untrusted));
+        assert_eq!(shake(&client, &[&stranger], &stranger_key, &pkix(HOST)), Err(TlsFault::Untrusted));
+        assert_eq!(shake(&TlsClient::new(None).unwrap(), &[&certificate], &key, &pkix(HOST)), Err(TlsFault::Untrusted));
     }
 
     #[test]
@@ -367,19 +366,19 @@ mod tests {
         let authority = Authority::new("trusted");
         let (client, _folder) = authority.client();
         let (certificate, key) = authority.sign("*.pillarbox.test", 4000);
-        assert_eq!(shake(&client, &[&certificate], &key, pkix(HOST)), Ok(()));
-        assert_eq!(shake(&client, &[&certificate], &key, pkix("a.mx.pillarbox.test")), Err(TlsFault::WrongName));
+        assert_eq!(shake(&client, &[&certificate], &key, &pkix(HOST)), Ok(()));
+        assert_eq!(shake(&client, &[&certificate], &key, &pkix("a.mx.pillarbox.test")), Err(TlsFault::WrongName));
     }
 
     #[test]
     fn opportunistic_tls_takes_any_certificate() {
         let client = TlsClient::new(None).unwrap();
         let (old, key) = Authority::new("stranger").sign("elsewhere.test", 2021);
-        assert_eq!(shake(&client, &[&old], &key, TlsMode::Unverified { names: vec![HOST.to_owned()] }), Ok(()));
+        assert_eq!(shake(&client, &[&old], &key, &TlsMode::Unverified { names: vec![HOST.to_owned()] }), Ok(()));
         let key = KeyPair::generate().unwrap();
         let own = CertificateParams::new(vec!["x".to_owned()]).unwrap().self_signed(&key).unwrap();
-        assert_eq!(shake(&client, &[&own], &key, TlsMode::Unverified { names: vec![HOST.to_owned()] }), Ok(()));
-        assert_eq!(shake(&client, &[&own], &key, pkix(HOST)), Err(TlsFault::Untrusted));
+        assert_eq!(shake(&client, &[&own], &key, &TlsMode::Unverified { names: vec![HOST.to_owned()] }), Ok(()));
+        assert_eq!(shake(&client, &[&own], &key, &pkix(HOST)), Err(TlsFault::Untrusted));
     }
 
     #[test]
@@ -391,10 +390,10 @@ mod tests {
             [record(3, 1, 1, &spki), record(3, 0, 1, old.der()), record(3, 1, 2, &spki), record(3, 0, 0, old.der())]
         {
             let wrong = record(3, 1, 1, b"another key");
-            assert_eq!(shake(&client, &[&old], &key, dane(&[wrong, fits])), Ok(()));
+            assert_eq!(shake(&client, &[&old], &key, &dane(&[wrong, fits])), Ok(()));
         }
         let wrong = record(3, 1, 1, b"another key");
-        assert_eq!(shake(&client, &[&old], &key, dane(&[wrong])), Err(TlsFault::NotOfTheDns));
+        assert_eq!(shake(&client, &[&old], &key, &dane(&[wrong])), Err(TlsFault::NotOfTheDns));
     }
 
     #[test]
@@ -405,19 +404,20 @@ mod tests {
         let root = &authority.certificate;
         let spki = authority.issuer.key().subject_public_key_info();
         let (by_hash, by_key) = (record(2, 0, 1, root.der()), record(2, 1, 1, &spki));
+        let dane = |record: &Tlsa| dane(std::slice::from_ref(record));
         for fits in [&by_hash, &by_key] {
-            assert_eq!(shake(&client, &[&certificate, root], &key, dane(std::slice::from_ref(fits))), Ok(()));
+            assert_eq!(shake(&client, &[&certificate, root], &key, &dane(fits)), Ok(()));
         }
         // The whole authority may stand in the record, and need not be sent then.
-        assert_eq!(shake(&client, &[&certificate], &key, dane(&[record(2, 0, 0, root.der())])), Ok(()));
-        assert_eq!(shake(&client, &[&certificate], &key, dane(&[by_hash.clone()])), Err(TlsFault::NotOfTheDns));
+        assert_eq!(shake(&client, &[&certificate], &key, &dane(&record(2, 0, 0, root.der()))), Ok(()));
+        assert_eq!(shake(&client, &[&certificate], &key, &dane(&by_hash)), Err(TlsFault::NotOfTheDns));
         let (elsewhere, other_key) = authority.sign("elsewhere.test", 4000);
-        assert_eq!(shake(&client, &[&elsewhere, root], &other_key, dane(&[by_hash.clone()])), Err(TlsFault::WrongName));
+        assert_eq!(shake(&client, &[&elsewhere, root], &other_key, &dane(&by_hash)), Err(TlsFault::WrongName));
         let (old, old_key) = authority.sign(HOST, 2021);
-        assert_eq!(shake(&client, &[&old, root], &old_key, dane(&[by_hash.clone()])), Err(TlsFault::Expired));
+        assert_eq!(shake(&client, &[&old, root], &old_key, &dane(&by_hash)), Err(TlsFault::Expired));
         // A forger shows the right authority beside a certificate that it has not signed.
         let (forged, forged_key) = Authority::new("of the domain").sign(HOST, 4000);
-        assert_eq!(shake(&client, &[&forged, root], &forged_key, dane(&[by_hash])), Err(TlsFault::Untrusted));
+        assert_eq!(shake(&client, &[&forged, root], &forged_key, &dane(&by_hash)), Err(TlsFault::Untrusted));
     }
 
     #[test]
@@ -430,7 +430,7 @@ mod tests {
             Tlsa { usage: 3, selector: 9, matching: 0, data: vec![1] },
         ]);
         assert!(!mode.proves_name());
-        assert_eq!(shake(&client, &[&certificate], &key, mode), Ok(()));
+        assert_eq!(shake(&client, &[&certificate], &key, &mode), Ok(()));
     }
 
     #[test]

@@ -43,7 +43,7 @@ const REMEMBERED_MAX: usize = 4096;
 pub const QUESTIONS_MAX: usize = 32;
 
 /// Most servers that are asked.
-const SERVERS_MAX: usize = 4;
+pub const SERVERS_MAX: usize = 4;
 
 /// Where the system says which servers to ask.
 const SYSTEM_FILE: &str = "/etc/resolv.conf";
@@ -213,9 +213,10 @@ impl Resolver {
                 six.value.extend(four.value);
                 Ok(Found { value: six.value, secure: six.secure && four.secure })
             }
-            // Half of an answer is one; but a forged half may be an attack.
-            (Err(DnsError::Bogus), _) | (_, Err(DnsError::Bogus)) => Err(DnsError::Bogus),
+            // Half of an answer is one. Where the other half is forged, or cannot be proven to be nothing, what is
+            // proven is used alone.
             (Ok(found), Err(_)) | (Err(_), Ok(found)) => Ok(found),
+            (Err(DnsError::Bogus), _) | (_, Err(DnsError::Bogus)) => Err(DnsError::Bogus),
             (Err(DnsError::Unavailable(why)), _) | (_, Err(DnsError::Unavailable(why))) => {
                 Err(DnsError::Unavailable(why))
             }

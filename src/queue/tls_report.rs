@@ -138,19 +138,14 @@ impl Tally {
             return;
         }
         let all = self.domains.entry(domain.to_owned()).or_default();
-        // A policy of the same kind that has changed meanwhile is shown as it is now.
-        let place = all.iter().position(|sessions| sessions.policy.kind == policy.kind);
-        let sessions = match place.and_then(|place| all.get_mut(place)) {
-            Some(sessions) => sessions,
-            None => {
-                let mut policy = policy.clone();
-                policy.lines.truncate(LINES_MAX);
-                policy.mx.truncate(LINES_MAX);
-                all.push(Sessions { policy, good: 0, bad: Vec::new() });
-                let Some(new) = all.last_mut() else { return };
-                new
-            }
-        };
+        // A policy that has changed meanwhile is shown as it was first on that day.
+        if !all.iter().any(|sessions| sessions.policy.kind == policy.kind) {
+            let mut policy = policy.clone();
+            policy.lines.truncate(LINES_MAX);
+            policy.mx.truncate(LINES_MAX);
+            all.push(Sessions { policy, good: 0, bad: Vec::new() });
+        }
+        let Some(sessions) = all.iter_mut().find(|sessions| sessions.policy.kind == policy.kind) else { return };
         let Some(failure) = failure else {
             sessions.good = sessions.good.saturating_add(1);
             return;

@@ -86,7 +86,7 @@ pub(crate) struct Sink {
 struct Keys {
     config: Arc<ServerConfig>,
     ca: PathBuf,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 fn keys() -> &'static Keys {
@@ -95,7 +95,7 @@ fn keys() -> &'static Keys {
         let folder = tempfile::tempdir().unwrap();
         let names = NAMES.iter().map(|&name| name.to_owned()).collect();
         let server = TlsServer::new(&TlsConfig { names, ..TlsConfig::default() }, folder.path()).unwrap();
-        Keys { config: server.config(), ca: server.ca().unwrap(), _folder: folder }
+        Keys { config: server.config(), ca: server.ca().unwrap(), folder }
     })
 }
 
@@ -113,7 +113,7 @@ pub(crate) fn certificate() -> Vec<u8> {
     use rustls::pki_types::CertificateDer;
     use rustls::pki_types::pem::PemObject as _;
 
-    CertificateDer::from_pem_file(keys()._folder.path().join("server.crt")).unwrap().to_vec()
+    CertificateDer::from_pem_file(keys().folder.path().join("server.crt")).unwrap().to_vec()
 }
 
 /// The authority that signed the sinks' certificate.

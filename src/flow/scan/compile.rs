@@ -279,9 +279,9 @@ impl<'f> Maker<'f> {
             self.records.add(&frame)?;
             let (gram, long) = Gram::of(&anchored, place);
             if long {
-                self.grams.push(gram.bytes())?
+                self.grams.push(gram.bytes())?;
             } else {
-                self.shorts.push(gram.bytes())?
+                self.shorts.push(gram.bytes())?;
             }
             self.counts.segments += 1;
         }

@@ -11,7 +11,7 @@ mod transfer;
 mod word;
 
 pub use charset::CharsetDecoder;
-pub use finder::{Finder, NEEDLE_MAX, PartSearch, fold};
+pub use finder::{Finder, NEEDLE_MAX, PartSearch, each_folded};
 pub use preview::{PREVIEW_MAX, preview};
 pub use transfer::{Malformed, TransferDecoder};
 pub use word::decode_words;

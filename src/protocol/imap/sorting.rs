@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use crate::mail::date::ZonedTime;
 use crate::mail::message::Message;
 use crate::mail::structure::{Field, MailAddress, Structure, addresses};
-use crate::mail::text::{decode_words, fold};
+use crate::mail::text::{decode_words, each_folded};
 
 use super::search::{SortBy, SortKey};
 
@@ -67,13 +67,11 @@ fn time(bytes: &mut Vec<u8>, seconds: i64) {
 /// byte that is lower than any.
 fn text(bytes: &mut Vec<u8>, text: &str) {
     let end = bytes.len() + TEXT_MAX;
-    for c in text.chars().filter(|c| *c != '\0') {
-        if bytes.len() >= end {
-            break;
+    each_folded(text, |c| {
+        if bytes.len() < end && c != '\0' {
+            bytes.extend_from_slice(c.to_ascii_uppercase().encode_utf8(&mut [0; 4]).as_bytes());
         }
-        let c = fold(c).to_ascii_uppercase();
-        bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
-    }
+    });
     bytes.push(0);
 }
 
@@ -136,7 +134,9 @@ impl Subject {
                 break;
             }
         }
-        Self { base: rest.chars().map(fold).collect(), answers }
+        let mut base = String::with_capacity(rest.len());
+        each_folded(&rest, |c| base.push(c));
+        Self { base, answers }
     }
 }
 
@@ -263,7 +263,7 @@ mod tests {
     fn addresses_are_ordered_by_local_part_or_name() {
         let from = "From: =?utf-8?Q?=C3=84nne?= <zoe@a.example>\r\n\r\n";
         assert_eq!(by(SortBy::From, false, from), b"ZOE\0");
-        assert_eq!(by(SortBy::DisplayFrom, false, from), "äNNE\0".as_bytes());
+        assert_eq!(by(SortBy::DisplayFrom, false, from), "A\u{308}NNE\0".as_bytes());
         assert_eq!(by(SortBy::DisplayTo, false, "To: <bob@b.example>\r\n\r\n"), b"BOB@B.EXAMPLE\0");
         assert_eq!(by(SortBy::Cc, false, from), b"\0");
     }

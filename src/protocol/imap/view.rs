@@ -120,6 +120,10 @@ impl View {
         };
         let mut pairs = Vec::with_capacity(ranges.len());
         for &(from, to) in ranges {
+            // Clients ask for 1:* without knowing that the mailbox is empty: there it means nothing.
+            if highest == 0 && (from == SeqNumber::Star || to == SeqNumber::Star) {
+                continue;
+            }
             let (from, to) = (end(from), end(to));
             if !uid && (from.max(to) > highest || from.min(to) == 0) {
                 return Err(NoSuchMessage);
@@ -376,6 +380,7 @@ pub(crate) mod tests {
         assert_eq!(view.resolve(&set, true).unwrap().iter().map(Uid::get).collect::<Vec<_>>(), [4]);
         let empty = View::new(&opened(UidSet::new()), Uid::MIN, false);
         assert!(empty.resolve(&set, true).unwrap().is_empty());
-        assert_eq!(empty.resolve(&set, false), Err(NoSuchMessage));
+        assert!(empty.resolve(&set, false).unwrap().is_empty());
+        assert_eq!(empty.resolve(&numbers(&[(1, 1)]), false), Err(NoSuchMessage));
     }
 }

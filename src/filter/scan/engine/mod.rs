@@ -164,7 +164,7 @@ impl<'s> Examiner<'s> {
         let mut examined = Examined { found: sight.found, allowed: false, cut: sight.cut };
         if !examined.cut {
             let digests = digests.finish();
-            self.name_digests(object, facts, &digests, &mut examined)?;
+            self.name_digests(object, facts, &digests, &mut examined, goes_on)?;
         }
         Ok(examined)
     }
@@ -175,6 +175,7 @@ impl<'s> Examiner<'s> {
         facts: Facts<'_>,
         digests: &[(DigestKind, Vec<u8>)],
         examined: &mut Examined,
+        goes_on: &mut dyn FnMut() -> bool,
     ) -> io::Result<()> {
         for (kind, digest) in digests {
             examined.allowed |= self.set.look_up(HashRole::Allow, *kind, digest, object.size())?.is_some();
@@ -186,13 +187,19 @@ impl<'s> Examiner<'s> {
             }
         }
         if let Some(pe) = facts.pe.filter(|_| examined.found.is_none()) {
-            examined.found = self.name_sections(object, pe)?;
+            (examined.found, examined.cut) = self.name_sections(object, pe, goes_on)?;
         }
         Ok(())
     }
 
     /// Looks for the digests of a Windows program's sections and imports.
-    fn name_sections(&self, object: &dyn ReadAt, pe: &Pe) -> io::Result<Option<String>> {
+    /// They may overlap, so there may be more to read than the file has.
+    fn name_sections(
+        &self,
+        object: &dyn ReadAt,
+        pe: &Pe,
+        goes_on: &mut dyn FnMut() -> bool,
+    ) -> io::Result<(Option<String>, bool)> {
         for section in &pe.sections {
             let (mut digests, stretch) = (Digests::new(self.set), Stretch::new(object, section.offset, section.size));
             let mut buffer = vec![0; WINDOW];
@@ -204,26 +211,29 @@ impl<'s> Examiner<'s> {
                 if read == 0 {
                     break;
                 }
+                if !goes_on() {
+                    return Ok((None, true));
+                }
             }
             for (kind, digest) in digests.finish() {
                 if let Some(name) = self.set.look_up(HashRole::Section, kind, &digest, section.size)?
                     && !self.set.ignores(&name)?
                 {
-                    return Ok(Some(name));
+                    return Ok((Some(name), false));
                 }
             }
         }
-        let Some(imports) = pe.imports(object)? else { return Ok(None) };
+        let Some(imports) = pe.imports(object)? else { return Ok((None, false)) };
         let mut digests = Digests::new(self.set);
         digests.update(imports.as_bytes());
         for (kind, digest) in digests.finish() {
             if let Some(name) = self.set.look_up(HashRole::Import, kind, &digest, imports.len() as u64)?
                 && !self.set.ignores(&name)?
             {
-                return Ok(Some(name));
+                return Ok((Some(name), false));
             }
         }
-        Ok(None)
+        Ok((None, false))
     }
 
     /// Looks for anchors that begin in the first `upto` bytes of a window; the window is at `base`.

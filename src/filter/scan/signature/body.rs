@@ -145,7 +145,9 @@ impl Body {
     /// As [`Body::parse`].
     pub fn plain(bytes: &[u8]) -> Result<Self, Reason> {
         let mut maker = Maker::default();
-        bytes.iter().for_each(|&byte| maker.byte(byte, 0xFF));
+        for &byte in bytes {
+            maker.byte(byte, 0xFF);
+        }
         maker.finish()
     }
 

@@ -210,8 +210,7 @@ fn name(text: &str) -> Result<String, Reason> {
 fn ignore_line(line: &str) -> Result<Signature, Reason> {
     let fields: Vec<&str> = line.split(':').collect();
     let text = match fields.as_slice() {
-        [one] | [one, _] => one,
-        [_, _, one, ..] => one,
+        [one] | [one, _] | [_, _, one, ..] => one,
         [] => "",
     };
     name(text).map(Signature::Ignore)

@@ -28,7 +28,7 @@ const FOLDER_BYTES_MAX: usize = 1 << 20;
 impl Unpacker<'_> {
     pub(super) fn packed(&mut self, item: Item<'_>, kind: Kind) -> Step {
         let from = item.reader(0);
-        let mut reader: Box<dyn Read + '_> = match kind {
+        let reader: Box<dyn Read + '_> = match kind {
             Kind::Gzip => Box::new(MultiGzDecoder::new(from)),
             Kind::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(from)),
             Kind::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(from, true, LZMA_MEMORY_KIB)),
@@ -47,7 +47,7 @@ impl Unpacker<'_> {
             self.name(name);
         }
         let before = self.files;
-        self.unpacked(&mut reader, item.object.size(), item.inner(name, kind))?;
+        self.unpacked(reader, item.object.size(), item.inner(name, kind))?;
         if self.files == before && kind != Kind::Lzma && item.depth < self.limits.depth {
             self.opaque(item.name);
         }
@@ -97,6 +97,7 @@ impl Unpacker<'_> {
         let mut done = 0;
         while let Some(&(block, length)) = folders.get(done) {
             done += 1;
+            self.time()?;
             let bytes = usize::try_from(length).unwrap_or(0).min(FOLDER_BYTES_MAX);
             let folder = item.bytes(u64::from(block) * CD_BLOCK, bytes)?;
             let mut at = 0;
@@ -118,8 +119,7 @@ impl Unpacker<'_> {
                 let name = String::from_utf8_lossy(name);
                 let name = name.split(';').next().unwrap_or_default();
                 if flags & 2 != 0 {
-                    let known = folders.iter().any(|(one, _)| *one == block);
-                    if !known && folders.len() < FOLDERS_MAX {
+                    if folders.len() < FOLDERS_MAX && !folders.iter().any(|(one, _)| *one == block) {
                         folders.push((block, size));
                     }
                     continue;
@@ -136,7 +136,7 @@ impl Unpacker<'_> {
     }
 
     /// A stored or packed member whose decoder the container names.
-    pub(super) fn member(&mut self, from: &mut dyn Read, packed: u64, inner: Inner<'_>) -> Step {
+    pub(super) fn member(&mut self, from: impl Read, packed: u64, inner: Inner<'_>) -> Step {
         self.time()?;
         self.unpacked(from, packed, inner)
     }

@@ -33,6 +33,7 @@ impl Unpacker<'_> {
             at += end as u64 + 1;
         }
         for number in 0..folders.min(FILES_MAX) {
+            self.time()?;
             let folder = item.bytes(at, 8)?;
             at += 8 + folder_extra;
             let fields = || Some((u32_at(&folder, 0)?, u16_at(&folder, 4)?, u16_at(&folder, 6)? & 15));

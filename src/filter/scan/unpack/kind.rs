@@ -169,14 +169,6 @@ fn by_magic(head: &[u8]) -> Option<Kind> {
 }
 
 fn by_text(head: &[u8]) -> Kind {
-    let head = head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(head).trim_ascii_start();
-    if head.is_empty() || head.iter().any(|&byte| byte < 9 || (14..32).contains(&byte) && byte != 27) {
-        return Kind::Other;
-    }
-    if is_mail(head) {
-        return Kind::Mail;
-    }
-    let lower = head.to_ascii_lowercase();
     const TAGS: [&[u8]; 12] = [
         b"<html",
         b"<!doctype html",
@@ -191,6 +183,14 @@ fn by_text(head: &[u8]) -> Kind {
         b"<svg",
         b"<img",
     ];
+    let head = head.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(head).trim_ascii_start();
+    if head.is_empty() || head.iter().any(|&byte| byte < 9 || (14..32).contains(&byte) && byte != 27) {
+        return Kind::Other;
+    }
+    if is_mail(head) {
+        return Kind::Mail;
+    }
+    let lower = head.to_ascii_lowercase();
     if TAGS.iter().any(|tag| lower.windows(tag.len()).any(|bytes| bytes == *tag)) {
         return Kind::Html;
     }

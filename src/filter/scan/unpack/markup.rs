@@ -19,6 +19,9 @@ const LINE_MIN: usize = 40;
 /// Longest line that is looked at as coded text.
 const LINE_MAX: usize = 1024;
 
+/// Lines between two looks at the clock.
+const LINES_BETWEEN_LOOKS: u32 = 4096;
+
 /// Bytes of an object at whose start an embedded file is looked for.
 const EMBEDDED_MAX: usize = 4096;
 
@@ -121,12 +124,16 @@ impl Unpacker<'_> {
     pub(super) fn coded_lines(&mut self, item: Item<'_>, known: &[Extent]) -> Step {
         let mut lines = Lines { item, at: 0, buffer: Vec::new(), taken: 0 };
         let mut coded: Option<(Coded, Box<dyn Sheet>, String)> = None;
+        let (mut known, mut count) = (known.iter().peekable(), 0_u32);
         loop {
-            // What is decoded elsewhere is jumped over.
+            count = count.wrapping_add(1);
+            if count.is_multiple_of(LINES_BETWEEN_LOOKS) {
+                self.time()?;
+            }
+            // What is decoded elsewhere is jumped over; it comes in order.
             let place = lines.place();
-            if let Some(extent) =
-                known.iter().find(|extent| (extent.offset..extent.offset + extent.length).contains(&place))
-            {
+            while known.next_if(|extent| extent.offset + extent.length <= place).is_some() {}
+            if let Some(extent) = known.peek().filter(|extent| extent.offset <= place) {
                 lines.jump(extent.offset + extent.length);
             }
             let Some(line) = lines.next()? else { break };
@@ -227,6 +234,7 @@ impl Unpacker<'_> {
 
     /// An object of OLE 1 in RTF: class, two names, length, data.
     fn embedded(&mut self, inner: Item<'_>) -> Step {
+        const MAGICS: [&[u8]; 5] = [b"\xD0\xCF\x11\xE0\xA1\xB1\x1A\xE1", b"PK\x03\x04", b"MZ", b"%PDF-", b"{\\rt"];
         if inner.object.size() == 0 {
             return Ok(());
         }
@@ -239,7 +247,6 @@ impl Unpacker<'_> {
             let stretch = Stretch::new(inner.object, at as u64, u64::MAX);
             return self.native(Item { object: &stretch, ..inner });
         }
-        const MAGICS: [&[u8]; 5] = [b"\xD0\xCF\x11\xE0\xA1\xB1\x1A\xE1", b"PK\x03\x04", b"MZ", b"%PDF-", b"{\\rt"];
         let place = (1..head.len())
             .find(|&place| head.get(place..).is_some_and(|rest| MAGICS.iter().any(|magic| rest.starts_with(magic))));
         let Some(place) = place else { return Ok(()) };

@@ -357,13 +357,14 @@ impl<'u> Unpacker<'u> {
         Ok(sheet)
     }
 
-    /// Unpacks and examines what comes out.
-    fn unpacked(&mut self, from: &mut dyn Read, packed: u64, inner: Inner<'_>) -> Step {
+    /// Unpacks and examines what comes out. The decoder is gone by then: its memory is for one at a time.
+    fn unpacked(&mut self, mut from: impl Read, packed: u64, inner: Inner<'_>) -> Step {
         if inner.depth > self.limits.depth {
             self.limit(Limit::Depth);
             return Ok(());
         }
-        let sheet = self.unpack(from, packed)?;
+        let sheet = self.unpack(&mut from, packed)?;
+        drop(from);
         if sheet.size() == 0 {
             return Ok(());
         }

@@ -156,9 +156,7 @@ impl Unpacker<'_> {
             if matches!(name.as_str(), "EncryptedPackage" | "EncryptionInfo") {
                 self.encrypted(item.name);
             }
-            let before = self.bytes;
             let stream = self.unpack(&mut chain, size)?;
-            self.bytes = before;
             self.stream(item, &name, &*stream)?;
             self.time()?;
         }

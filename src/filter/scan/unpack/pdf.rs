@@ -23,6 +23,7 @@ impl Unpacker<'_> {
         let mut at = 0;
         while let Some(place) = find(item.object, b"stream", at, u64::MAX)? {
             at = place + 6;
+            self.time()?;
             let from = place.saturating_sub(DICTIONARY);
             let before = item.bytes(from, usize::try_from(place - from).unwrap_or(0))?;
             if before.ends_with(b"end") {
@@ -40,7 +41,6 @@ impl Unpacker<'_> {
             let stretch = Stretch::new(item.object, start, end - start);
             self.pdf_stream(item, &stretch, &filters)?;
             at = end;
-            self.time()?;
         }
         Ok(())
     }
@@ -61,7 +61,7 @@ impl Unpacker<'_> {
             };
         }
         let packed = stretch.size;
-        self.unpacked(&mut reader, packed, item.inner(item.name, Kind::Pdf))
+        self.unpacked(reader, packed, item.inner(item.name, Kind::Pdf))
     }
 }
 
@@ -71,18 +71,14 @@ fn filters(before: &[u8]) -> Vec<String> {
     let dictionary = plain(before.get(start..).unwrap_or_default());
     let Some((_, rest)) = dictionary.split_once("/Filter") else { return Vec::new() };
     let rest = rest.trim_start();
-    match rest.strip_prefix('[') {
-        Some(list) => {
-            let list = list.split(']').next().unwrap_or_default();
-            let names = list.split('/').skip(1).map(|name| name.trim().to_owned());
-            names.take(FILTERS_MAX).collect()
-        }
-        None => {
-            let name = rest.strip_prefix('/').unwrap_or_default();
-            let end = name.find(|letter: char| !letter.is_ascii_alphanumeric()).unwrap_or(name.len());
-            name.get(..end).filter(|name| !name.is_empty()).map(str::to_owned).into_iter().collect()
-        }
+    if let Some(list) = rest.strip_prefix('[') {
+        let list = list.split(']').next().unwrap_or_default();
+        let names = list.split('/').skip(1).map(|name| name.trim().to_owned());
+        return names.take(FILTERS_MAX).collect();
     }
+    let name = rest.strip_prefix('/').unwrap_or_default();
+    let end = name.find(|letter: char| !letter.is_ascii_alphanumeric()).unwrap_or(name.len());
+    name.get(..end).filter(|name| !name.is_empty()).map(str::to_owned).into_iter().collect()
 }
 
 /// Text with `#xx` in names undone, which hides them from who does not.
@@ -91,16 +87,9 @@ fn plain(bytes: &[u8]) -> String {
     let mut rest = bytes;
     while let Some((&byte, after)) = rest.split_first() {
         let digits = after.get(..2).and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).filter(|_| byte == b'#') {
-            Some(coded) => {
-                out.push(char::from(coded));
-                rest = after.get(2..).unwrap_or_default();
-            }
-            None => {
-                out.push(char::from(byte));
-                rest = after;
-            }
-        }
+        let coded = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok()).filter(|_| byte == b'#');
+        out.push(char::from(coded.unwrap_or(byte)));
+        rest = if coded.is_some() { after.get(2..).unwrap_or_default() } else { after };
     }
     out
 }

@@ -56,7 +56,7 @@ impl Pe {
         }
         let Some(at) = u32_at(&start, 0x3C) else { return Ok(None) };
         let head = read_vec(object, at.into(), 24 + 240)?;
-        Ok(Self::parse(object, &head, at.into())?)
+        Self::parse(object, &head, at.into())
     }
 
     fn parse(object: &dyn ReadAt, head: &[u8], at: u64) -> io::Result<Option<Self>> {
@@ -102,7 +102,7 @@ impl Pe {
     /// Those of the medium.
     pub fn imports(&self, object: &dyn ReadAt) -> io::Result<Option<String>> {
         let Some(mut row) = self.place(self.imports).filter(|_| self.imports != 0) else { return Ok(None) };
-        let mut names: Vec<String> = Vec::new();
+        let (mut names, mut left): (Vec<String>, usize) = (Vec::new(), IMPORTS_MAX);
         for _ in 0..LIBRARIES_MAX {
             let bytes = read_vec(object, row, 20)?;
             let (Some(lookup), Some(name), Some(bound)) = (u32_at(&bytes, 0), u32_at(&bytes, 12), u32_at(&bytes, 16))
@@ -121,7 +121,8 @@ impl Pe {
             };
             let Some(mut entry) = self.place(if lookup == 0 { bound } else { lookup }) else { continue };
             let width = if self.wide { 8 } else { 4 };
-            while names.len() < IMPORTS_MAX {
+            while left > 0 {
+                left -= 1;
                 let bytes = read_vec(object, entry, width)?;
                 let (Some(low), high) = (u32_at(&bytes, 0), u32_at(&bytes, 4)) else { break };
                 if low == 0 && high.unwrap_or(0) == 0 {

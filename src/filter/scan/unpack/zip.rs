@@ -44,6 +44,7 @@ impl Unpacker<'_> {
                 let Some((member, length)) = entry(item, at, &fixed, shift)? else { break };
                 at += length;
                 position += 1;
+                self.time()?;
                 self.zip_member(item, &member, position)?;
             }
         }
@@ -102,8 +103,8 @@ impl Unpacker<'_> {
                 let stored = Stretch::new(item.object, start, member.packed.max(member.size.min(packed)));
                 self.object(Item { object: &stored, name, depth: item.depth + 1 }, Kind::Zip.clamav())
             }
-            8 => self.member(&mut DeflateDecoder::new(from), packed, inner),
-            12 => self.member(&mut bzip2::bufread::BzDecoder::new(from), packed, inner),
+            8 => self.member(DeflateDecoder::new(from), packed, inner),
+            12 => self.member(bzip2::bufread::BzDecoder::new(from), packed, inner),
             14 => {
                 // Version (2), length of the properties (2), properties: a byte and the dictionary.
                 let head = whole.bytes(0, 9)?;
@@ -115,17 +116,17 @@ impl Unpacker<'_> {
                 let from = whole.reader(9);
                 let size = if member.flags & 2 != 0 { u64::MAX } else { member.size };
                 match lzma_rust2::LzmaReader::new_with_props(from, size, props, dictionary, None) {
-                    Ok(mut reader) => self.member(&mut reader, packed, inner),
+                    Ok(reader) => self.member(reader, packed, inner),
                     Err(_) => Ok(()),
                 }
             }
             20 | 93 => match zstd_reader(from) {
-                Some(mut reader) => self.member(&mut reader, packed, inner),
+                Some(reader) => self.member(reader, packed, inner),
                 None => Ok(()),
             },
             95 => {
-                let mut reader = lzma_rust2::XzReader::new_mem_limit(from, false, super::archive::LZMA_MEMORY_KIB);
-                self.member(&mut reader, packed, inner)
+                let reader = lzma_rust2::XzReader::new_mem_limit(from, false, super::archive::LZMA_MEMORY_KIB);
+                self.member(reader, packed, inner)
             }
             _ => {
                 self.opaque(name);

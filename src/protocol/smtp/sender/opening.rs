@@ -79,16 +79,13 @@ impl Sender {
             let text = "no login without TLS: the password would be told to everybody on the way";
             return self.fail_politely(Heard::ours(Point::Login, 454, ENCRYPTION_NEEDED, text));
         }
-        match Login::start(credentials, &self.extensions.auth) {
-            Some((login, line)) => {
-                self.login = Some(login);
-                self.say(&line, Awaited::Login);
-                self.out.extend_from_slice(b"\r\n");
-            }
-            None => {
-                let text = "the relay offers no login by SCRAM-SHA-256, PLAIN or LOGIN";
-                self.fail_politely(Heard::ours(Point::Login, 454, NOT_SUPPORTED, text));
-            }
+        if let Some((login, line)) = Login::start(credentials, &self.extensions.auth) {
+            self.login = Some(login);
+            self.say(&line, Awaited::Login);
+            self.out.extend_from_slice(b"\r\n");
+        } else {
+            let text = "the relay offers no login by SCRAM-SHA-256, PLAIN or LOGIN";
+            self.fail_politely(Heard::ours(Point::Login, 454, NOT_SUPPORTED, text));
         }
     }
 

@@ -210,8 +210,8 @@ mod tests {
         assert!(said.text.len() <= TEXT_MAX && said.lines.iter().map(String::len).sum::<usize>() <= LINES_MAX);
         many.extend_from_slice(b"250-a\r\n250-b\r\n");
         assert!(read(&many, 4096).iter().any(Result::is_err));
-        assert!(read(&[b'2'; 70_000], 4096).iter().any(Result::is_err));
-        let long = [b"250 ".as_slice(), &[b'x'; 60_000], b"\r\n"].concat();
+        assert!(read(&b"2".repeat(70_000), 4096).iter().any(Result::is_err));
+        let long = [b"250 ".as_slice(), &b"x".repeat(60_000), b"\r\n"].concat();
         assert_eq!(one(&long).unwrap().text.len(), TEXT_MAX);
     }
 
