@@ -177,11 +177,11 @@ fn the_queue_is_tended_without_a_server() {
 
 #[test]
 fn a_server_that_is_killed_while_it_sends_loses_nothing() {
+    const MESSAGES: usize = 12;
     let sink = Sink::start();
     sink.does(".", Does::Waits(Duration::from_millis(150)));
     let settings = QUICK.to_owned() + &routes(&[("far.test", &sink)]);
     let mut server = Server::start(&settings);
-    const MESSAGES: usize = 12;
     for number in 0..MESSAGES {
         server.submit("ann@here.test", &["eve@far.test"], &format!("Subject: number {number}!\n\nx\n"));
     }
