@@ -177,11 +177,11 @@ fn the_queue_is_tended_without_a_server() {
 
 #[test]
 fn a_server_that_is_killed_while_it_sends_loses_nothing() {
+    const MESSAGES: usize = 12;
     let sink = Sink::start();
     sink.does(".", Does::Waits(Duration::from_millis(150)));
     let settings = QUICK.to_owned() + &routes(&[("far.test", &sink)]);
     let mut server = Server::start(&settings);
-    const MESSAGES: usize = 12;
     for number in 0..MESSAGES {
         server.submit("ann@here.test", &["eve@far.test"], &format!("Subject: number {number}!\n\nx\n"));
     }
@@ -453,4 +453,27 @@ fn what_goes_nowhere_is_refused_when_it_is_submitted() {
     wire.say("RCPT TO:<eve@near.test>", "550 5.7.1");
     wire.say("RCPT TO:<eve@[1.2.3]>", "553 5.1.3");
     wire.say("RCPT TO:<eve@far.test>", "250");
+}
+
+#[test]
+fn what_a_server_cannot_take_comes_back_and_says_why() {
+    let (plain, able) = (Sink::start(), Sink::start());
+    able.behave(|manner| manner.extensions = vec!["8BITMIME", "SMTPUTF8"]);
+    let server = Server::start(&routes(&[("plain.test", &plain), ("able.test", &able)]));
+    let letter = "Subject: grüße\n\nschöne grüße\n";
+    server.submit("ann@here.test SMTPUTF8 BODY=8BITMIME", &["jürgen@able.test", "eve@plain.test"], letter);
+    let taken = able.wait_for(1);
+    assert!(taken[0].mail.contains(" SMTPUTF8") && taken[0].mail.contains(" BODY=8BITMIME"), "{taken:?}");
+    assert!(taken[0].content.contains("schöne grüße"), "{taken:?}");
+    let report = &server.wait_for_mail("ann", 1)[0];
+    assert!(report.contains("\nFinal-Recipient: rfc822; eve@plain.test\nAction: failed\nStatus: 5.6.7\n"), "{report}");
+    assert!(report.contains("\nContent-Type: message/global-delivery-status\n"), "{report}");
+    assert!(report.contains("\nSubject: grüße\n"), "{report}");
+    // What needs nothing goes anywhere, whatever was declared.
+    server.submit("ann@here.test SMTPUTF8 BODY=8BITMIME", &["eve@plain.test"], LETTER);
+    plain.wait_for(1);
+    server.submit("ann@here.test", &["sam@plain.test"], "Subject: hi\n\nschöne grüße\n");
+    let report = &server.wait_for_mail("ann", 2)[1];
+    assert!(report.contains("\nStatus: 5.6.3\n") && report.contains("(8BITMIME)"), "{report}");
+    server.wait_until_sent();
 }

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test that panics has failed")]
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
 use pillarbox::net::tls::{TlsConfig, TlsServer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use tempfile::TempDir;
@@ -144,7 +146,7 @@ impl Sink {
                     .spawn(move || {
                         let number = shared.connections.fetch_add(1, Ordering::SeqCst);
                         // A client that breaks off is no failure of the sink's.
-                        let _ = Conversation::hold(&shared, number, socket);
+                        let _ = Conversation::hold(&shared, number, &socket);
                     })
                     .unwrap();
             }
@@ -221,7 +223,7 @@ fn over_tls(socket: TcpStream) -> Box<dyn Both> {
 }
 
 impl<'a> Conversation<'a> {
-    fn hold(state: &'a State, number: usize, socket: TcpStream) -> std::io::Result<()> {
+    fn hold(state: &'a State, number: usize, socket: &TcpStream) -> std::io::Result<()> {
         socket.set_nodelay(true)?;
         let manner = state.manner.lock().unwrap().clone();
         let tls = manner.tls == SinkTls::Implicit;
@@ -229,7 +231,7 @@ impl<'a> Conversation<'a> {
         let (message, login) = (Taken::default(), false);
         let mut talk = Conversation { state, wire: BufReader::new(wire), message, tls, login, number };
         if talk.step("connect", "220 sink.test ESMTP")? {
-            talk.go_on(&socket)?;
+            talk.go_on(socket)?;
         }
         let _ = socket.shutdown(std::net::Shutdown::Both);
         Ok(())
@@ -269,7 +271,7 @@ impl<'a> Conversation<'a> {
                 return Ok(false);
             }
         };
-        let goes_on = !said.starts_with("421") && !(step == "connect" && !said.starts_with('2'));
+        let goes_on = !said.starts_with("421") && (step != "connect" || said.starts_with('2'));
         self.say(&said)?;
         Ok(goes_on)
     }
@@ -306,7 +308,7 @@ impl<'a> Conversation<'a> {
                     let mut text = String::new();
                     for (index, line) in ["sink.test"].into_iter().chain(words.iter().copied()).enumerate() {
                         let mark = if index == words.len() { ' ' } else { '-' };
-                        text += &format!("250{mark}{line}\r\n");
+                        write!(text, "250{mark}{line}\r\n").unwrap();
                     }
                     self.step("EHLO", text.trim_end())?
                 }
@@ -322,7 +324,6 @@ impl<'a> Conversation<'a> {
                 }
                 "AUTH" => {
                     let wanted = self.state.manner.lock().unwrap().login.clone();
-                    use base64::Engine as _;
                     let fits = wanted.is_some_and(|(login, password)| {
                         let plain = format!("\0{login}\0{password}");
                         line == format!("AUTH PLAIN {}", base64::engine::general_purpose::STANDARD.encode(plain))
