@@ -1,8 +1,7 @@
 //! The memory budget: what the settings may make the server hold, added up and compared.
 //!
 //! Each part is an upper bound: a setting times the most that one of its things holds. What the figures
-//! rest on stands beside each; `board/load.py` holds a server under a hostile load in a memory cgroup of the
-//! budget and a tenth to see that they are right.
+//! rest on stands beside each.
 
 use std::fmt;
 

@@ -17,7 +17,7 @@ pub const NEEDLE_MAX: usize = 4096;
 const PIECE: usize = 4096;
 
 /// The character that stands for all its cases.
-pub fn fold(c: char) -> char {
+fn fold(c: char) -> char {
     if c.is_ascii() {
         return c.to_ascii_lowercase();
     }
