@@ -23,7 +23,7 @@ fn eicar() -> Vec<u8> {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// A folder with signature files and the set made of them.
@@ -190,7 +190,7 @@ fn eicar_is_found_in_every_container() {
         }
         text + "`\nend\n"
     };
-    let quoted: String = e.iter().map(|byte| format!("={byte:02X}")).collect();
+    let quoted = e.iter().fold(String::new(), |text, byte| text + &format!("={byte:02X}"));
     let mut tnef = vec![0x78, 0x9F, 0x3E, 0x22, 1, 0, 2, 0x0F, 0x80, 6, 0];
     tnef.extend_from_slice(&u32::try_from(e.len()).unwrap().to_le_bytes());
     tnef.extend_from_slice(&e);
@@ -393,7 +393,7 @@ fn a_container_is_read_and_one_that_was_altered_is_refused() {
     let lab = eicar_lab();
     let path = lab.folder.path().join("test.cld");
     fs::write(&path, [header.as_bytes(), &gzip(&tar("test.ndb", rules.as_bytes()))].concat()).unwrap();
-    compile::compile(&[path.clone()], &lab.path(), 7, &mut |_| {}).unwrap();
+    compile::compile(std::slice::from_ref(&path), &lab.path(), 7, &mut |_| {}).unwrap();
     assert_eq!(lab.found(&eicar()).as_deref(), Some("Eicar"));
     let origin = &lab.set().origins().unwrap()[0];
     assert_eq!(origin.about, "version 7 of 16 Apr 2020 07-58 -0400, not signed");
@@ -415,8 +415,8 @@ fn a_large_set_finds_what_it_has_and_nothing_else() {
         }
         bytes
     };
-    let text: String =
-        (0..COUNT).map(|number| format!("{}:{}:Name.{number}\n", hex(&digest(number)), number + 1)).collect();
+    let line = |number| format!("{}:{}:Name.{number}\n", hex(&digest(number)), number + 1);
+    let text = (0..COUNT).fold(String::new(), |text, number| text + &line(number));
     let lab = Lab::new(&[("many.hdb", &text)]);
     let set = lab.set();
     let look = |number: u64, size: u64| {

@@ -120,11 +120,17 @@ impl Server {
     }
 
     pub(crate) fn queue(&self, words: &[&str]) -> Value {
+        self.try_queue(words).unwrap_or_else(|said| panic!("{said}"))
+    }
+
+    pub(crate) fn try_queue(&self, words: &[&str]) -> Result<Value, String> {
         let mut command = pillarbox(&self.folder);
         let said = command.arg("queue").args(words).args(["--json", "--data"]).arg(self.folder.join("data")).output();
         let said = said.unwrap();
-        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
-        serde_json::from_slice(&said.stdout).unwrap_or(Value::Null)
+        if !said.status.success() {
+            return Err(String::from_utf8_lossy(&said.stderr).into_owned());
+        }
+        Ok(serde_json::from_slice(&said.stdout).unwrap_or(Value::Null))
     }
 
     pub(crate) fn queued(&self) -> Vec<Value> {

@@ -42,8 +42,9 @@ impl Served {
             assert!(child.wait().unwrap().success(), "account add {name}");
         }
         let off = SERVICES.iter().filter(|name| listeners.iter().all(|(on, _)| on != *name));
-        let off: String = off.map(|name| format!("{name} = []\n")).collect();
-        let on: String = listeners.iter().map(|(name, port)| format!("{name} = [\"127.0.0.1:{port}\"]\n")).collect();
+        let off = off.fold(String::new(), |text, name| text + name + " = []\n");
+        let on = listeners.iter().map(|(name, port)| format!("{name} = [\"127.0.0.1:{port}\"]\n"));
+        let on = on.collect::<Vec<_>>().concat();
         let data = folder.path().join("data");
         let text = format!(
             "data = \"{}\"\nallow-root = true\nhostname = \"mail.pillarbox.test\"\n{more}\n[listen]\n{on}{off}",
