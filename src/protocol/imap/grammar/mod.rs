@@ -97,6 +97,8 @@ pub(super) fn append_start(text: &[u8], utf8: bool) -> Option<Result<AppendStart
 /// Reads what stands between two messages of one APPEND, the next one's literal header at its end
 /// (RFC 3502). The flag tells that the message stands in `UTF8 (...)`.
 pub(super) fn append_more(text: &[u8], utf8: bool) -> Result<(AppendMessage, bool), Refusal> {
+    // imapclient writes a space behind a message and one before the next.
+    let text = text.strip_prefix(b" ").filter(|rest| rest.starts_with(b" ")).unwrap_or(text);
     let mut grammar = Grammar { cursor: Cursor::new(text), utf8 };
     grammar.append_message().map_err(|refusal| match refusal {
         Refusal::Usage => Refusal::Bad(usage("APPEND")),
