@@ -31,7 +31,7 @@ impl Ours {
         let address = Address::parse("bob@example.org").unwrap();
         let account = match store.reader().unwrap().route(&address).unwrap() {
             Route::Local(accounts) => accounts[0],
-            Route::Unknown | Route::Remote => {
+            _ => {
                 let password = Password::new("bench".to_owned()).unwrap();
                 let verifier = ScramVerifier::derive(&password, [7; 16], 4096);
                 store.add_account(address, verifier, Quota::default()).wait().unwrap()
