@@ -173,7 +173,12 @@ impl Choice {
             None if boards.is_empty() => format!("no profile is for a processor of the family {arch}"),
             None => format!("{ram_mib} MiB are less than any profile for {arch} wants; this is the smallest"),
         };
-        let board = fitting.or(smallest).cloned().unwrap_or_else(Board::unknown);
+        let mut board = fitting.or(smallest).cloned().unwrap_or_else(Board::unknown);
+        // Profiles say what is enough. Who has much more memory and asks for more may have a quarter of it.
+        if *ram_mib > u64::from(board.ram_mib) * 2 {
+            let quarter = u32::try_from(ram_mib / 4).unwrap_or(u32::MAX);
+            board.memory.budget_mib = board.memory.budget_mib.max(quarter);
+        }
         Self { board, reason }
     }
 }
@@ -254,6 +259,21 @@ mod tests {
         let tiny = Choice::of(&Machine { model: String::new(), ram_mib: 64, arch: "aarch64" });
         assert!(tiny.reason.contains("64 MiB are less than any profile"), "{}", tiny.reason);
         assert_eq!(chosen("", 1000, "riscv64"), "none");
+    }
+
+    #[test]
+    fn a_machine_with_much_memory_may_be_asked_for_more_and_one_that_is_named_may_not() {
+        let machine = |ram_mib| Machine { model: String::new(), ram_mib, arch: "x86_64" };
+        let many = "[net]\nsessions-max = 4000\nsessions-per-address-max = 4000\n";
+        let judged = |choice: &Choice| {
+            let mut settings = Settings::parse(many, Path::new("pillarbox.toml")).unwrap();
+            settings.take_from(&choice.board, &toml::from_str(many).unwrap());
+            let memory = settings.memory(&choice.board);
+            memory.sum_kib() <= memory.budget_kib
+        };
+        assert!(judged(&Choice::of(&machine(24_000))));
+        assert!(!judged(&Choice::of(&machine(900))));
+        assert!(!judged(&Choice::new(Some("generic-x86-64")).unwrap()));
     }
 
     #[test]
