@@ -218,6 +218,12 @@ impl Wire {
 
     /// One message after EHLO.
     pub(crate) fn message(&mut self, from: &str, to: &[&str], text: &str) {
+        self.begin(from, to, text);
+        self.expect("250");
+    }
+
+    /// The same, without waiting for what is said in the end.
+    pub(crate) fn begin(&mut self, from: &str, to: &[&str], text: &str) {
         let path = |word: &str| {
             let (address, more) = word.split_once(' ').unwrap_or((word, ""));
             format!("<{address}> {more}").trim_end().to_owned()
@@ -227,7 +233,7 @@ impl Wire {
             self.say(&format!("RCPT TO:{}", path(to)), "250");
         }
         self.say("DATA", "354");
-        self.say(&format!("{}.", text.replace('\n', "\r\n")), "250");
+        self.0.get_mut().write_all(format!("{}.\r\n", text.replace('\n', "\r\n")).as_bytes()).unwrap();
     }
 
     pub(crate) fn lines_to_dot(&mut self) -> String {
