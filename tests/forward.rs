@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use exchange::{LETTER, QUICK, Server, Wire, pillarbox, routes};
+use exchange::{LETTER, QUICK, Server, Wire, pillarbox};
 use serde_json::Value;
-use sink::{Does, Sink, Taken};
+use sink::{Does, Sink, Taken, routes};
 
 /// Gives an order that must be carried out.
 fn order(server: &Server, words: &[&str]) -> String {

@@ -7,6 +7,8 @@
 mod dns;
 #[path = "support/exchange.rs"]
 mod exchange;
+#[path = "support/policies.rs"]
+mod policies;
 #[path = "outbound/safety.rs"]
 mod safety;
 #[path = "support/sink.rs"]
@@ -16,9 +18,9 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use exchange::{LETTER, QUICK, Server, pillarbox, routes, until};
+use exchange::{LETTER, QUICK, Server, pillarbox, until};
 use serde_json::Value;
-use sink::{Does, Manner, Sink, SinkTls, authority};
+use sink::{Does, Manner, Sink, SinkTls, authority, routes};
 
 #[test]
 fn a_message_is_delivered_here_and_there_and_leaves_nothing_behind() {

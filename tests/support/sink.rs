@@ -198,6 +198,12 @@ impl Sink {
     }
 }
 
+/// Static routes to sinks.
+pub(crate) fn routes(list: &[(&str, &Sink)]) -> String {
+    let lines = list.iter().map(|(domain, sink)| format!("\"{domain}\" = \"{}\"\n", sink.address()));
+    format!("[route]\n{}", lines.collect::<String>())
+}
+
 impl Drop for Sink {
     fn drop(&mut self) {
         self.state.over.store(true, Ordering::SeqCst);
