@@ -129,7 +129,7 @@ impl Post {
         let queued = (!recipients.is_empty()).then_some(NewQueued {
             envelope: Envelope { recipients, body, utf8: nature.utf8_header, ..envelope },
             require_tls: false,
-            by,
+            by: by.into(),
             due,
         });
         Ok(Ready { message, accounts, queued })

@@ -54,6 +54,9 @@ impl Reception {
         }
         match &kept {
             Ok(Kept { placed, aside }) => {
+                if let Some(looked) = &incoming.looked {
+                    self.visit.count(looked);
+                }
                 // Mail that looks like spam confirms nothing to whoever sent it, nor does what was put aside.
                 if !aside && !accounts.iter().any(|account| junk(&account)) {
                     self.confirm(&incoming.envelope, placed).await;
@@ -93,7 +96,7 @@ impl Reception {
             _ if nature.eight_bit => BodyType::EightBitMime,
             _ => BodyType::SevenBit,
         };
-        let by = self.by;
+        let by = self.submitter();
         let mut groups: Vec<(ReversePath, Vec<Recipient>)> = Vec::new();
         let own = self.remote.iter().map(|recipient| (&envelope.from, recipient));
         for (from, recipient) in own.chain(self.copies.iter().map(|(from, recipient)| (from, recipient))) {
