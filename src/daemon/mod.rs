@@ -22,7 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 
-use crate::filter::sender::SenderConfig;
+use crate::filter::sender::{DmarcReportConfig, SenderConfig};
 use crate::flow::access::lockout::LoginConfig;
 use crate::flow::brake::SubmissionConfig;
 use crate::flow::judge::{Filter, SpamConfig};
@@ -56,11 +56,13 @@ pub mod fresh; //      the time of day, and names for messages
 pub mod ground; //     what the data folder stands on
 pub mod guard; //      scanning mail on its way in
 pub mod health; //     memory and threads, for `status`
+pub(crate) mod kept; //  small files of what is remembered
 pub mod listen; //     the seven services: accepting and turning away
 pub mod local; //      sockets for other programs of this machine
 pub mod log; //        the log
 pub mod login; //      the door as connections use it: delays, password checks
 pub mod receive; //    SMTP connections
+pub mod reports; //    reports to other domains
 pub mod rights; //     giving up root's rights
 pub mod scrub; //      reads the whole store once a month
 pub mod serve_imap; // IMAP connections
@@ -79,6 +81,7 @@ use listen::{Bound, ListenConfig, OpenError, Service};
 use log::LogHandle;
 use login::{Doorway, random};
 use receive::Office;
+use reports::Reports;
 use rights::RightsError;
 use scrub::Scrub;
 use teacher::{Pupil, Teacher};
@@ -167,6 +170,8 @@ pub struct Setup {
     pub tls_policy: TlsPolicyConfig,
     /// Reports about TLS.
     pub tls_report: TlsReportConfig,
+    /// Reports about DMARC.
+    pub dmarc_report: DmarcReportConfig,
     /// IMAP.
     pub imap: ImapConfig,
     /// POP3.
@@ -322,14 +327,22 @@ pub fn run<T>(
     let resolver = Resolver::new(&setup.dns).map_err(|error| DaemonError::System("the DNS cannot be asked", error))?;
     let deliverer = Deliverer::default();
     let authorities = TlsClient::new(setup.tls.authorities.as_deref()).map_err(DaemonError::Tls)?;
-    let safety = Safety::open(setup.tls_policy.clone(), setup.tls_report.clone(), &setup.data);
+    let reports = Reports::open(&setup.tls_report, &setup.dmarc_report, &setup.data, exit.clone(), resolver.clone());
+    let safety = Safety::open(setup.tls_policy.clone(), &setup.data).telling(reports.clone());
     let security = (authorities, safety);
     let authenticator = Authenticator::new(resolver.clone(), Arc::clone(&hostname))
         .map_err(|error| DaemonError::System("senders cannot be checked", error))?;
-    let checks = Checks::new(authenticator, store.clone(), setup.senders.clone(), Arc::clone(&hostname));
+    let checks = Checks::new(
+        authenticator,
+        store.clone(),
+        setup.senders.clone(),
+        Arc::clone(&hostname),
+        filter.clone(),
+        Some(reports.clone()),
+    );
     let signer = Signer::new(&setup.data, Arc::new(SystemRandom::new()));
     let delivery =
-        Delivery::new(exit.clone(), &setup.relay, resolver, security, signer, stop.clone(), deliverer.clone())
+        Delivery::new(exit.clone(), &setup.relay, resolver.clone(), security, signer, stop.clone(), deliverer.clone())
             .map_err(DaemonError::Tls)?;
     let office = Office::new(
         store.clone(),
@@ -343,6 +356,7 @@ pub fn run<T>(
     let context = Rc::new(Context {
         office: office
             .with_exit(exit)
+            .asking(resolver)
             .with_submission(setup.submission.clone())
             .guarded(setup.scan.enabled.then(|| guard.clone())),
         teacher,
@@ -365,7 +379,8 @@ pub fn run<T>(
         let status = status_source(&context, scrub.clone(), deliverer.clone());
         let control = Control::bind(&setup.data, store.clone(), context.teacher.clone(), status)
             .map_err(|error| DaemonError::System("the control socket cannot be set up", error))?
-            .with_deliverer(deliverer);
+            .with_deliverer(deliverer)
+            .with_reports(reports.clone());
         let clamd = match &setup.scan.clamd_socket {
             Some(path) => Some(Clamd::bind(path, guard.clone(), store.clone())).transpose(),
             None => Ok(None),
@@ -391,6 +406,7 @@ pub fn run<T>(
     if let Err(error) = checks.save() {
         tracing::warn!(%error, "the greylist was not saved");
     }
+    reports.save();
     let closed = store.close().map_err(|error| DaemonError::Store(format!("the store did not close well: {error}")));
     served.and(closed)
 }

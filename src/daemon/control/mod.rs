@@ -37,6 +37,7 @@ pub use order::{
 
 use super::deliver::Deliverer;
 use super::local::{LocalSocket, SocketPath};
+use super::reports::Reports;
 use super::teacher::Teacher;
 use crate::flow::backup::Job;
 use crate::flow::carry::Exchange;
@@ -71,6 +72,7 @@ struct Desk {
     teacher: Teacher,
     status: StatusSource,
     deliverer: Deliverer,
+    reports: Option<Reports>,
     /// One import or export at a time: each holds a batch of messages in memory.
     carrying: Arc<Semaphore>,
     /// One check at a time: each reads the whole store.
@@ -95,7 +97,8 @@ impl Control {
         let socket = LocalSocket::bind(&folder.join(SOCKET), 0o600)?;
         let one = || Arc::new(Semaphore::new(1));
         let deliverer = Deliverer::default();
-        let desk = Desk { store, teacher, status, deliverer, carrying: one(), saving: one(), checking: one() };
+        let reports = None;
+        let desk = Desk { store, teacher, status, deliverer, reports, carrying: one(), saving: one(), checking: one() };
         Ok(Self { socket, desk })
     }
 
@@ -103,6 +106,13 @@ impl Control {
     #[must_use]
     pub fn with_deliverer(mut self, deliverer: Deliverer) -> Self {
         self.desk.deliverer = deliverer;
+        self
+    }
+
+    /// Lets the operator see reports to other domains, and send them.
+    #[must_use]
+    pub fn with_reports(mut self, reports: Reports) -> Self {
+        self.desk.reports = Some(reports);
         self
     }
 
@@ -180,6 +190,7 @@ impl Desk {
                     });
                     working.await.unwrap_or_else(|_| Outcome::Refused { reason: "the server is stopping".into() })
                 }
+                Ok(Order::Reports { send }) => self.reports(send).await,
                 Ok(Order::Status) => Outcome::Status { status: Box::new((self.status)()) },
                 Ok(order) => {
                     let store = self.store.clone();
@@ -197,6 +208,19 @@ impl Desk {
                 return Ok(());
             }
         }
+    }
+
+    /// Reports to other domains, sent before they are told of where that is wanted.
+    async fn reports(&self, now: bool) -> Outcome {
+        let Some(reports) = self.reports.as_ref().filter(|reports| reports.are_sent()) else {
+            let reason = "no reports are sent: [dmarc-report] and [tls-report] in the settings say so";
+            return Outcome::Refused { reason: reason.into() };
+        };
+        let sent = if now { reports.send_now().await } else { 0 };
+        let (mut owed, mut growing) = reports.waiting();
+        owed.truncate(ROWS_MAX);
+        growing.truncate(ROWS_MAX);
+        Outcome::Reports { owed, growing, sent }
     }
 
     /// A backup that is about to be sent, or why there is none.

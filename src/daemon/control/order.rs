@@ -13,6 +13,7 @@ use crate::flow::backup::Made;
 use crate::flow::brake::Braked;
 use crate::flow::dkim::KeyRow;
 use crate::flow::judge::{Opinion, SpamFigures};
+use crate::flow::report::Owed;
 use crate::mail::list::{Answers, List, Posting};
 use crate::mail::queue::QueueFigures;
 use crate::mail::secret::ScramVerifier;
@@ -191,6 +192,11 @@ pub enum Order {
         /// Its number.
         id: u64,
     },
+    /// Tell of reports to other domains. [`Outcome::Reports`]
+    Reports {
+        /// Those that there are, the day so far included, are sent before.
+        send: bool,
+    },
     /// Ask or teach the spam filter. [`Outcome::Spam`]
     Spam {
         /// For the account with this address; none for the box alone.
@@ -346,6 +352,15 @@ pub enum Outcome {
     Concerned {
         /// Recipients.
         recipients: u32,
+    },
+    /// Reports to other domains, [`ROWS_MAX`] of each kind at most.
+    Reports {
+        /// Those that are to be sent.
+        owed: Vec<Owed>,
+        /// What is counted for the next.
+        growing: Vec<Owed>,
+        /// How many were sent at this order.
+        sent: usize,
     },
     /// What the spam filter says of a message; where it was to learn it, before that.
     Spam {

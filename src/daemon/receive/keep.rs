@@ -52,6 +52,9 @@ impl Reception {
         let kept = self.keep(letter, &accounts, further, &incoming).await;
         match &kept {
             Ok(()) => {
+                if let Some(looked) = &incoming.looked {
+                    self.visit.count(looked);
+                }
                 tracing::info!(
                     id = %incoming.id,
                     from = %incoming.envelope.from,
@@ -88,7 +91,7 @@ impl Reception {
             _ if nature.eight_bit => BodyType::EightBitMime,
             _ => BodyType::SevenBit,
         };
-        let by = self.by;
+        let by = self.submitter();
         let mut groups: Vec<(ReversePath, Vec<Recipient>)> = Vec::new();
         let own = self.remote.iter().map(|recipient| (&envelope.from, recipient));
         for (from, recipient) in own.chain(self.copies.iter().map(|(from, recipient)| (from, recipient))) {
