@@ -282,7 +282,7 @@ mod tests {
         fs::write(at("file"), "some QUITE evil text").unwrap();
         compile::compile(&[at("own.rules")], &at(SET_FILE), 7, &mut |_| {}).unwrap();
         let store = Store::open(&at("data"), &StoreConfig::default()).unwrap();
-        let guard = Guard::new(store.clone(), folder.path(), ScanConfig::default());
+        let guard = Guard::new(store.clone(), folder.path(), ScanConfig::default(), "x.test".into());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         tokio::task::LocalSet::new().block_on(&runtime, async {
             let socket = at("clamd.sock");

@@ -7,20 +7,24 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
+use super::notices::{Notices, Told};
 use crate::filter::scan::ReadAt;
 use crate::filter::scan::set::Set;
+use crate::flow::scan::notice::{Kept, Named};
 use crate::flow::scan::policy::{QUARANTINE, SUSPICIOUS};
-use crate::flow::scan::{Action, Bench, Findings, SET_FILE, ScanConfig, SpooledObject, open_set};
-use crate::mail::address::Address;
+use crate::flow::scan::rescan::{NOTE, RescanState, Stage};
+use crate::flow::scan::{Action, Bench, Findings, SET_FILE, ScanConfig, SpooledObject, mark_of, open_set};
 use crate::mail::mailbox::{AccountId, MailboxName, SpecialUse};
 use crate::mail::message::Keyword;
+use crate::mail::scanned::Scanned;
 use crate::protocol::smtp::Reply;
-use crate::store::{Folder, NewMessage, Route, Store, WriteError};
+use crate::store::{Folder, NewMessage, Store, WriteError};
 
 /// A file as it was when it was opened: device, inode, change in seconds and nanoseconds.
 type Mark = (u64, u64, i64, i64);
@@ -35,8 +39,15 @@ struct Post {
     data: PathBuf,
     config: ScanConfig,
     set: Mutex<Option<(Mark, Option<Arc<Set>>)>>,
+    /// The set's number, and how far mail was scanned again with it.
+    rescan: Mutex<RescanState>,
+    /// There is another set.
+    changed: Notify,
     /// One scan at a time.
     place: Semaphore,
+    /// How many wait for that.
+    waiting: AtomicU32,
+    notices: Notices,
 }
 
 /// A message that was let through.
@@ -48,13 +59,43 @@ pub struct Passed {
     pub to: Vec<(AccountId, Folder)>,
     /// It was put aside and goes nowhere else.
     pub aside: bool,
+    /// What its recipients are to be told once it is kept.
+    pub told: Option<(Told, Vec<AccountId>)>,
 }
 
 impl Guard {
-    /// Scans by `config`, with the set in the folder `data`.
-    pub fn new(store: Store, data: &Path, config: ScanConfig) -> Self {
-        let (data, set, place) = (data.to_owned(), Mutex::default(), Semaphore::new(1));
-        Self(Arc::new(Post { store, data, config, set, place }))
+    /// Scans by `config`, with the set in the folder `data`; `host` is our own name.
+    pub fn new(store: Store, data: &Path, config: ScanConfig, host: Arc<str>) -> Self {
+        // A note that can't be read begins anew: mail is scanned once more.
+        let note = store.reader().and_then(|reader| reader.note(NOTE)).ok().flatten();
+        let state: RescanState = note.and_then(|note| serde_json::from_slice(&note).ok()).unwrap_or_default();
+        let notices = Notices::new(store.clone(), host, &config);
+        Self(Arc::new(Post {
+            store,
+            data: data.to_owned(),
+            config,
+            set: Mutex::default(),
+            rescan: Mutex::new(state),
+            changed: Notify::new(),
+            place: Semaphore::new(1),
+            waiting: AtomicU32::new(0),
+            notices,
+        }))
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &ScanConfig {
+        &self.0.config
+    }
+
+    /// The data folder.
+    pub fn folder(&self) -> &Path {
+        &self.0.data
+    }
+
+    /// Who tells recipients.
+    pub fn notices(&self) -> &Notices {
+        &self.0.notices
     }
 
     /// Scans a message that is to go to `to`, and says what becomes of it.
@@ -67,10 +108,18 @@ impl Guard {
         if let Some(finding) = &ruling.finding {
             tracing::warn!(finding, action = ?ruling.action, "the scan found something");
         }
+        let told = |kept| {
+            let finding = ruling.finding.clone().filter(|_| self.0.notices.are_wanted())?;
+            Some(Told { about: Named::of(&message.structure), finding, kept })
+        };
+        let accounts = |to: &[(AccountId, Folder)]| to.iter().map(|(account, _)| *account).collect::<Vec<_>>();
         if let Some(reply) = ruling.refusal() {
+            self.tell(told(Kept::Refused).map(|told| (told, accounts(&to)))).await;
             return Err(reply);
         }
-        let mut passed = Passed { message, to, aside: false };
+        let aside = told(Kept::Aside).filter(|_| ruling.action == Action::Quarantine);
+        let told = aside.map(|told| (told, accounts(&to)));
+        let mut passed = Passed { message, to, aside: false, told };
         match ruling.action {
             Action::Accept | Action::Reject => {}
             Action::Tag => passed.message.flags.keywords.extend(Keyword::new(SUSPICIOUS)),
@@ -88,12 +137,29 @@ impl Guard {
         Ok(passed)
     }
 
+    /// Tells accounts what is to be told, if anything is.
+    pub async fn tell(&self, told: Option<(Told, Vec<AccountId>)>) {
+        let Some((told, accounts)) = told else { return };
+        for pending in self.0.notices.tell(&told, &accounts) {
+            if let Err(error) = pending.await {
+                tracing::warn!(%error, "a recipient was not told that mail was kept from him");
+            }
+        }
+    }
+
     async fn look(&self, message: NewMessage) -> Result<(NewMessage, Findings), Reply> {
         let guard = self.clone();
         let later = || Reply::new(451, "4.3.0", "cannot be scanned now: try again later");
-        let _place = self.0.place.acquire().await.map_err(|_| later())?;
+        let _place = self.place().await.ok_or_else(later)?;
         let working = tokio::task::spawn_blocking(move || {
-            let findings = guard.scan(&SpooledObject::new(&message.body), "message", true);
+            let mut message = message;
+            let scanned = guard.scan_mail(&SpooledObject::new(&message.body));
+            let findings = scanned.map(|(findings, scanned)| {
+                if let Some(scanned) = scanned {
+                    message.body.set_scanned(scanned);
+                }
+                findings
+            });
             (message, findings)
         });
         let (message, findings) = working.await.map_err(|_| later())?;
@@ -113,19 +179,112 @@ impl Guard {
         if set.is_none() && !self.0.config.acts_without_signatures() {
             return Ok(Findings::default());
         }
-        let bench = Bench {
-            set: set.as_deref(),
+        self.bench(set.as_deref()).scan(object, name, is_message)
+    }
+
+    /// Scans a message on its way in, and notes what later signatures can be held against.
+    fn scan_mail(&self, object: &dyn ReadAt) -> io::Result<(Findings, Option<Scanned>)> {
+        let Some(set) = self.set().filter(|_| self.0.config.rescan_days > 0) else {
+            return Ok((self.scan(object, "message", true)?, None));
+        };
+        // Of two sets that came meanwhile it counts as scanned with the older.
+        let number = Some(self.lock_rescan()).filter(|state| state.mark == set.mark()).map_or(0, |state| state.set);
+        let (findings, prints) = self.bench(Some(&set)).scan_and_print(object)?;
+        Ok((findings, Some(Scanned { set: number, whole: prints.whole, prints: prints.prints })))
+    }
+
+    fn bench<'b>(&'b self, set: Option<&'b Set>) -> Bench<'b> {
+        Bench {
+            set,
             limits: self.0.config.limits_of_unpacking(),
             time: Duration::from_secs(self.0.config.time_max_secs.into()),
             clock: &work_time,
             folder: &self.0.data,
-        };
-        bench.scan(object, name, is_message)
+        }
     }
 
     /// Waits until nobody else scans.
-    pub(super) async fn place(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
+    pub(super) async fn place(&self) -> Option<SemaphorePermit<'_>> {
+        // Counted out also when whoever waits is dropped.
+        let _waiting = Waiting::new(&self.0.waiting);
         self.0.place.acquire().await.ok()
+    }
+
+    /// The place, if nobody scans and nobody waits.
+    pub(super) fn try_place(&self) -> Option<SemaphorePermit<'_>> {
+        self.0.place.try_acquire().ok().filter(|_| !self.is_wanted())
+    }
+
+    /// Tells whether somebody waits for the place.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.0.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    fn lock_rescan(&self) -> std::sync::MutexGuard<'_, RescanState> {
+        self.0.rescan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How far mail was scanned again; `None` where that is turned off.
+    pub fn rescan_state(&self) -> Option<RescanState> {
+        (self.0.config.rescan_days > 0).then(|| self.lock_rescan().clone())
+    }
+
+    /// The set whose round is under way, and where it is.
+    pub(super) fn round(&self) -> Option<(Arc<Set>, RescanState)> {
+        let held = self.0.set.lock().unwrap_or_else(PoisonError::into_inner);
+        let set = held.as_ref().and_then(|(_, set)| set.clone())?;
+        drop(held);
+        let state = self.rescan_state()?;
+        (state.stage != Stage::Done && state.mark == set.mark()).then_some((set, state))
+    }
+
+    /// Notes how far a round is, and `along` with other changes also in the store; false when it is the
+    /// round of a set that is not at work any more.
+    pub(super) fn note_round(&self, state: &RescanState, along: bool) -> bool {
+        let mut known = self.lock_rescan();
+        if (known.set, known.mark) != (state.set, state.mark) {
+            return false;
+        }
+        *known = state.clone();
+        if let (true, Ok(note)) = (along, serde_json::to_vec(state)) {
+            // Without its note the round is gone over again.
+            drop(self.0.store.put_note_along(NOTE, note));
+        }
+        true
+    }
+
+    /// Opens the set where it came while the server was off, or where its round is not over.
+    pub(super) fn resume(&self) {
+        let Ok(mark) = mark_of(&self.0.data.join(SET_FILE)) else { return };
+        let done = Some(self.lock_rescan()).is_some_and(|state| state.mark == mark && state.stage == Stage::Done);
+        if !done {
+            self.set();
+            self.0.changed.notify_one();
+        }
+    }
+
+    /// Resolves when there is another set.
+    pub(super) async fn changed(&self) {
+        self.0.changed.notified().await;
+    }
+
+    /// Gives the next number to a set that was not known.
+    fn number(&self, set: &Set) {
+        if self.0.config.rescan_days == 0 {
+            return;
+        }
+        let mut known = self.lock_rescan();
+        let state = known.clone().with(set.mark());
+        if state == *known {
+            return;
+        }
+        *known = state;
+        if let Ok(note) = serde_json::to_vec(&*known) {
+            // Before any message that is scanned with the set, or two sets might have one number after a
+            // power cut.
+            drop(self.0.store.put_note(NOTE, note));
+        }
+        self.0.changed.notify_one();
     }
 
     /// The set as it is now.
@@ -144,6 +303,7 @@ impl Guard {
             Ok(set) => {
                 let counts = set.header().counts;
                 tracing::info!(hashes = counts.hashes, patterns = counts.patterns, "signatures taken");
+                self.number(&set);
                 Some(Arc::new(set))
             }
             Err(error) => {
@@ -158,12 +318,7 @@ impl Guard {
     /// Where mail is put aside.
     async fn aside(&self) -> Result<(AccountId, MailboxName), Reply> {
         let later = || Reply::new(451, "4.3.0", "cannot be put aside now: try again later");
-        let address = self.0.config.quarantine_account.as_deref().and_then(|text| Address::parse(text).ok());
-        let route = address.and_then(|address| self.0.store.reader().ok()?.route(&address).ok());
-        let account = match route {
-            Some(Route::Local(accounts)) => accounts.first().copied(),
-            _ => None,
-        };
+        let account = self.0.store.reader().ok().and_then(|reader| self.0.config.quarantine(&reader).ok()?);
         let (Some(account), Some(mailbox)) = (account, MailboxName::new(QUARANTINE)) else {
             tracing::error!("scan.quarantine-account leads to no account");
             return Err(later());
@@ -175,6 +330,22 @@ impl Guard {
                 Err(later())
             }
         }
+    }
+}
+
+/// One who waits for the place.
+struct Waiting<'w>(&'w AtomicU32);
+
+impl<'w> Waiting<'w> {
+    fn new(count: &'w AtomicU32) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

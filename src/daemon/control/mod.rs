@@ -40,6 +40,7 @@ pub use order::{
 };
 
 use super::deliver::Deliverer;
+use super::guard::Guard;
 use super::teacher::Teacher;
 use crate::flow::backup::Job;
 use crate::flow::carry::Exchange;
@@ -84,6 +85,7 @@ struct Desk {
     teacher: Teacher,
     status: StatusSource,
     deliverer: Deliverer,
+    guard: Option<Guard>,
     /// One import or export at a time: each holds a batch of messages in memory.
     carrying: Arc<Semaphore>,
     /// One check at a time: each reads the whole store.
@@ -117,7 +119,8 @@ impl Control {
         fs::set_permissions(&path, Permissions::from_mode(0o600))?;
         let one = || Arc::new(Semaphore::new(1));
         let deliverer = Deliverer::default();
-        let desk = Desk { store, teacher, status, deliverer, carrying: one(), saving: one(), checking: one() };
+        let guard = None;
+        let desk = Desk { store, teacher, status, deliverer, guard, carrying: one(), saving: one(), checking: one() };
         Ok(Self { listener, path, desk })
     }
 
@@ -125,6 +128,13 @@ impl Control {
     #[must_use]
     pub fn with_deliverer(mut self, deliverer: Deliverer) -> Self {
         self.desk.deliverer = deliverer;
+        self
+    }
+
+    /// Tells who scans when there are other signatures.
+    #[must_use]
+    pub fn with_guard(mut self, guard: Guard) -> Self {
+        self.desk.guard = Some(guard);
         self
     }
 
@@ -223,6 +233,13 @@ impl Desk {
                         outcome
                     });
                     working.await.unwrap_or_else(|_| Outcome::Refused { reason: "the server is stopping".into() })
+                }
+                Ok(Order::TakeSignatures) => {
+                    if let Some(guard) = self.guard.clone() {
+                        // Whoever can't open the set says so in the log.
+                        let _ = tokio::task::spawn_blocking(move || guard.set()).await;
+                    }
+                    Outcome::Done
                 }
                 Ok(Order::Status) => Outcome::Status { status: Box::new((self.status)()) },
                 Ok(order) => {

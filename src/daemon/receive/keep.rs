@@ -225,9 +225,9 @@ impl Reception {
         let to = accounts.iter().map(|&account| (account, folder(account))).collect();
         let passed = match &self.office.guard {
             Some(guard) => guard.pass(message, to).await.map_err(LetterError::Scanned)?,
-            None => Passed { message, to, aside: false },
+            None => Passed { message, to, aside: false, told: None },
         };
-        let Passed { message, to, aside } = passed;
+        let Passed { message, to, aside, told } = passed;
         let kept = if queued.is_empty() || aside {
             self.office.store.deliver(message, to).await
         } else {
@@ -237,6 +237,9 @@ impl Reception {
             }
             submitted.map(|submitted| submitted.placed)
         };
+        if let (Ok(_), Some(guard)) = (&kept, &self.office.guard) {
+            guard.tell(told).await;
+        }
         kept.map(|placed| Kept { placed, aside }).map_err(LetterError::Spool)
     }
 }

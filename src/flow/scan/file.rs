@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use crate::filter::scan::ReadAt;
-use crate::filter::scan::set::{Set, SetError};
+use crate::filter::scan::set::{HEADER_BYTES, Header, Set, SetError};
 
 /// An open file of a size that was looked at once: what is added to it later is not seen.
 #[derive(Debug)]
@@ -52,6 +52,16 @@ impl ReadAt for SeenFile {
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
         Self::read(&self.file, self.size, offset, buffer)
     }
+}
+
+/// What the compiled set at `path` is known by ([`Header::mark`]), without opening it.
+///
+/// # Errors
+/// Those of the file system; [`io::ErrorKind::UnexpectedEof`] for what is too short to be one.
+pub fn mark_of(path: &Path) -> io::Result<u64> {
+    let mut first_block = vec![0; HEADER_BYTES];
+    File::open(path)?.read_exact_at(&mut first_block, 0)?;
+    Ok(Header::mark(&first_block))
 }
 
 /// Opens a compiled set.

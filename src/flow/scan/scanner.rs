@@ -8,7 +8,12 @@ use std::time::Duration;
 use crate::filter::scan::ReadAt;
 use crate::filter::scan::engine::{Examiner, Facts};
 use crate::filter::scan::set::Set;
-use crate::filter::scan::unpack::{About, Examine, Limit, Limits, Listed, Report, Sheet, Unpacker, Workshop};
+use crate::filter::scan::signature::DigestKind;
+use crate::filter::scan::unpack::kind::Kind;
+use crate::filter::scan::unpack::{
+    About, Examine, Limit, Limits, Listed, Report, Sheet, Unpacker, Workshop, name_fault,
+};
+use crate::mail::scanned::{PRINTS_MAX, Print};
 use crate::store::temporary;
 
 use super::file::SeenFile;
@@ -46,15 +51,72 @@ pub struct Findings {
     pub report: Report,
 }
 
+/// Prints of what is in a message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prints {
+    /// Nothing is missing.
+    pub whole: bool,
+    /// At most [`PRINTS_MAX`].
+    pub prints: Vec<Print>,
+}
+
+impl Prints {
+    fn add(&mut self, digests: &[(DigestKind, Vec<u8>)], size: u64) {
+        let beginning = |wanted: DigestKind| {
+            let found = digests.iter().find(|(kind, _)| *kind == wanted);
+            found.and_then(|(_, digest)| digest.first_chunk::<8>().copied())
+        };
+        match (beginning(DigestKind::Md5), beginning(DigestKind::Sha256)) {
+            (Some(md5), Some(sha256)) if self.prints.len() < PRINTS_MAX => {
+                self.prints.push(Print { size: u32::try_from(size).unwrap_or(u32::MAX), md5, sha256 });
+            }
+            _ => self.whole = false,
+        }
+    }
+}
+
+/// Tells whether a print is kept: of attachments and of what is in archives and documents, but not of the
+/// text that a message is, and of what an office document is full of (text, pictures) only where its name
+/// says that it runs.
+fn is_printed(about: &About<'_>) -> bool {
+    match about.kind {
+        Kind::Mail => false,
+        Kind::Text | Kind::Html | Kind::Picture if about.container == Kind::Mail.clamav() => !about.name.is_empty(),
+        Kind::Text | Kind::Html | Kind::Picture => name_fault(about.name).is_some(),
+        _ => true,
+    }
+}
+
 impl Bench<'_> {
     /// Scans an object and what is in it; `is_message` when it is known to be a message.
     ///
     /// # Errors
     /// Those of the object's medium, the set's, and of the folder.
     pub fn scan(&self, object: &dyn ReadAt, name: &str, is_message: bool) -> io::Result<Findings> {
+        self.look(object, name, is_message, None)
+    }
+
+    /// Scans a message and takes prints of what is in it.
+    ///
+    /// # Errors
+    /// As [`Bench::scan`].
+    pub fn scan_and_print(&self, message: &dyn ReadAt) -> io::Result<(Findings, Prints)> {
+        let mut prints = Prints { whole: true, prints: Vec::new() };
+        let findings = self.look(message, "message", true, Some(&mut prints))?;
+        prints.whole &= findings.report.limit.is_none();
+        Ok((findings, prints))
+    }
+
+    fn look(
+        &self,
+        object: &dyn ReadAt,
+        name: &str,
+        is_message: bool,
+        prints: Option<&mut Prints>,
+    ) -> io::Result<Findings> {
         let start = (self.clock)();
         let mut shop = Shop { folder: self.folder, clock: self.clock, until: start + self.time };
-        let mut eye = Eye { set: self.set, examiner: self.set.map(Examiner::new), found: None, cut: false };
+        let mut eye = Eye { set: self.set, examiner: self.set.map(Examiner::new), prints, found: None, cut: false };
         let mut report = Unpacker::new(self.limits, &mut shop, &mut eye).run(object, name, is_message)?;
         if eye.cut {
             report.limit.get_or_insert(Limit::Time);
@@ -67,6 +129,7 @@ impl Bench<'_> {
 struct Eye<'e> {
     set: Option<&'e Set>,
     examiner: Option<Examiner<'e>>,
+    prints: Option<&'e mut Prints>,
     found: Option<String>,
     cut: bool,
 }
@@ -79,9 +142,13 @@ impl Examine for Eye<'_> {
         goes_on: &mut dyn FnMut() -> bool,
     ) -> io::Result<bool> {
         let Some(examiner) = &mut self.examiner else { return Ok(true) };
-        let facts = Facts { target: about.kind.target(), container: about.container, pe: about.pe };
+        let print = self.prints.is_some() && is_printed(about);
+        let facts = Facts { target: about.kind.target(), container: about.container, pe: about.pe, print };
         let seen = examiner.examine(object, facts, goes_on)?;
         self.cut |= seen.cut;
+        if let Some(prints) = self.prints.as_deref_mut().filter(|_| print) {
+            prints.add(&seen.digests, object.size());
+        }
         if !seen.allowed {
             self.found = seen.found;
         }

@@ -44,6 +44,8 @@ pub struct Facts<'f> {
     pub container: &'f str,
     /// If it is a Windows program, what is known of it.
     pub pe: Option<&'f Pe>,
+    /// A print of it is wanted: its MD5 and its SHA-256, whatever the set asks for.
+    pub print: bool,
 }
 
 /// What an object is like.
@@ -55,6 +57,8 @@ pub struct Examined {
     pub allowed: bool,
     /// It was not examined to its end: the time was over, or it has too much that looks like something.
     pub cut: bool,
+    /// Its digests, if it was examined to its end: those that the set asks for, and those for a print.
+    pub digests: Vec<(DigestKind, Vec<u8>)>,
 }
 
 /// Matches objects against a set.
@@ -72,8 +76,8 @@ struct Digests {
 }
 
 impl Digests {
-    fn new(set: &Set) -> Self {
-        let wants = |kind| set.wants(kind);
+    fn new(set: &Set, print: bool) -> Self {
+        let wants = |kind| set.wants(kind) || print && kind != DigestKind::Sha1;
         Self {
             md5: wants(DigestKind::Md5).then(md5::Md5::new),
             sha1: wants(DigestKind::Sha1).then(|| ring::digest::Context::new(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY)),
@@ -134,7 +138,7 @@ impl<'s> Examiner<'s> {
         facts: Facts<'_>,
         goes_on: &mut dyn FnMut() -> bool,
     ) -> io::Result<Examined> {
-        let mut digests = Digests::new(self.set);
+        let mut digests = Digests::new(self.set, facts.print);
         let mut sight =
             Sight { object, facts, states: States::default(), found: None, cut: false, compared: 0, goes_on };
         let mut buffer = Vec::with_capacity(WINDOW + AHEAD);
@@ -161,10 +165,11 @@ impl<'s> Examiner<'s> {
         if sight.found.is_none() {
             self.weigh(&mut sight)?;
         }
-        let mut examined = Examined { found: sight.found, allowed: false, cut: sight.cut };
+        let mut examined = Examined { found: sight.found, cut: sight.cut, ..Examined::default() };
         if !examined.cut {
             let digests = digests.finish();
             self.name_digests(object, facts, &digests, &mut examined, goes_on)?;
+            examined.digests = digests;
         }
         Ok(examined)
     }
@@ -201,7 +206,8 @@ impl<'s> Examiner<'s> {
         goes_on: &mut dyn FnMut() -> bool,
     ) -> io::Result<(Option<String>, bool)> {
         for section in &pe.sections {
-            let (mut digests, stretch) = (Digests::new(self.set), Stretch::new(object, section.offset, section.size));
+            let (mut digests, stretch) =
+                (Digests::new(self.set, false), Stretch::new(object, section.offset, section.size));
             let mut buffer = vec![0; WINDOW];
             let mut at = 0;
             loop {
@@ -224,7 +230,7 @@ impl<'s> Examiner<'s> {
             }
         }
         let Some(imports) = pe.imports(object)? else { return Ok((None, false)) };
-        let mut digests = Digests::new(self.set);
+        let mut digests = Digests::new(self.set, false);
         digests.update(imports.as_bytes());
         for (kind, digest) in digests.finish() {
             if let Some(name) = self.set.look_up(HashRole::Import, kind, &digest, imports.len() as u64)?

@@ -140,6 +140,12 @@ impl Header {
         Some(bytes)
     }
 
+    /// What a set is known by: a number over its first block, which has the sums of all others.
+    pub fn mark(first_block: &[u8]) -> u64 {
+        let digest = ring::digest::digest(&ring::digest::SHA256, first_block);
+        digest.as_ref().first_chunk::<8>().map_or(0, |head| u64::from_be_bytes(*head))
+    }
+
     fn from_bytes(bytes: &[u8]) -> Result<Self, SetError> {
         let rest = bytes.strip_prefix(MAGIC).ok_or(SetError::NotASet)?;
         let (version, rest) = rest.split_first_chunk::<4>().ok_or(SetError::Damaged("its header"))?;
@@ -190,6 +196,7 @@ impl From<io::Error> for SetError {
 pub struct Set {
     medium: Box<dyn ReadAt + Send + Sync>,
     header: Header,
+    mark: u64,
     filter: Filter,
     /// See [`Section::GramMap`].
     pub(super) map: Vec<u8>,
@@ -215,7 +222,8 @@ impl Set {
     /// # Errors
     /// Why it can't be used.
     pub fn open(medium: Box<dyn ReadAt + Send + Sync>) -> Result<Self, SetError> {
-        let header = Header::from_bytes(&read_vec(&*medium, 0, HEADER_BYTES)?)?;
+        let first_block = read_vec(&*medium, 0, HEADER_BYTES)?;
+        let (header, mark) = (Header::from_bytes(&first_block)?, Header::mark(&first_block));
         let end = header.sections.iter().map(|extent| extent.offset.saturating_add(extent.length)).max().unwrap_or(0);
         if end > medium.size() {
             return Err(SetError::Damaged("its end is missing"));
@@ -253,6 +261,7 @@ impl Set {
         let mut set = Self {
             medium,
             header,
+            mark,
             filter,
             map,
             gram_directory,
@@ -269,6 +278,11 @@ impl Set {
     /// What the first block says.
     pub fn header(&self) -> &Header {
         &self.header
+    }
+
+    /// What it is known by; see [`Header::mark`].
+    pub fn mark(&self) -> u64 {
+        self.mark
     }
 
     /// Bytes it holds in memory.
@@ -341,6 +355,45 @@ impl Set {
         self.find(&key(digest), tag(role, kind), size)
     }
 
+    /// Tells whether a whole file of `size` bytes whose digest begins like this may be known; the file itself
+    /// has to be looked at then.
+    ///
+    /// # Errors
+    /// Those of the medium.
+    pub fn may_know(&self, kind: DigestKind, beginning: [u8; 8], size: u32) -> io::Result<bool> {
+        let (key, tag) = (key(&beginning), tag(HashRole::File, kind));
+        if !self.filter.may_have(filter_key(&key, tag)) {
+            return Ok(false);
+        }
+        let (hashes, (mut low, mut high)) = (extent(&self.header, Section::Hashes), self.bucket_of(&key)?);
+        let record_at = |number: u64| {
+            let mut record = [0; HASH_BYTES];
+            self.medium.read_at(hashes.offset + number * HASH_BYTES as u64, &mut record)?;
+            io::Result::Ok(record)
+        };
+        let end = high;
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if record_at(middle)?.first_chunk::<8>().is_some_and(|head| *head < beginning) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        while low < end {
+            let record = record_at(low)?;
+            if !record.starts_with(&beginning) {
+                break;
+            }
+            let fits = |found: HashRecord| found.tag == tag && found.size.is_none_or(|wanted| wanted == size);
+            if HashRecord::from_bytes(&record).is_some_and(fits) {
+                return Ok(true);
+            }
+            low += 1;
+        }
+        Ok(false)
+    }
+
     /// Tells whether signatures of this name count for nothing.
     ///
     /// # Errors
@@ -361,16 +414,7 @@ impl Set {
         if !self.filter.may_have(filter_key(key, tag)) {
             return Ok(None);
         }
-        let (directory, hashes) = (extent(&self.header, Section::Directory), extent(&self.header, Section::Hashes));
-        let bucket = bucket(key, self.header.hash_bits);
-        let mut bounds = [0; 8];
-        if self.medium.read_at(directory.offset + bucket * 4, &mut bounds)? < bounds.len() {
-            return Ok(None);
-        }
-        let (first, second) = bounds.split_at(4);
-        let end = hashes.length / HASH_BYTES as u64;
-        let low = u64::from(record::number(first)).min(end);
-        let high = u64::from(record::number(second)).clamp(low, end);
+        let (hashes, (low, high)) = (extent(&self.header, Section::Hashes), self.bucket_of(key)?);
         let exact = u32::try_from(size).ok();
         for wanted in [exact.map(Some), Some(None)].into_iter().flatten() {
             let sought = sought(key, tag, wanted);
@@ -391,6 +435,20 @@ impl Set {
             }
         }
         Ok(None)
+    }
+
+    /// From which to which digest a key's bucket goes.
+    fn bucket_of(&self, key: &[u8; 16]) -> io::Result<(u64, u64)> {
+        let (directory, hashes) = (extent(&self.header, Section::Directory), extent(&self.header, Section::Hashes));
+        let bucket = bucket(key, self.header.hash_bits);
+        let mut bounds = [0; 8];
+        if self.medium.read_at(directory.offset + bucket * 4, &mut bounds)? < bounds.len() {
+            return Ok((0, 0));
+        }
+        let (first, second) = bounds.split_at(4);
+        let end = hashes.length / HASH_BYTES as u64;
+        let low = u64::from(record::number(first)).min(end);
+        Ok((low, u64::from(record::number(second)).clamp(low, end)))
     }
 
     fn name(&self, at: u64) -> io::Result<String> {
