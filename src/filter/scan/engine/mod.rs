@@ -18,6 +18,7 @@ use super::signature::{DigestKind, HashRole};
 use super::unpack::pe::Pe;
 use super::{ReadAt, Stretch, Target};
 
+mod regex;
 pub mod verify;
 
 /// Bytes read at one time.
@@ -66,6 +67,7 @@ pub struct Examined {
 pub struct Examiner<'s> {
     set: &'s Set,
     cache: HashMap<u32, Option<Rc<SegmentRecord>>>,
+    expressions: regex::Expressions,
 }
 
 /// The digests of something.
@@ -125,7 +127,7 @@ struct Sight<'o> {
 impl<'s> Examiner<'s> {
     /// Examines with this set.
     pub fn new(set: &'s Set) -> Self {
-        Self { set, cache: HashMap::new() }
+        Self { set, cache: HashMap::new(), expressions: regex::Expressions::default() }
     }
 
     /// Examines an object; `goes_on` is asked now and then whether there is time left.
@@ -387,22 +389,36 @@ impl<'s> Examiner<'s> {
     }
 
     /// Takes a signature as found if what must be true of the file and of its patterns is.
-    fn take(&self, sight: &mut Sight<'_>, signature: u32, counts: Option<&HashMap<u16, u32>>) -> io::Result<()> {
+    fn take(&mut self, sight: &mut Sight<'_>, signature: u32, counts: Option<HashMap<u16, u32>>) -> io::Result<()> {
         let Some(record) = self.set.pattern(signature)? else { return Ok(()) };
-        let count = |sub: u16| counts.map_or(1, |counts| counts.get(&sub).copied().unwrap_or(0));
-        let holds = terms_hold(&record.terms, sight.object.size(), sight.facts) && record.expression.holds(&count);
-        if holds && !self.set.ignores(&record.name)? {
+        if !terms_hold(&record.terms, sight.object.size(), sight.facts) {
+            return Ok(());
+        }
+        let mut counts = counts;
+        for regex in &record.regexes {
+            let Some(counts) = &mut counts else { break };
+            if regex.trigger.holds(&|sub| counts.get(&sub).copied().unwrap_or(0)) {
+                let found = self.expressions.count(signature, regex, sight.object, sight.facts.pe, sight.goes_on)?;
+                let Some(found) = found else {
+                    sight.cut = true;
+                    return Ok(());
+                };
+                counts.insert(regex.sub, found);
+            }
+        }
+        let count = |sub: u16| counts.as_ref().map_or(1, |counts| counts.get(&sub).copied().unwrap_or(0));
+        if record.expression.holds(&count) && !self.set.ignores(&record.name)? {
             sight.found = Some(record.name);
         }
         Ok(())
     }
 
     /// Looks at the end whether signatures with several parts are there.
-    fn weigh(&self, sight: &mut Sight<'_>) -> io::Result<()> {
+    fn weigh(&mut self, sight: &mut Sight<'_>) -> io::Result<()> {
         let mut counts: Vec<_> = std::mem::take(&mut sight.states.counts).into_iter().collect();
         counts.sort_unstable_by_key(|(signature, _)| *signature);
         for (signature, counts) in counts {
-            self.take(sight, signature, Some(&counts))?;
+            self.take(sight, signature, Some(counts))?;
             if sight.found.is_some() {
                 break;
             }

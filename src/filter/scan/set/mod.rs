@@ -26,7 +26,7 @@ use super::{ReadAt, read_vec};
 pub const MAGIC: &[u8; 8] = b"pboxscan";
 
 /// The version of the layout.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Bytes of the first block.
 pub const HEADER_BYTES: usize = 4096;
