@@ -8,11 +8,13 @@ mod exchange;
 #[path = "support/sink.rs"]
 mod sink;
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use exchange::{LETTER, QUICK, Server, Wire, pillarbox, routes};
+use exchange::{LETTER, QUICK, Server, Wire, pillarbox};
 use serde_json::Value;
-use sink::{Does, Sink, Taken};
+use sink::{Does, Sink, Taken, routes};
 
 /// Gives an order that must be carried out.
 fn order(server: &Server, words: &[&str]) -> String {
@@ -171,6 +173,57 @@ fn a_list_reaches_its_members_and_failures_its_owner() {
     let mut wire = stranger(&server);
     wire.say("MAIL FROM:<eve@far.test>", "250");
     wire.say("RCPT TO:<crew@here.test>", "550 5.1.1");
+}
+
+#[test]
+fn a_member_whose_mailbox_is_full_holds_nobody_else_up_and_the_owner_is_told() {
+    let far = Sink::start();
+    let server = Server::start(&routes(&[("far.test", &far)]));
+    let (list, crew) = ("crew@here.test", ["bob@here.test", "eve@far.test"]);
+    order(&server, &[&["list", "add", list, "--owner", "ann@here.test"][..], &crew].concat());
+    order(&server, &["account", "quota", "bob@here.test", "--messages", "1"]);
+    stranger(&server).message("eve@far.test", &["bob@here.test"], LETTER);
+    stranger(&server).message("eve@far.test", &[list], LETTER);
+    assert_eq!(path(&far.wait_for(1)[0].rcpt[0]), "eve@far.test");
+    let told = &server.wait_for_mail("ann", 1)[0];
+    for line in ["Return-Path: <>", "Final-Recipient: rfc822; bob@here.test", "Action: failed", "Status: 5.2.2"] {
+        assert!(told.contains(&format!("{line}\n")), "{line} is not in\n{told}");
+    }
+    assert_eq!(server.inbox("bob").len(), 1);
+    server.wait_until_sent();
+}
+
+/// A copy for a recipient here, one for a list's member here and one for another elsewhere: as many of each, whenever
+/// the server is killed and however often the sender, who heard nothing, tries again.
+#[test]
+fn a_message_and_its_copies_for_a_list_are_kept_all_or_none_whenever_the_server_is_killed() {
+    const KILLS: u64 = 10;
+    const MESSAGES: usize = 4;
+    let far = Sink::start();
+    let settings = routes(&[("far.test", &far)]);
+    let mut server = Server::start(&settings);
+    let (list, crew) = ("crew@here.test", ["bob@here.test", "eve@far.test"]);
+    order(&server, &[&["list", "add", list, "--owner", "sam@far.test"][..], &crew].concat());
+    let (folder, own) = (server.folder.clone(), server.own.take());
+    let mut acknowledged = 0;
+    for round in 0..KILLS {
+        let mut wire = stranger(&server);
+        for _ in 0..MESSAGES {
+            wire.message("eve@far.test", &["ann@here.test", list], LETTER);
+            acknowledged += 1;
+        }
+        // Somewhere in the next one: nobody hears what became of it.
+        wire.begin("eve@far.test", &["ann@here.test", list], LETTER);
+        std::thread::sleep(Duration::from_micros(300 * round));
+        server.kill();
+        server = Server::start_in(&folder, &settings);
+    }
+    server.wait_until_sent();
+    let (direct, member) = (server.inbox("ann").len(), server.inbox("bob").len());
+    assert_eq!(direct, member, "of {acknowledged} that were acknowledged");
+    assert!(direct >= acknowledged, "{direct} of {acknowledged}");
+    assert!(far.taken().len() >= member, "{} of {member}", far.taken().len());
+    drop(own);
 }
 
 #[test]
