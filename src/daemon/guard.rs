@@ -1,4 +1,9 @@
-//! Scanning mail on its way in, one message at a time: what it takes of memory is for the whole server.
+//! Scanning mail on its way in, within the memory that the board has for it.
+//!
+//! Most messages are scanned in milliseconds, and a few are large archives that take seconds. So each is
+//! scanned quickly first: one message at a time, in little memory, and for no more than a second's work.
+//! What meets a limit in that is scanned again with those of the settings, also one at a time, while quick
+//! scans of others go on beside it. Whoever waits for a quick scan waits a second for each before him.
 //!
 //! The compiled set is opened when it is first wanted, and again when another file has taken its place:
 //! each scan looks whether it has. One that can't be used leaves the one before at work.
@@ -15,7 +20,7 @@ use tokio::sync::Semaphore;
 use crate::filter::scan::ReadAt;
 use crate::filter::scan::set::Set;
 use crate::flow::scan::policy::{QUARANTINE, SUSPICIOUS};
-use crate::flow::scan::{Action, Bench, Findings, SET_FILE, ScanConfig, SpooledObject, open_set};
+use crate::flow::scan::{Action, Bench, Findings, SET_FILE, ScanConfig, SpooledObject, open_set_within};
 use crate::mail::address::Address;
 use crate::mail::mailbox::{AccountId, MailboxName, SpecialUse};
 use crate::mail::message::Keyword;
@@ -35,9 +40,32 @@ struct Post {
     data: PathBuf,
     config: ScanConfig,
     set: Mutex<Option<(Mark, Option<Arc<Set>>)>>,
-    /// One scan at a time.
-    place: Semaphore,
+    /// One quick scan at a time.
+    quick: Semaphore,
+    /// One thorough scan at a time.
+    thorough: Semaphore,
 }
+
+/// How far a scan goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// As far as most messages need.
+    Quick,
+    /// As far as the settings say.
+    Thorough,
+}
+
+/// Scans that may be at work at one time, each on a thread of its own.
+pub(super) const SCANS: usize = 2;
+
+/// Most work of a quick scan.
+const QUICK_TIME: Duration = Duration::from_secs(1);
+
+/// Most bytes that a quick scan unpacks.
+const QUICK_BYTES: u64 = 16 << 20;
+
+/// The largest dictionary of a quick scan.
+const QUICK_DICTIONARY: u32 = 1 << 20;
 
 /// A message that was let through.
 #[derive(Debug)]
@@ -53,8 +81,9 @@ pub struct Passed {
 impl Guard {
     /// Scans by `config`, with the set in the folder `data`.
     pub fn new(store: Store, data: &Path, config: ScanConfig) -> Self {
-        let (data, set, place) = (data.to_owned(), Mutex::default(), Semaphore::new(1));
-        Self(Arc::new(Post { store, data, config, set, place }))
+        let (data, set) = (data.to_owned(), Mutex::default());
+        let (quick, thorough) = (Semaphore::new(1), Semaphore::new(1));
+        Self(Arc::new(Post { store, data, config, set, quick, thorough }))
     }
 
     /// Scans a message that is to go to `to`, and says what becomes of it.
@@ -89,43 +118,73 @@ impl Guard {
     }
 
     async fn look(&self, message: NewMessage) -> Result<(NewMessage, Findings), Reply> {
-        let guard = self.clone();
-        let later = || Reply::new(451, "4.3.0", "cannot be scanned now: try again later");
-        let _place = self.0.place.acquire().await.map_err(|_| later())?;
-        let working = tokio::task::spawn_blocking(move || {
-            let findings = guard.scan(&SpooledObject::new(&message.body), "message", true);
-            (message, findings)
+        let scanned = self.scan_in_turn(message, |guard, message, pace| {
+            guard.scan_at(pace, &SpooledObject::new(&message.body), "message", true)
         });
-        let (message, findings) = working.await.map_err(|_| later())?;
-        let findings = findings.map_err(|error| {
+        scanned.await.map_err(|error| {
             tracing::error!(%error, "a message cannot be scanned");
-            later()
-        })?;
-        Ok((message, findings))
+            Reply::new(451, "4.3.0", "cannot be scanned now: try again later")
+        })
+    }
+
+    /// Scans something on a working thread when it is its turn, quickly and if need be thoroughly.
+    ///
+    /// # Errors
+    /// Those of `look`, and that the server stops.
+    pub(super) async fn scan_in_turn<T: Send + 'static>(
+        &self,
+        mut thing: T,
+        look: fn(&Self, &T, Pace) -> io::Result<Findings>,
+    ) -> io::Result<(T, Findings)> {
+        let mut findings = Findings::default();
+        for pace in [Pace::Quick, Pace::Thorough] {
+            let places = if pace == Pace::Quick { &self.0.quick } else { &self.0.thorough };
+            let _place = places.acquire().await.map_err(io::Error::other)?;
+            let guard = self.clone();
+            let working = tokio::task::spawn_blocking(move || {
+                let findings = look(&guard, &thing, pace);
+                (thing, findings)
+            });
+            let (back, looked) = working.await.map_err(io::Error::other)?;
+            (thing, findings) = (back, looked?);
+            if findings.signature.is_some() || findings.report.limit.is_none() {
+                break;
+            }
+        }
+        Ok((thing, findings))
+    }
+
+    /// Scans something here and now, as far as the settings say.
+    ///
+    /// # Errors
+    /// Those of its medium and of the temporary files.
+    pub fn scan(&self, object: &dyn ReadAt, name: &str, is_message: bool) -> io::Result<Findings> {
+        self.scan_at(Pace::Thorough, object, name, is_message)
     }
 
     /// Scans something here and now.
     ///
     /// # Errors
     /// Those of its medium and of the temporary files.
-    pub fn scan(&self, object: &dyn ReadAt, name: &str, is_message: bool) -> io::Result<Findings> {
+    pub(super) fn scan_at(
+        &self,
+        pace: Pace,
+        object: &dyn ReadAt,
+        name: &str,
+        is_message: bool,
+    ) -> io::Result<Findings> {
         let set = self.set();
         if set.is_none() && !self.0.config.acts_without_signatures() {
             return Ok(Findings::default());
         }
-        let bench = Bench {
-            set: set.as_deref(),
-            limits: self.0.config.limits_of_unpacking(),
-            time: Duration::from_secs(self.0.config.time_max_secs.into()),
-            clock: &work_time,
-            folder: &self.0.data,
-        };
+        let mut limits = self.0.config.limits_of_unpacking();
+        let mut time = Duration::from_secs(self.0.config.time_max_secs.into());
+        if pace == Pace::Quick {
+            (limits.bytes, limits.dictionary) = (limits.bytes.min(QUICK_BYTES), QUICK_DICTIONARY);
+            time = time.min(QUICK_TIME);
+        }
+        let bench = Bench { set: set.as_deref(), limits, time, clock: &work_time, folder: &self.0.data };
         bench.scan(object, name, is_message)
-    }
-
-    /// Waits until nobody else scans.
-    pub(super) async fn place(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
-        self.0.place.acquire().await.ok()
     }
 
     /// The set as it is now.
@@ -140,7 +199,7 @@ impl Guard {
         if let Some((_, set)) = held.as_ref().filter(|(before, _)| *before == mark) {
             return set.clone();
         }
-        let set = match open_set(&path) {
+        let set = match open_set_within(&path, self.0.config.memory_max_bytes) {
             Ok(set) => {
                 let counts = set.header().counts;
                 tracing::info!(hashes = counts.hashes, patterns = counts.patterns, "signatures taken");

@@ -19,7 +19,7 @@ use super::file::SeenFile;
 const SHEET_MEMORY_MAX: usize = 256 << 10;
 
 /// The same of all things that there are at one time: of what is nested each level has some.
-const SHEETS_MEMORY_MAX: usize = 2 << 20;
+const SHEETS_MEMORY_MAX: usize = 1 << 20;
 
 /// What a scan is done with.
 #[derive(Clone, Copy)]

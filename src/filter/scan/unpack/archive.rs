@@ -14,6 +14,9 @@ use crate::filter::scan::Stretch;
 /// Most memory of a decoder of LZMA beside its dictionary, in KiB: its tables.
 const LZMA_TABLES_KIB: u32 = 2048;
 
+/// Memory of a decoder of bzip2, in bytes: four times its largest block.
+pub(super) const BZIP2_MEMORY: u32 = 3_600_000;
+
 /// Bytes of a block of a CD.
 const CD_BLOCK: u64 = 2048;
 
@@ -28,6 +31,10 @@ impl Unpacker<'_> {
         let from = self.source(&item, 0);
         let reader: Box<dyn Read + '_> = match kind {
             Kind::Gzip => Box::new(MultiGzDecoder::new(from)),
+            Kind::Bzip2 if self.limits.dictionary < BZIP2_MEMORY => {
+                self.limit(Limit::Memory);
+                return Ok(());
+            }
             Kind::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(from)),
             Kind::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(from, true, lzma_memory_kib(&self.limits))),
             Kind::Zstd => match zstd_reader(from, &self.limits) {

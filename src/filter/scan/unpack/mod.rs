@@ -79,7 +79,7 @@ impl Default for Limits {
 pub const RATIO_FLOOR: u64 = 4 << 20;
 
 /// Most bytes of containers' lists that are held while what is in them is looked at, on all levels together.
-const HELD_MAX: usize = 3 << 20;
+const HELD_MAX: usize = 2 << 20;
 
 /// Bytes read at one time.
 const PIECE: usize = 16 * 1024;

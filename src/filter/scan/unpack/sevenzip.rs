@@ -9,7 +9,7 @@ use std::io::{BufRead, Read};
 use flate2::bufread::DeflateDecoder;
 use lzma_rust2::filter::bcj::BcjReader;
 
-use super::archive::{lzma_memory_kib, zstd_reader};
+use super::archive::{BZIP2_MEMORY, lzma_memory_kib, zstd_reader};
 use super::kind::Kind;
 use super::{Item, Limit, Limits, Listed, Sheet, Step, Unpacker, u32_at, u64_at};
 use crate::filter::scan::{ReadAt, Stretch, read_vec};
@@ -437,6 +437,7 @@ fn decoder<'r>(
         }
         [4, 1, 8] => Box::new(DeflateDecoder::new(from)),
         [4, 1, 9] => Box::new(deflate64::Deflate64Decoder::with_buffer(from)),
+        [4, 2, 2] if limits.dictionary < BZIP2_MEMORY => return Err(Some(Limit::Memory)),
         [4, 2, 2] => Box::new(bzip2::bufread::BzDecoder::new(from)),
         [4, 0xF7, 0x11, 1] => zstd_reader(from, limits).ok_or(None)?,
         [3, 3, 1, 3] | [4] => Box::new(BcjReader::new_x86(from, 0)),

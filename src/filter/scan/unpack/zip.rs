@@ -5,7 +5,7 @@
 
 use flate2::bufread::DeflateDecoder;
 
-use super::archive::{lzma_memory_kib, zstd_reader};
+use super::archive::{BZIP2_MEMORY, lzma_memory_kib, zstd_reader};
 use super::kind::Kind;
 use super::{Item, Limit, Listed, Step, Unpacker, find, u16_at, u32_at, u64_at};
 use crate::filter::scan::Stretch;
@@ -105,6 +105,10 @@ impl Unpacker<'_> {
             }
             8 => self.member(DeflateDecoder::new(from), packed, inner),
             9 => self.member(deflate64::Deflate64Decoder::with_buffer(from), packed, inner),
+            12 if self.limits.dictionary < BZIP2_MEMORY => {
+                self.limit(Limit::Memory);
+                Ok(())
+            }
             12 => self.member(bzip2::bufread::BzDecoder::new(from), packed, inner),
             14 => {
                 // Version (2), length of the properties (2), properties: a byte and the dictionary.
