@@ -1,4 +1,9 @@
-//! Scanning mail on its way in, one message at a time: what it takes of memory is for the whole server.
+//! Scanning mail on its way in, within the memory that the board has for it.
+//!
+//! Most messages are scanned in milliseconds, and a few are large archives that take seconds. So each is
+//! scanned quickly first: one message at a time, in little memory, and for no more than a second's work.
+//! What meets a limit in that is scanned again with those of the settings, also one at a time, while quick
+//! scans of others go on beside it. Whoever waits for a quick scan waits a second for each before him.
 //!
 //! The compiled set is opened when it is first wanted, and again when another file has taken its place:
 //! each scan looks whether it has. One that can't be used leaves the one before at work.
@@ -19,7 +24,7 @@ use crate::filter::scan::set::Set;
 use crate::flow::scan::notice::{Kept, Named};
 use crate::flow::scan::policy::{QUARANTINE, SUSPICIOUS};
 use crate::flow::scan::rescan::{NOTE, RescanState, Stage};
-use crate::flow::scan::{Action, Bench, Findings, SET_FILE, ScanConfig, SpooledObject, mark_of, open_set};
+use crate::flow::scan::{Action, Bench, Findings, SET_FILE, ScanConfig, SpooledObject, mark_of, open_set_within};
 use crate::mail::mailbox::{AccountId, MailboxName, SpecialUse};
 use crate::mail::message::Keyword;
 use crate::mail::scanned::Scanned;
@@ -43,12 +48,35 @@ struct Post {
     rescan: Mutex<RescanState>,
     /// There is another set.
     changed: Notify,
-    /// One scan at a time.
-    place: Semaphore,
+    /// One quick scan at a time.
+    quick: Semaphore,
+    /// One thorough scan at a time.
+    thorough: Semaphore,
     /// How many wait for that.
     waiting: AtomicU32,
     notices: Notices,
 }
+
+/// How far a scan goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// As far as most messages need.
+    Quick,
+    /// As far as the settings say.
+    Thorough,
+}
+
+/// Scans that may be at work at one time, each on a thread of its own.
+pub(super) const SCANS: usize = 2;
+
+/// Most work of a quick scan.
+const QUICK_TIME: Duration = Duration::from_secs(1);
+
+/// Most bytes that a quick scan unpacks.
+const QUICK_BYTES: u64 = 16 << 20;
+
+/// The largest dictionary of a quick scan.
+const QUICK_DICTIONARY: u32 = 1 << 20;
 
 /// A message that was let through.
 #[derive(Debug)]
@@ -77,7 +105,8 @@ impl Guard {
             set: Mutex::default(),
             rescan: Mutex::new(state),
             changed: Notify::new(),
-            place: Semaphore::new(1),
+            quick: Semaphore::new(1),
+            thorough: Semaphore::new(1),
             waiting: AtomicU32::new(0),
             notices,
         }))
@@ -148,74 +177,103 @@ impl Guard {
     }
 
     async fn look(&self, message: NewMessage) -> Result<(NewMessage, Findings), Reply> {
-        let guard = self.clone();
-        let later = || Reply::new(451, "4.3.0", "cannot be scanned now: try again later");
-        let _place = self.place().await.ok_or_else(later)?;
-        let working = tokio::task::spawn_blocking(move || {
-            let mut message = message;
-            let scanned = guard.scan_mail(&SpooledObject::new(&message.body));
-            let findings = scanned.map(|(findings, scanned)| {
-                if let Some(scanned) = scanned {
-                    message.body.set_scanned(scanned);
-                }
-                findings
-            });
-            (message, findings)
+        let scanned = self.scan_in_turn(message, |guard, message, pace| {
+            let (findings, scanned) = guard.scan_mail(pace, &SpooledObject::new(&message.body))?;
+            if let Some(scanned) = scanned {
+                message.body.set_scanned(scanned);
+            }
+            Ok(findings)
         });
-        let (message, findings) = working.await.map_err(|_| later())?;
-        let findings = findings.map_err(|error| {
+        scanned.await.map_err(|error| {
             tracing::error!(%error, "a message cannot be scanned");
-            later()
-        })?;
-        Ok((message, findings))
+            Reply::new(451, "4.3.0", "cannot be scanned now: try again later")
+        })
+    }
+
+    /// Scans something on a working thread when it is its turn, quickly and if need be thoroughly.
+    ///
+    /// # Errors
+    /// Those of `look`, and that the server stops.
+    pub(super) async fn scan_in_turn<T: Send + 'static>(
+        &self,
+        mut thing: T,
+        look: fn(&Self, &mut T, Pace) -> io::Result<Findings>,
+    ) -> io::Result<(T, Findings)> {
+        let mut findings = Findings::default();
+        for pace in [Pace::Quick, Pace::Thorough] {
+            let places = if pace == Pace::Quick { &self.0.quick } else { &self.0.thorough };
+            let _place = {
+                // Counted out also when whoever waits is dropped.
+                let _waiting = (pace == Pace::Thorough).then(|| Waiting::new(&self.0.waiting));
+                places.acquire().await.map_err(io::Error::other)?
+            };
+            let guard = self.clone();
+            let working = tokio::task::spawn_blocking(move || {
+                let findings = look(&guard, &mut thing, pace);
+                (thing, findings)
+            });
+            let (back, looked) = working.await.map_err(io::Error::other)?;
+            (thing, findings) = (back, looked?);
+            if findings.signature.is_some() || findings.report.limit.is_none() {
+                break;
+            }
+        }
+        Ok((thing, findings))
+    }
+
+    /// Scans something here and now, as far as the settings say.
+    ///
+    /// # Errors
+    /// Those of its medium and of the temporary files.
+    pub fn scan(&self, object: &dyn ReadAt, name: &str, is_message: bool) -> io::Result<Findings> {
+        self.scan_at(Pace::Thorough, object, name, is_message)
     }
 
     /// Scans something here and now.
     ///
     /// # Errors
     /// Those of its medium and of the temporary files.
-    pub fn scan(&self, object: &dyn ReadAt, name: &str, is_message: bool) -> io::Result<Findings> {
+    pub(super) fn scan_at(
+        &self,
+        pace: Pace,
+        object: &dyn ReadAt,
+        name: &str,
+        is_message: bool,
+    ) -> io::Result<Findings> {
         let set = self.set();
         if set.is_none() && !self.0.config.acts_without_signatures() {
             return Ok(Findings::default());
         }
-        self.bench(set.as_deref()).scan(object, name, is_message)
+        self.bench(pace, set.as_deref()).scan(object, name, is_message)
     }
 
     /// Scans a message on its way in, and notes what later signatures can be held against.
-    fn scan_mail(&self, object: &dyn ReadAt) -> io::Result<(Findings, Option<Scanned>)> {
+    fn scan_mail(&self, pace: Pace, object: &dyn ReadAt) -> io::Result<(Findings, Option<Scanned>)> {
         let Some(set) = self.set().filter(|_| self.0.config.rescan_days > 0) else {
-            return Ok((self.scan(object, "message", true)?, None));
+            return Ok((self.scan_at(pace, object, "message", true)?, None));
         };
         // Of two sets that came meanwhile it counts as scanned with the older.
         let number = Some(self.lock_rescan()).filter(|state| state.mark == set.mark()).map_or(0, |state| state.set);
-        let (findings, prints) = self.bench(Some(&set)).scan_and_print(object)?;
+        let (findings, prints) = self.bench(pace, Some(&set)).scan_and_print(object)?;
         Ok((findings, Some(Scanned { set: number, whole: prints.whole, prints: prints.prints })))
     }
 
-    fn bench<'b>(&'b self, set: Option<&'b Set>) -> Bench<'b> {
-        Bench {
-            set,
-            limits: self.0.config.limits_of_unpacking(),
-            time: Duration::from_secs(self.0.config.time_max_secs.into()),
-            clock: &work_time,
-            folder: &self.0.data,
+    fn bench<'b>(&'b self, pace: Pace, set: Option<&'b Set>) -> Bench<'b> {
+        let mut limits = self.0.config.limits_of_unpacking();
+        let mut time = Duration::from_secs(self.0.config.time_max_secs.into());
+        if pace == Pace::Quick {
+            (limits.bytes, limits.dictionary) = (limits.bytes.min(QUICK_BYTES), QUICK_DICTIONARY);
+            time = time.min(QUICK_TIME);
         }
+        Bench { set, limits, time, clock: &work_time, folder: &self.0.data }
     }
 
-    /// Waits until nobody else scans.
-    pub(super) async fn place(&self) -> Option<SemaphorePermit<'_>> {
-        // Counted out also when whoever waits is dropped.
-        let _waiting = Waiting::new(&self.0.waiting);
-        self.0.place.acquire().await.ok()
-    }
-
-    /// The place, if nobody scans and nobody waits.
+    /// The place of thorough scans, if nobody has it and nobody waits for it.
     pub(super) fn try_place(&self) -> Option<SemaphorePermit<'_>> {
-        self.0.place.try_acquire().ok().filter(|_| !self.is_wanted())
+        self.0.thorough.try_acquire().ok().filter(|_| !self.is_wanted())
     }
 
-    /// Tells whether somebody waits for the place.
+    /// Tells whether somebody waits for the place of thorough scans.
     pub(super) fn is_wanted(&self) -> bool {
         self.0.waiting.load(Ordering::Relaxed) > 0
     }
@@ -299,7 +357,7 @@ impl Guard {
         if let Some((_, set)) = held.as_ref().filter(|(before, _)| *before == mark) {
             return set.clone();
         }
-        let set = match open_set(&path) {
+        let set = match open_set_within(&path, self.0.config.memory_max_bytes) {
             Ok(set) => {
                 let counts = set.header().counts;
                 tracing::info!(hashes = counts.hashes, patterns = counts.patterns, "signatures taken");

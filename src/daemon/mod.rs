@@ -306,7 +306,7 @@ pub fn run<T>(
         .map_err(|error| DaemonError::Store(format!("logins cannot be set up: {error}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(usize::from(setup.threads.max(1)))
+        .max_blocking_threads(usize::from(setup.threads.max(1)) + if setup.scan.enabled { guard::SCANS } else { 0 })
         .thread_keep_alive(BLOCKING_KEEP)
         .thread_stack_size(STACK_BYTES)
         .thread_name("pillarbox-work")

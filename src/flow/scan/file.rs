@@ -69,5 +69,13 @@ pub fn mark_of(path: &Path) -> io::Result<u64> {
 /// # Errors
 /// Why it can't be used.
 pub fn open_set(path: &Path) -> Result<Set, SetError> {
-    Set::open(Box::new(SeenFile::new(File::open(path)?)?))
+    open_set_within(path, u64::MAX)
+}
+
+/// Opens a compiled set of which `room` bytes may be in memory.
+///
+/// # Errors
+/// Why it can't be used.
+pub fn open_set_within(path: &Path, room: u64) -> Result<Set, SetError> {
+    Set::open_within(Box::new(SeenFile::new(File::open(path)?)?), room)
 }

@@ -15,7 +15,7 @@ mod scanner; //     one scan
 mod sort; //        more records than fit into memory
 pub mod source; //  signature files line by line
 
-pub use file::{SeenFile, mark_of, open_set};
+pub use file::{SeenFile, mark_of, open_set, open_set_within};
 pub use letter::{KeptObject, SpooledObject};
 pub use policy::{Action, Ruling, ScanConfig};
 pub use scanner::{Bench, Findings, Prints};

@@ -78,6 +78,14 @@ pub struct ScanConfig {
     /// A socket on which other programs of this machine may have files scanned, in the protocol of
     /// ClamAV's server. Default: none.
     pub clamd_socket: Option<PathBuf>,
+    /// Most bytes of the signatures that are in memory; the board says how many.
+    #[serde(skip, default = "memory_by_default")]
+    pub memory_max_bytes: u64,
+}
+
+/// Of [`ScanConfig::memory_max_bytes`].
+const fn memory_by_default() -> u64 {
+    4 << 20
 }
 
 impl Default for ScanConfig {
@@ -100,6 +108,7 @@ impl Default for ScanConfig {
             unpacked_max_bytes: 128 << 20,
             time_max_secs: 8,
             clamd_socket: None,
+            memory_max_bytes: memory_by_default(),
         }
     }
 }

@@ -1,8 +1,10 @@
 //! One scan: an object, a set if there is one, a time limit, and a folder for what is unpacked.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::filter::scan::ReadAt;
@@ -18,8 +20,11 @@ use crate::store::temporary;
 
 use super::file::SeenFile;
 
-/// Bytes of what is unpacked that are kept in memory; more goes into a file without a name.
+/// Bytes of one thing that is unpacked that are kept in memory; more goes into a file without a name.
 const SHEET_MEMORY_MAX: usize = 256 << 10;
+
+/// The same of all things that there are at one time: of what is nested each level has some.
+const SHEETS_MEMORY_MAX: usize = 1 << 20;
 
 /// What a scan is done with.
 #[derive(Clone, Copy)]
@@ -115,9 +120,9 @@ impl Bench<'_> {
         prints: Option<&mut Prints>,
     ) -> io::Result<Findings> {
         let start = (self.clock)();
-        let mut shop = Shop { folder: self.folder, clock: self.clock, until: start + self.time };
+        let shop = Shop { folder: self.folder, clock: self.clock, until: start + self.time, memory: Rc::default() };
         let mut eye = Eye { set: self.set, examiner: self.set.map(Examiner::new), prints, found: None, cut: false };
-        let mut report = Unpacker::new(self.limits, &mut shop, &mut eye).run(object, name, is_message)?;
+        let mut report = Unpacker::new(self.limits, &shop, &mut eye).run(object, name, is_message)?;
         if eye.cut {
             report.limit.get_or_insert(Limit::Time);
         }
@@ -177,14 +182,17 @@ struct Shop<'s> {
     folder: &'s Path,
     clock: &'s dyn Fn() -> Duration,
     until: Duration,
+    /// Bytes of all sheets that are in memory.
+    memory: Rc<Cell<usize>>,
 }
 
 impl Workshop for Shop<'_> {
-    fn sheet(&mut self) -> io::Result<Box<dyn Sheet>> {
-        Ok(Box::new(Paper { folder: self.folder.into(), memory: Vec::new(), file: None, size: 0 }))
+    fn sheet(&self) -> io::Result<Box<dyn Sheet>> {
+        let (folder, held) = (self.folder.into(), Rc::clone(&self.memory));
+        Ok(Box::new(Paper { folder, memory: Vec::new(), held, file: None, size: 0 }))
     }
 
-    fn goes_on(&mut self) -> bool {
+    fn goes_on(&self) -> bool {
         (self.clock)() < self.until
     }
 }
@@ -193,8 +201,16 @@ impl Workshop for Shop<'_> {
 struct Paper {
     folder: std::path::PathBuf,
     memory: Vec<u8>,
+    /// See [`Shop::memory`].
+    held: Rc<Cell<usize>>,
     file: Option<File>,
     size: u64,
+}
+
+impl Drop for Paper {
+    fn drop(&mut self) {
+        self.held.set(self.held.get() - self.memory.len());
+    }
 }
 
 impl Sheet for Paper {
@@ -203,12 +219,16 @@ impl Sheet for Paper {
         if let Some(file) = &mut self.file {
             return file.write_all(bytes);
         }
-        if self.memory.len() + bytes.len() <= SHEET_MEMORY_MAX {
+        let all = self.held.get() + bytes.len();
+        if self.memory.len() + bytes.len() <= SHEET_MEMORY_MAX && all <= SHEETS_MEMORY_MAX {
             self.memory.extend_from_slice(bytes);
+            self.held.set(all);
             return Ok(());
         }
         let mut file = temporary(&self.folder)?;
-        file.write_all(&std::mem::take(&mut self.memory))?;
+        let memory = std::mem::take(&mut self.memory);
+        self.held.set(self.held.get() - memory.len());
+        file.write_all(&memory)?;
         file.write_all(bytes)?;
         self.file = Some(file);
         Ok(())

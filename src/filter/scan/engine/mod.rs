@@ -1,9 +1,9 @@
 //! Matches one object against one set, in one pass: digests and patterns together.
 //!
 //! A bit map over hashes of four bytes, letters in lower case, says at each place whether an anchor may
-//! begin there; few places are left, and of those the grams in memory say which segment to compare,
-//! four more bytes at a time. Only then is a segment read from the set and compared. What was found of
-//! signatures with several parts is kept until the end of the object, and no longer.
+//! begin there, and a second one over eight bytes says it again; few places are left, and of those the
+//! grams say which segment to compare. Only then is a segment read from the set and compared. What was
+//! found of signatures with several parts is kept until the end of the object, and no longer.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,7 +11,7 @@ use std::rc::Rc;
 
 use md5::Digest as _;
 
-use super::set::record::{Gram, SegmentRecord, gram_hash};
+use super::set::record::{GRAM_BYTES, Gram, SegmentRecord, gram_hash};
 use super::set::{Set, short_bit};
 use super::signature::logical::Terms;
 use super::signature::{DigestKind, HashRole};
@@ -255,8 +255,8 @@ impl<'s> Examiner<'s> {
                 let hash = gram_hash(gram);
                 let bit = hash >> shift;
                 let there = set.map.get((bit >> 3) as usize).is_some_and(|byte| byte >> (bit & 7) & 1 == 1);
-                if there && last >= 3 && last - 3 < upto {
-                    self.compare(sight, window, last - 3, 4, base, set.grams(hash))?;
+                if there && last >= 3 && last - 3 < upto && set.may_follow(hash, four(window, last + 1)) {
+                    self.compare(sight, window, last - 3, 4, base, (hash, &set.grams(hash)?))?;
                 }
             }
         }
@@ -267,7 +267,7 @@ impl<'s> Examiner<'s> {
                 let hash = gram_hash(gram);
                 let bit = short_bit(hash);
                 if set.short_map.get(bit / 8).is_some_and(|byte| byte >> (bit % 8) & 1 == 1) {
-                    self.compare(sight, window, at, 2, base, set.shorts(hash))?;
+                    self.compare(sight, window, at, 2, base, (hash, set.shorts(hash)))?;
                 }
             }
         }
@@ -282,10 +282,12 @@ impl<'s> Examiner<'s> {
         at: usize,
         length: usize,
         base: u64,
-        grams: impl Iterator<Item = Gram>,
+        (hash, grams): (u32, &[u8]),
     ) -> io::Result<()> {
         let behind = window.get(at + length..).unwrap_or_default();
-        for gram in grams {
+        let wanted = hash.to_be_bytes();
+        let grams = grams.chunks_exact(GRAM_BYTES).filter(|gram| gram.starts_with(&wanted));
+        for gram in grams.filter_map(Gram::from_bytes) {
             let mut next = behind.iter().take(4).map(u8::to_ascii_lowercase);
             let follows = (0..gram.next_length)
                 .all(|place| next.next().is_some_and(|byte| u32::from(byte) == gram.next >> (8 * place) & 0xFF));
@@ -425,6 +427,12 @@ impl<'s> Examiner<'s> {
         }
         Ok(())
     }
+}
+
+/// The four bytes at a place, letters in lower case, the first lowest.
+fn four(window: &[u8], at: usize) -> Option<u32> {
+    let bytes = window.get(at..)?.first_chunk::<4>()?;
+    Some(u32::from_le_bytes(bytes.map(|byte| byte.to_ascii_lowercase())))
 }
 
 fn is_word(window: &[u8], at: Option<usize>) -> bool {
