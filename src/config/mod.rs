@@ -168,6 +168,7 @@ impl Settings {
         let open = |section: &str, key: &str| given.get(section).and_then(|table| table.get(key)).is_none();
         let plan = &board.memory;
         self.threads = plan.threads;
+        self.scan.memory_max_bytes = u64::from(plan.signatures_kib) * 1024;
         if open("net", "sessions-max") {
             self.net.sessions_max = plan.sessions;
         }
@@ -189,6 +190,7 @@ impl Settings {
             sessions: self.net.sessions_max,
             incoming: self.smtp.incoming_max,
             judging: self.spam.enabled,
+            scanning: self.scan.enabled,
         };
         Memory::new(&board.memory, &wanted)
     }

@@ -15,6 +15,7 @@ pub mod mailbox; //   names and numbers of IMAP mailboxes (RFC 9051 2.3, 5.1)
 pub mod message; //   flags, keywords, sets of uids (RFC 9051 2.3)
 pub mod network; //   networks: an address with the number of bits that count
 pub mod queue; //     mail on its way out and how far each recipient is (RFC 3461)
+pub mod scanned; //   what the scan of a message leaves behind
 pub mod secret; //    passwords and SCRAM verifiers (RFC 5803, RFC 7677)
 pub mod signed; //    what signatures are about: the header, hashes of the body (RFC 6376 3.7)
 pub mod srs; //       envelope senders of forwarded mail

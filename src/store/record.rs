@@ -203,7 +203,8 @@ impl Record for VanishRecord {
     const TABLE: &'static str = "vanish";
 }
 
-/// What the part walker found in a body, as it was spelled when the body came.
+/// What the part walker found in a body, as it was spelled when the body came, and behind it what the scan
+/// left behind (`scanned`), if it was scanned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StructureRecord(pub(super) Bytes);
 

@@ -36,6 +36,7 @@ pub use order::{
 };
 
 use super::deliver::Deliverer;
+use super::guard::Guard;
 use super::local::{LocalSocket, SocketPath};
 use super::reports::Reports;
 use super::teacher::Teacher;
@@ -73,6 +74,7 @@ struct Desk {
     status: StatusSource,
     deliverer: Deliverer,
     reports: Option<Reports>,
+    guard: Option<Guard>,
     /// One import or export at a time: each holds a batch of messages in memory.
     carrying: Arc<Semaphore>,
     /// One check at a time: each reads the whole store.
@@ -97,8 +99,18 @@ impl Control {
         let socket = LocalSocket::bind(&folder.join(SOCKET), 0o600)?;
         let one = || Arc::new(Semaphore::new(1));
         let deliverer = Deliverer::default();
-        let reports = None;
-        let desk = Desk { store, teacher, status, deliverer, reports, carrying: one(), saving: one(), checking: one() };
+        let (reports, guard) = (None, None);
+        let desk = Desk {
+            store,
+            teacher,
+            status,
+            deliverer,
+            reports,
+            guard,
+            carrying: one(),
+            saving: one(),
+            checking: one(),
+        };
         Ok(Self { socket, desk })
     }
 
@@ -113,6 +125,13 @@ impl Control {
     #[must_use]
     pub fn with_reports(mut self, reports: Reports) -> Self {
         self.desk.reports = Some(reports);
+        self
+    }
+
+    /// Tells who scans when there are other signatures.
+    #[must_use]
+    pub fn with_guard(mut self, guard: Guard) -> Self {
+        self.desk.guard = Some(guard);
         self
     }
 
@@ -191,6 +210,13 @@ impl Desk {
                     working.await.unwrap_or_else(|_| Outcome::Refused { reason: "the server is stopping".into() })
                 }
                 Ok(Order::Reports { send }) => self.reports(send).await,
+                Ok(Order::TakeSignatures) => {
+                    if let Some(guard) = self.guard.clone() {
+                        // Whoever can't open the set says so in the log.
+                        let _ = tokio::task::spawn_blocking(move || guard.set()).await;
+                    }
+                    Outcome::Done
+                }
                 Ok(Order::Status) => Outcome::Status { status: Box::new((self.status)()) },
                 Ok(order) => {
                     let store = self.store.clone();

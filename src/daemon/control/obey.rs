@@ -209,6 +209,7 @@ fn carry_out(store: &Store, order: Order) -> Result<Outcome, Refusal> {
         | Order::CheckStore { .. }
         | Order::Spam { .. }
         | Order::Status
+        | Order::TakeSignatures
         | Order::Reports { .. } => Err(Refusal::NoServer),
     };
     done.map(|()| Outcome::Done)

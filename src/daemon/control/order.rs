@@ -14,6 +14,7 @@ use crate::flow::brake::Braked;
 use crate::flow::dkim::KeyRow;
 use crate::flow::judge::{Opinion, SpamFigures};
 use crate::flow::report::Owed;
+use crate::flow::scan::rescan::RescanState;
 use crate::mail::list::{Answers, List, Posting};
 use crate::mail::queue::QueueFigures;
 use crate::mail::secret::ScramVerifier;
@@ -197,6 +198,8 @@ pub enum Order {
         /// Those that there are, the day so far included, are sent before.
         send: bool,
     },
+    /// Look at once whether there are other signatures. [`Outcome::Done`]
+    TakeSignatures,
     /// Ask or teach the spam filter. [`Outcome::Spam`]
     Spam {
         /// For the account with this address; none for the box alone.
@@ -470,6 +473,8 @@ pub struct Status {
     pub store: Figures,
     /// How far the monthly reading of the whole store is; `None` when it is turned off.
     pub scrub: Option<ScrubState>,
+    /// How far mail was scanned again with the signatures; `None` when that is turned off or there are none.
+    pub rescan: Option<RescanState>,
     /// The last backup.
     pub last_backup: Option<Made>,
     /// What the spam filter has learnt; `None` as long as it has judged nothing.

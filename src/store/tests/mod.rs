@@ -18,6 +18,7 @@ mod mailboxes; // create, rename, delete, subscribe
 mod medium; //    the two files: cut while they are made, failed syncs, flipped bits, a missing journal
 mod model; //     random commands against a plain model
 mod queue; //     queued mail
+mod scanned; //   what the scan left behind, recent mail
 mod wear; //      the wear meter
 
 use std::path::Path;
