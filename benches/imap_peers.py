@@ -121,7 +121,7 @@ class Pillarbox(Server):
         self.folder = tempfile.mkdtemp(prefix="imap-peers-")
         self.port = free_port()
         config = Path(self.folder, "pillarbox.toml")
-        config.write_text(f'data = "{self.folder}/data"\nallow-root = true\nallow-ram = true\nauth-in-clear-on-loopback = true\n[net]\nsessions-max = 4000\n'
+        config.write_text(f'data = "{self.folder}/data"\nallow-root = true\nauth-in-clear-on-loopback = true\n[store]\nallow-ram = true\n[net]\nsessions-max = 4000\n'
                           f'sessions-per-address-max = 4000\n[listen]\nsmtp = []\nsubmission = []\nsubmissions = []\nimaps = []\npop3 = []\npop3s = []\nimap = ["127.0.0.1:{self.port}"]\n')
         os.mkdir(f"{self.folder}/data")
         subprocess.run([BINARY, "account", "add", "ann@bench.test", "--password-stdin", "--data", f"{self.folder}/data"], input=b"secret", check=True, stdout=subprocess.DEVNULL)

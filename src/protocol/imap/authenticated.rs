@@ -8,6 +8,7 @@ use super::desk::{Begun, Desk, Enabled, End, Stage, Then, Turn, unexpected};
 use super::errand::append::Append;
 use super::errand::delete::Delete;
 use super::errand::list::List;
+use super::errand::metadata::{self, GetMetadata};
 use super::errand::quota;
 use super::errand::select::{Select, leave};
 use super::errand::single::Single;
@@ -39,6 +40,8 @@ pub(crate) fn begin(desk: &mut Desk, command: Command) -> Begun {
             End::ok("NAMESPACE completed").into()
         }
         Command::Status { mailbox, items } => Begun::errand(Status::new(mailbox, items)),
+        Command::GetMetadata { mailbox, query } => Begun::errand(GetMetadata::new(mailbox, query)),
+        Command::SetMetadata { mailbox, changes } => metadata::set(mailbox, changes),
         Command::Append(head) => Begun::errand(Append::new(head)),
         Command::Compress(mechanism) => compress(desk, &mechanism).into(),
         Command::Unauthenticate => unauthenticate(desk).into(),

@@ -8,11 +8,13 @@ mod config; //        settings
 mod desk; //          what all commands of a session share
 mod errand; //        commands that take more than one step
 pub mod fetch; //     what FETCH asks for
+pub mod filter; //    which mailboxes ESEARCH and NOTIFY are about
 mod grammar; //       a whole command into its type
 mod greeting; //      the not authenticated state
 mod idle; //          IDLE
 pub mod intake; //    bytes into whole commands
 pub mod matching; //  whether a message is what SEARCH asks for
+pub mod metadata; //  what GETMETADATA asks for
 pub mod name; //      mailbox names in UTF-8 and modified UTF-7, LIST patterns
 pub mod request; //   what a session asks the world
 pub mod response; //  the pieces of responses

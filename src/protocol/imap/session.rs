@@ -17,6 +17,7 @@ use super::compress::Channel;
 use super::config::ImapConfig;
 use super::desk::{Begun, Desk, Enabled, End, Errand, Site, Stage, Then, Turn};
 use super::errand::append::Append;
+use super::errand::multisearch::MultiSearch;
 use super::errand::sync::Sync;
 use super::intake::{Intake, Taken};
 use super::request::{Answer, Request};
@@ -276,6 +277,7 @@ fn dispatch(desk: &mut Desk, tag: &str, command: Command) -> Begun {
         | Command::Store(_)
         | Command::Copy { .. }
         | Command::Move { .. } => selected::begin(desk, tag, command),
+        Command::Esearch { sources, program } => MultiSearch::begin(desk, tag, sources, program),
         _ => authenticated::begin(desk, command),
     }
 }

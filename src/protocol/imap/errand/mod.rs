@@ -8,6 +8,9 @@ pub(crate) mod fetch; //    FETCH: rows in batches, bodies in chunks
 pub(crate) mod list; //     LIST, LSUB
 mod listing; //             a result of SEARCH, SORT or THREAD, written piece by piece
 pub(crate) mod login; //    LOGIN, AUTHENTICATE
+pub(crate) mod metadata; // GETMETADATA, SETMETADATA
+pub(crate) mod multisearch; // ESEARCH
+mod progress; //            how far a long command is
 pub(crate) mod quota; //    GETQUOTA, GETQUOTAROOT
 pub(crate) mod search; //   SEARCH in all its forms
 pub(crate) mod section; //  one section of one message, streamed

@@ -5,8 +5,10 @@
 //! types one learns what it needs. Whether a command may come now is the session's business.
 
 mod fetch;
+mod filter;
 mod flags;
 mod list;
+mod metadata;
 mod search;
 
 use base64::Engine;
@@ -179,6 +181,9 @@ impl Grammar<'_> {
             ("GETQUOTA", false) => Command::GetQuota(self.text()?),
             ("GETQUOTAROOT", false) => Command::GetQuotaRoot(self.mailbox(Wanted::Existing)?),
             ("SETQUOTA", false) => self.set_quota()?,
+            ("GETMETADATA", false) => self.get_metadata()?,
+            ("SETMETADATA", false) => self.set_metadata()?,
+            ("ESEARCH", false) => self.esearch()?,
             ("SEARCH", _) => {
                 self.cursor.space()?;
                 Command::Search { uid, program: search::program(&mut self.cursor)? }
@@ -516,9 +521,11 @@ fn usage(name: &str) -> &'static str {
         "CREATE" => "CREATE needs a mailbox",
         "DELETE" => "DELETE needs a mailbox",
         "ENABLE" => "ENABLE needs capabilities",
+        "ESEARCH" => "ESEARCH needs maybe IN and a list of mailboxes, maybe RETURN and a list, and search keys",
         "EXAMINE" => "EXAMINE needs a mailbox",
         "EXPUNGE" => "EXPUNGE needs nothing, UID EXPUNGE a sequence set",
         "FETCH" => "FETCH needs a sequence set and items",
+        "GETMETADATA" => "GETMETADATA needs maybe options in parentheses, a mailbox or \"\", and entries",
         "GETQUOTA" => "GETQUOTA needs a quota root",
         "GETQUOTAROOT" => "GETQUOTAROOT needs a mailbox",
         "ID" => "ID needs NIL or a list of fields and values",
@@ -530,6 +537,7 @@ fn usage(name: &str) -> &'static str {
         "REPLACE" => "REPLACE needs a message, a mailbox, maybe flags and a date, and the message as a literal",
         "SEARCH" => "SEARCH needs search keys",
         "SELECT" => "SELECT needs a mailbox",
+        "SETMETADATA" => "SETMETADATA needs a mailbox or \"\" and a list of entries, each with a string or NIL",
         "SETQUOTA" => "SETQUOTA needs a quota root and a list of limits",
         "SORT" => "SORT needs criteria in parentheses, a charset and search keys",
         "STATUS" => "STATUS needs a mailbox and a list of items",
