@@ -64,7 +64,7 @@ class Imap:
         self.n += 1
         tag = f"zq{self.n:06}x".encode()
         self.s.sendall(tag + b" " + line.encode() + data + b"\r\n")
-        parts, size, tail = [self.rest], len(self.rest), self.rest[-300:]
+        parts, size, tail = [self.rest], len(self.rest), self.rest[-4096:]
         while True:
             at = tail.rfind(b"\r\n" + tag + b" ")
             if at < 0 and tail.startswith(tag + b" ") and size == len(tail):
@@ -76,10 +76,10 @@ class Imap:
                 raise SystemExit(f"{line[:60]}: the server hung up")
             parts.append(piece)
             size += len(piece)
-            tail = (tail + piece)[-300:]
+            tail = (tail + piece)[-4096:]
         self.rest = b""
         answer = b"".join(parts)
-        if b" OK" not in answer[-300:]:
+        if b" OK" not in answer[-4096:]:
             raise SystemExit(f"{line[:60]}: {answer[-200:]!r}")
         return answer
 

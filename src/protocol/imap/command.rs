@@ -9,6 +9,7 @@ use crate::mail::secret::Password;
 use super::fetch::FetchItem;
 use super::filter::MailboxFilter;
 use super::metadata::MetadataQuery;
+use super::notify::NotifyProgram;
 use super::search::{Page, SearchProgram, SortKey, Threading};
 use super::sequence::SequenceSet;
 
@@ -82,6 +83,10 @@ pub enum Command {
         mailbox: Option<MailboxName>,
         changes: Vec<(EntryName, Option<Vec<u8>>)>,
     },
+    /// RFC 5465; `None` is `NONE`.
+    Notify(Option<NotifyProgram>),
+    /// RFC 5267: the tags of searches.
+    CancelUpdate(Vec<String>),
     /// RFC 7377
     Esearch {
         sources: Vec<MailboxFilter>,

@@ -67,7 +67,8 @@ fn an_account_has_room_for_so_many_and_no_more() {
     let (ann, inbox) = rig.account("ann");
     let large = "x".repeat(ANNOTATION_MAX);
     assert!(matches!(set(&rig, ann, None, "/private/x", &format!("{large}x")), Err(WriteError::Limit(_))));
-    let fit = (0..).find(|number| set(&rig, ann, Some(inbox), &format!("/private/{number}"), &large).is_err()).unwrap();
+    let fit =
+        (0..1000).find(|number| set(&rig, ann, Some(inbox), &format!("/private/{number}"), &large).is_err()).unwrap();
     assert!(fit * ANNOTATION_MAX < ANNOTATIONS_MAX && (fit + 2) * ANNOTATION_MAX > ANNOTATIONS_MAX, "{fit}");
     // One in the place of another fits, and so does less.
     set(&rig, ann, Some(inbox), "/private/0", &"y".repeat(ANNOTATION_MAX)).unwrap();

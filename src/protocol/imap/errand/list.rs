@@ -235,6 +235,6 @@ impl Errand for List {
 }
 
 /// The names above a name.
-fn ancestors(name: &MailboxName) -> impl Iterator<Item = MailboxName> + use<> {
+pub(super) fn ancestors(name: &MailboxName) -> impl Iterator<Item = MailboxName> + use<> {
     std::iter::successors(name.parent(), MailboxName::parent)
 }

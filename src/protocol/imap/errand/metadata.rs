@@ -139,8 +139,8 @@ pub(crate) fn set(mailbox: Option<MailboxName>, changes: Vec<(EntryName, Option<
     if changes.iter().any(|(entry, _)| entry.as_str() == SPECIAL_USE_ENTRY) {
         return End::no("[NOPERM] what a mailbox is for is said when it is made").into();
     }
-    let name = mailbox.clone();
-    Begun::errand(SetMetadata { name, of_account: mailbox.is_none(), changes: Some(changes) })
+    let of_account = mailbox.is_none();
+    Begun::errand(SetMetadata { name: mailbox, of_account, changes: Some(changes) })
 }
 
 /// Looks the mailbox up, then sets.

@@ -13,6 +13,7 @@ use crate::protocol::imap::search::{SearchKey, SearchProgram, SearchReturns, Set
 use crate::protocol::imap::sequence::SequenceSet;
 use crate::protocol::imap::view::NoSuchMessage;
 
+use super::context::write_no_update;
 use super::listing::{Heading, Listing};
 use super::progress::Progress;
 use super::search::{bound, names_modseq, saved};
@@ -77,6 +78,9 @@ impl MultiSearch {
         let tells_modseq = names_modseq(&program.key);
         if tells_modseq {
             desk.enable_condstore();
+        }
+        if returns.update {
+            write_no_update(&mut desk.out, tag, "SEARCH is kept up to date, ESEARCH is not");
         }
         Begun::errand(Self {
             tag: tag.to_owned(),

@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use crate::mail::mailbox::{MailboxId, ModSeq, Uid};
 use crate::mail::message::UidSet;
+use crate::protocol::imap::context::Context;
 use crate::protocol::imap::desk::{Begun, Desk, End, Errand, Turn, unexpected};
 use crate::protocol::imap::request::{Answer, Request, Search};
 use crate::protocol::imap::search::{SearchKey, SearchProgram, SearchReturns, SetKind, SortKey, Threading};
 use crate::protocol::imap::selected::end_of_numbers;
 use crate::protocol::imap::view::{NoSuchMessage, View};
 
+use super::context::{self, is_kept, write_no_update};
 use super::fetch::page_of;
 use super::listing::{Heading, Listing};
 use super::progress::Progress;
@@ -86,6 +88,9 @@ impl Searching {
         let Some(view) = desk.view.as_deref_mut() else { return Ok(End::bad("no mailbox is selected").into()) };
         let key = program.key.resolve(&mut |kind, set| view.resolve(set, kind == SetKind::Uids))?;
         let mut returns = program.returns;
+        if returns.is_some_and(|returns| returns.update) && is_kept(view, tag) {
+            return Ok(End::bad("[CLIENTBUG] a search of that tag is kept up to date already").into());
+        }
         if returns.is_some_and(|returns| returns.save) {
             // A search that fails leaves nothing behind (RFC 5182 section 2.1).
             view.saved = UidSet::new();
@@ -127,7 +132,8 @@ impl Searching {
 
     /// Tells whether the rest of the mailbox could still change the answer.
     fn is_settled(&self) -> bool {
-        let only_min = self.only_ends() && self.returns.is_some_and(|returns| !returns.max);
+        let updates = self.returns.is_some_and(|returns| returns.update);
+        let only_min = !updates && self.only_ends() && self.returns.is_some_and(|returns| !returns.max);
         let plain = matches!(self.purpose, Purpose::Search);
         self.rest.is_empty() || (plain && only_min && !self.found.is_empty())
     }
@@ -164,6 +170,10 @@ impl Searching {
 
     /// All is found: saves it and begins the answer.
     fn conclude(&mut self, desk: &mut Desk) {
+        if self.returns.is_some_and(|returns| returns.update) {
+            let (tag, key, found) = (self.tag.clone(), self.search.key.clone(), self.found.clone());
+            context::keep(desk, Context { tag, uid: self.uid, key, found });
+        }
         let Some(view) = desk.view.as_deref_mut() else { return };
         self.save(view);
         let numbers = if self.uid { self.found.clone() } else { view.numbers(&self.found) };
@@ -173,6 +183,9 @@ impl Searching {
 
     /// The messages are in order.
     fn sorted(&mut self, desk: &mut Desk, uids: &[Uid]) {
+        if self.returns.is_some_and(|returns| returns.update) {
+            write_no_update(&mut desk.out, &self.tag, "an order is not kept up to date");
+        }
         let Some(view) = desk.view.as_deref_mut() else { return };
         // What went meanwhile is not part of the result.
         self.found = uids.iter().copied().collect();

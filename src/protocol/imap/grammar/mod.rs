@@ -9,6 +9,7 @@ mod filter;
 mod flags;
 mod list;
 mod metadata;
+mod notify;
 mod search;
 
 use base64::Engine;
@@ -183,6 +184,8 @@ impl Grammar<'_> {
             ("SETQUOTA", false) => self.set_quota()?,
             ("GETMETADATA", false) => self.get_metadata()?,
             ("SETMETADATA", false) => self.set_metadata()?,
+            ("NOTIFY", false) => self.notify()?,
+            ("CANCELUPDATE", false) => self.cancel_update()?,
             ("ESEARCH", false) => self.esearch()?,
             ("SEARCH", _) => {
                 self.cursor.space()?;
@@ -356,6 +359,19 @@ impl Grammar<'_> {
         Ok(Command::Create { mailbox, special_use })
     }
 
+    /// RFC 5267 section 5.
+    fn cancel_update(&mut self) -> Parsed<Command> {
+        let mut tags = Vec::new();
+        loop {
+            self.cursor.space()?;
+            let tag = self.cursor.quoted()?;
+            tags.push(String::from_utf8_lossy(&tag).into_owned());
+            if self.cursor.end().is_ok() {
+                return Ok(Command::CancelUpdate(tags));
+            }
+        }
+    }
+
     /// RFC 9208 section 4.1.3. The limits are read and dropped: nobody may set them here.
     fn set_quota(&mut self) -> Parsed<Command> {
         let root = self.text()?;
@@ -516,6 +532,7 @@ fn usage(name: &str) -> &'static str {
     match name {
         "APPEND" => "APPEND needs a mailbox, maybe flags and a date, and the message as a literal",
         "AUTHENTICATE" => "AUTHENTICATE needs a mechanism",
+        "CANCELUPDATE" => "CANCELUPDATE needs the tags of searches, in quotes",
         "COMPRESS" => "COMPRESS needs a mechanism",
         "COPY" => "COPY needs a sequence set and a mailbox",
         "CREATE" => "CREATE needs a mailbox",
@@ -533,6 +550,7 @@ fn usage(name: &str) -> &'static str {
         "LOGIN" => "LOGIN needs a user and a password",
         "LSUB" => "LSUB needs a reference and a mailbox pattern",
         "MOVE" => "MOVE needs a sequence set and a mailbox",
+        "NOTIFY" => "NOTIFY needs NONE, or SET, maybe STATUS, and lists of mailboxes with their events",
         "RENAME" => "RENAME needs the old and the new mailbox",
         "REPLACE" => "REPLACE needs a message, a mailbox, maybe flags and a date, and the message as a literal",
         "SEARCH" => "SEARCH needs search keys",
