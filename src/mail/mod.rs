@@ -4,6 +4,7 @@
 //! invariants their docs state.
 
 pub mod address; //   domains and addresses (RFC 5321 4.1.2)
+pub mod annotation; // annotations of mailboxes (RFC 5464)
 pub mod authentication; // what can be found out about a sender: SPF, DKIM, DMARC, ARC
 pub mod date; //      instants and their RFC 5322 and IMAP spellings
 pub mod dkim_canon; // canonical forms of a message, as it streams by (RFC 6376 3.4)

@@ -14,6 +14,7 @@ use std::sync::{Arc, PoisonError, mpsc};
 use std::task::{Context, Poll};
 
 mod account; //     plans: accounts, aliases, domains, notes
+mod annotation; //  annotations of mailboxes and accounts
 mod backend; //     redb over a disk, its first block kept twice
 mod ballast; //     room kept for a disk that others fill
 pub mod blob; //    bodies: spool, compressed blocks, packed pieces

@@ -212,6 +212,14 @@ impl Record for StructureRecord {
     const TABLE: &'static str = "structure";
 }
 
+/// The value of an annotation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct AnnotationRecord(pub(super) Bytes);
+
+impl Record for AnnotationRecord {
+    const TABLE: &'static str = "annotation";
+}
+
 /// The mark in a body's row, by which it is found in a ruined file.
 pub(super) const BLOB_MARK: [u8; 4] = *b"pbxB";
 

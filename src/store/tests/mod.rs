@@ -3,6 +3,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "sizes in tests are small")]
 
 mod accounts; //  accounts, aliases, domains, logins
+mod annotations; // annotations of mailboxes and accounts
 mod check; //     what a check finds, and what repair does about it
 mod check_course; // a check beside deliveries, killed, in slices
 mod clock; //     a clock that jumps
