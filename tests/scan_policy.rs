@@ -3,8 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test that panics has failed")]
 
-#[path = "support/served.rs"]
-mod served;
+#[path = "support/exchange.rs"]
+mod exchange;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use served::{Served, free_ports};
+use exchange::{Server, Setup, pillarbox};
 
 const EVIL: &[u8] = b"MZ this is what the signature below knows, and nothing else has";
 
@@ -23,27 +23,28 @@ const EICAR: [&[u8]; 2] = [b"X5O!P%@AP[4\\PZX54(P^)7CC)7}$EICAR", b"-STANDARD-AN
 
 /// A server with SMTP, submission and IMAP.
 struct House {
-    served: Served,
-    smtp: u16,
-    submission: u16,
-    imap: u16,
+    server: Server,
+    smtp: String,
+    submission: String,
+    imap: String,
 }
 
 impl House {
     fn start(scan: &str) -> Self {
-        let [smtp, submission, imap] = free_ports();
-        let more = format!(
-            "auth-in-clear-on-loopback = true\n[store]\nallow-ram = true\n[spam]\nenabled = false\n[scan]\n{scan}\n"
-        );
-        let served = Served::start(&[("smtp", smtp), ("submission", submission), ("imap", imap)], &more);
-        Self { served, smtp, submission, imap }
+        let free = || "127.0.0.1:0".to_owned();
+        let listen = vec![("smtp", free()), ("submission", free()), ("imap", free())];
+        let settings = format!("[scan]\n{scan}\n");
+        let setup = Setup { listen, ..Setup::of("pillarbox.test", "pillarbox.test", "", &settings) };
+        let server = Server::set_up(&setup);
+        let [smtp, submission, imap] = ["smtp", "submission", "imap"].map(|service| server.place(service));
+        Self { server, smtp, submission, imap }
     }
 
     /// Takes signatures; the names of files say their format.
     fn signatures(&self, files: &[(&str, &str)]) {
         let mut add = self.command(&["signatures", "add"]);
         for (name, text) in files {
-            let path = self.served.data().join("..").join(name);
+            let path = self.server.data().join("..").join(name);
             fs::write(&path, text).unwrap();
             add.arg(path);
         }
@@ -52,47 +53,34 @@ impl House {
     }
 
     fn command(&self, words: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pillarbox"));
-        command.args(words).arg("--data").arg(self.served.data());
+        let mut command = pillarbox(&self.server.folder);
+        command.args(words).arg("--data").arg(self.server.data());
         command
-    }
-
-    fn status(&self) -> serde_json::Value {
-        // A server that has just started does not answer yet.
-        let since = Instant::now();
-        loop {
-            let said = self.command(&["status", "--json"]).output().unwrap();
-            if let Ok(status) = serde_json::from_slice(&said.stdout) {
-                return status;
-            }
-            assert!(since.elapsed() < Duration::from_secs(20), "{}", String::from_utf8_lossy(&said.stderr));
-            std::thread::sleep(Duration::from_millis(50));
-        }
     }
 
     /// Waits until the round of the set with this number is over.
     fn rescanned(&self, set: u64) -> serde_json::Value {
         let since = Instant::now();
         loop {
-            let rescan = self.status()["rescan"].clone();
+            let rescan = self.server.status()["rescan"].clone();
             if rescan["set"] == set && rescan["stage"] == "done" {
                 return rescan;
             }
-            assert!(since.elapsed() < Duration::from_mins(1), "{rescan}\n{}", self.served.log());
+            assert!(since.elapsed() < Duration::from_mins(1), "{rescan}\n{}", self.server.log());
             std::thread::sleep(Duration::from_millis(50));
         }
     }
 
     /// Sends a letter to ann as another server does and returns the reply to its end.
     fn send(&self, letter: &str) -> String {
-        smtp(self.smtp, None, "out@elsewhere.test", "ann@pillarbox.test", letter)
+        smtp(&self.smtp, None, "out@elsewhere.test", "ann@pillarbox.test", letter)
     }
 
     /// What an account says to IMAP, and what comes back.
     fn imap(&self, who: &str, commands: &[&str]) -> String {
-        let stream = TcpStream::connect(("127.0.0.1", self.imap)).unwrap();
+        let stream = TcpStream::connect(&self.imap).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let login = format!("LOGIN {who}@pillarbox.test {who}-secret");
+        let login = format!("LOGIN {who}@pillarbox.test secret");
         for command in [login.as_str()].iter().chain(commands).chain(&["LOGOUT"]) {
             (&stream).write_all(format!("a {command}\r\n").as_bytes()).unwrap();
         }
@@ -120,8 +108,8 @@ impl House {
 }
 
 /// Sends a letter and returns the reply to its end, or the first refusal.
-fn smtp(port: u16, login: Option<&str>, from: &str, to: &str, letter: &str) -> String {
-    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+fn smtp(place: &str, login: Option<&str>, from: &str, to: &str, letter: &str) -> String {
+    let stream = TcpStream::connect(place).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut lines = BufReader::new(stream.try_clone().unwrap());
     let mut reply = || {
@@ -139,7 +127,7 @@ fn smtp(port: u16, login: Option<&str>, from: &str, to: &str, letter: &str) -> S
     say("EHLO client.test");
     reply();
     if let Some(who) = login {
-        let plain = format!("\0{who}@pillarbox.test\0{who}-secret");
+        let plain = format!("\0{who}@pillarbox.test\0secret");
         say(&format!("AUTH PLAIN {}", STANDARD.encode(plain)));
         assert!(reply().starts_with("235"));
     }
@@ -228,7 +216,7 @@ fn each_finding_has_the_answer_of_its_own_that_the_settings_give_it() {
 fn eicar_in_a_zip_in_a_message_in_a_message_is_refused_on_every_way_in() {
     let server = House::start("");
     let eicar = EICAR.concat();
-    let [smtp_port, submission] = [server.smtp, server.submission];
+    let [smtp_place, submission] = [&server.smtp, &server.submission];
     server.signatures(&[("e.ndb", &format!("Eicar-Test:0:0:{}\n", hex(&eicar)))]);
     let inner = letter("inner", "eicar.zip", &zip("eicar.com", &eicar, 0));
     let outer = format!(
@@ -244,7 +232,7 @@ fn eicar_in_a_zip_in_a_message_in_a_message_is_refused_on_every_way_in() {
     }
     // Cut apart it is nothing, and comes as it was sent.
     let clean = letter("clean", "clean.zip", &zip("eicar.com", EICAR[0], 0));
-    assert!(smtp(smtp_port, None, "out@elsewhere.test", "ann@pillarbox.test", &clean).starts_with("250 "));
+    assert!(smtp(smtp_place, None, "out@elsewhere.test", "ann@pillarbox.test", &clean).starts_with("250 "));
     let heard = server.imap("ann", &["EXAMINE INBOX", "FETCH 1 BODY.PEEK[TEXT]"]);
     let (_, body) = clean.split_once("\r\n\r\n").unwrap();
     assert!(heard.contains(&format!("BODY[TEXT] {{{}}}\r\n{body}\r\n)", body.len() + 2)), "{heard}");
@@ -259,7 +247,7 @@ fn signatures_that_come_later_find_mail_that_was_taken() {
     assert!(server.send(&letter("evil", "a.zip", &zip("a.bin", EVIL, 0))).starts_with("250 "));
     assert!(server.send(&letter("harmless", "b.zip", &zip("b.bin", b"MZ quite harmless", 0))).starts_with("250 "));
     assert!(
-        smtp(server.smtp, None, "out@elsewhere.test", "ann@pillarbox.test", "Subject: words\r\n\r\nonly")
+        smtp(&server.smtp, None, "out@elsewhere.test", "ann@pillarbox.test", "Subject: words\r\n\r\nonly")
             .starts_with("250 ")
     );
     assert_eq!(server.subjects("ann", "INBOX"), ["evil", "harmless", "words"]);
@@ -288,9 +276,9 @@ fn signatures_that_come_later_find_mail_that_was_taken() {
     let written = |status: &serde_json::Value| {
         (status["store"]["journal-written"].clone(), status["store"]["index-written"].clone())
     };
-    let before = written(&server.status());
+    let before = written(&server.server.status());
     std::thread::sleep(Duration::from_millis(1500));
-    assert_eq!(written(&server.status()), before);
+    assert_eq!(written(&server.server.status()), before);
     let mut server = server;
     server.served.kill_and_start();
     assert_eq!(server.rescanned(3)["set"], 3);
@@ -317,6 +305,6 @@ fn mail_is_not_scanned_again_where_that_is_turned_off() {
     assert!(server.send(&letter("evil", "a.bin", EVIL)).starts_with("250 "));
     server.signatures(&[("own.rules", "Test.Evil ; any ; * ; text \"what the signature below knows\"\n")]);
     assert!(server.send(&letter("evil", "a.bin", EVIL)).starts_with("554 "));
-    assert_eq!(server.status()["rescan"], serde_json::Value::Null);
+    assert_eq!(server.server.status()["rescan"], serde_json::Value::Null);
     assert_eq!(server.subjects("ann", "INBOX"), ["evil"]);
 }

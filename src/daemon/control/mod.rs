@@ -100,17 +100,8 @@ impl Control {
         let one = || Arc::new(Semaphore::new(1));
         let deliverer = Deliverer::default();
         let (reports, guard) = (None, None);
-        let desk = Desk {
-            store,
-            teacher,
-            status,
-            deliverer,
-            reports,
-            guard,
-            carrying: one(),
-            saving: one(),
-            checking: one(),
-        };
+        let desk =
+            Desk { store, teacher, status, deliverer, reports, guard, carrying: one(), saving: one(), checking: one() };
         Ok(Self { socket, desk })
     }
 
