@@ -8,11 +8,13 @@ mod exchange;
 #[path = "support/sink.rs"]
 mod sink;
 
+use std::time::Duration;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use exchange::{LETTER, QUICK, Server, Wire, pillarbox, routes};
+use exchange::{LETTER, QUICK, Server, Wire, pillarbox};
 use serde_json::Value;
-use sink::{Does, Sink, Taken};
+use sink::{Does, Sink, Taken, routes};
 
 /// Gives an order that must be carried out.
 fn order(server: &Server, words: &[&str]) -> String {
@@ -177,6 +179,57 @@ fn a_list_reaches_its_members_and_failures_its_owner() {
 }
 
 #[test]
+fn a_member_whose_mailbox_is_full_holds_nobody_else_up_and_the_owner_is_told() {
+    let far = Sink::start();
+    let server = Server::start(&routes(&[("far.test", &far)]));
+    let (list, crew) = ("crew@here.test", ["bob@here.test", "eve@far.test"]);
+    order(&server, &[&["list", "add", list, "--owner", "ann@here.test"][..], &crew].concat());
+    order(&server, &["account", "quota", "bob@here.test", "--messages", "1"]);
+    stranger(&server).message("eve@far.test", &["bob@here.test"], LETTER);
+    stranger(&server).message("eve@far.test", &[list], LETTER);
+    assert_eq!(path(&far.wait_for(1)[0].rcpt[0]), "eve@far.test");
+    let told = &server.wait_for_mail("ann", 1)[0];
+    for line in ["Return-Path: <>", "Final-Recipient: rfc822; bob@here.test", "Action: failed", "Status: 5.2.2"] {
+        assert!(told.contains(&format!("{line}\n")), "{line} is not in\n{told}");
+    }
+    assert_eq!(server.inbox("bob").len(), 1);
+    server.wait_until_sent();
+}
+
+/// A copy for a recipient here, one for a list's member here and one for another elsewhere: as many of each, whenever
+/// the server is killed and however often the sender, who heard nothing, tries again.
+#[test]
+fn a_message_and_its_copies_for_a_list_are_kept_all_or_none_whenever_the_server_is_killed() {
+    const KILLS: u64 = 10;
+    const MESSAGES: usize = 4;
+    let far = Sink::start();
+    let settings = routes(&[("far.test", &far)]);
+    let mut server = Server::start(&settings);
+    let (list, crew) = ("crew@here.test", ["bob@here.test", "eve@far.test"]);
+    order(&server, &[&["list", "add", list, "--owner", "sam@far.test"][..], &crew].concat());
+    let (folder, own) = (server.folder.clone(), server.own.take());
+    let mut acknowledged = 0;
+    for round in 0..KILLS {
+        let mut wire = stranger(&server);
+        for _ in 0..MESSAGES {
+            wire.message("eve@far.test", &["ann@here.test", list], LETTER);
+            acknowledged += 1;
+        }
+        // Somewhere in the next one: nobody hears what became of it.
+        wire.begin("eve@far.test", &["ann@here.test", list], LETTER);
+        std::thread::sleep(Duration::from_micros(300 * round));
+        server.kill();
+        server = Server::start_in(&folder, &settings);
+    }
+    server.wait_until_sent();
+    let (direct, member) = (server.inbox("ann").len(), server.inbox("bob").len());
+    assert_eq!(direct, member, "of {acknowledged} that were acknowledged");
+    assert!(direct >= acknowledged, "{direct} of {acknowledged}");
+    assert!(far.taken().len() >= member, "{} of {member}", far.taken().len());
+    drop(own);
+}
+
+#[test]
 fn who_and_what_a_list_does_not_take_is_refused_in_the_dialogue() {
     let far = Sink::start();
     let server = Server::start(&routes(&[("far.test", &far)]));
@@ -232,6 +285,26 @@ fn a_flood_is_held_and_told_of_and_let_go() {
     }
     wire.say("DATA", "354");
     wire.say("Subject: x\r\n\r\nbuy\r\n.", "452 4.7.1");
+}
+
+#[test]
+fn a_letter_to_a_list_counts_for_each_member_elsewhere() {
+    let far = Sink::start();
+    let limit = "[submission]\nrecipients-per-hour-max = 3\n".to_owned();
+    let server = Server::start(&(limit + &routes(&[("far.test", &far)])));
+    let members = ["a@far.test", "b@far.test", "c@far.test", "d@far.test", "bob@here.test"];
+    order(&server, &[&["list", "add", "crew@here.test", "--owner", "bob@here.test"][..], &members].concat());
+    order(&server, &["list", "set", "crew@here.test", "--post", "anyone"]);
+    server.submit("ann@here.test", &["crew@here.test"], LETTER);
+    let braked = &server.status()["braked"][0];
+    assert_eq!((&braked["account"], &braked["hour"]), (&"ann@here.test".into(), &4.into()));
+    assert_eq!(server.queued()[0]["first"]["state"], "held");
+    assert_eq!(server.wait_for_mail("bob", 1).len(), 1, "members here have it");
+    // Somebody else's letter goes: it is nobody's account's.
+    stranger(&server).message("pat@home.test", &["crew@here.test"], LETTER);
+    assert_eq!(far.wait_for(1)[0].rcpt.len(), 4);
+    server.queue(&["release"]);
+    assert_eq!(far.wait_for(2)[1].rcpt.len(), 4);
 }
 
 #[test]

@@ -6,32 +6,36 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test that panics has failed")]
 
+#[path = "support/exchange.rs"]
+mod exchange;
 #[path = "support/postfix.rs"]
 mod postfix;
-#[path = "support/served.rs"]
-mod served;
 #[path = "support/server.rs"]
 mod server;
 
 use std::process::Command;
 
+use exchange::{Setup, free_ports};
 use postfix::Postfix;
-use served::{Served, free_ports};
 use server::{installed, succeed};
 
 fn mail_goes_both_ways(tls: bool) {
     if !installed(&["postfix", "postconf", "openssl", "python3"], "Postfix as a peer") || !postfix::may_start() {
         return;
     }
-    let [smtp, submission, imaps, postfix_port] = free_ports();
-    let postfix = Postfix::start(postfix_port, smtp, tls);
-    let route = format!("[route]\n\"postfix.test\" = \"127.0.0.1:{postfix_port}\"\n");
-    let served = Served::start(&[("smtp", smtp), ("submission", submission), ("imaps", imaps)], &route);
-    let numbers = [smtp, submission, imaps, postfix_port].map(|port| port.to_string());
+    let [port] = free_ports();
+    let route = format!("[route]\n\"postfix.test\" = \"127.0.0.1:{port}\"\n");
+    let mut setup = Setup::of("pillarbox.test", "mail.pillarbox.test", "127.0.0.1:0", &route);
+    setup.listen.push(("imaps", "127.0.0.1:0".to_owned()));
+    let server = exchange::Server::set_up(&setup);
+    let [smtp, submission, imaps] = ["smtp", "submission", "imaps"]
+        .map(|service| server.place(service).rsplit(':').next().unwrap().parse::<u16>().unwrap());
+    let postfix = Postfix::start(port, smtp, tls);
     let mut python = Command::new("python3");
-    python.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/postfix.py")).arg(served.ca()).args(numbers);
+    python.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/postfix.py")).arg(server.ca());
+    python.args([smtp, submission, imaps, port].map(|port| port.to_string()));
     python.arg(postfix.boxes()).arg(if tls { "tls" } else { "clear" });
-    python.arg(env!("CARGO_BIN_EXE_pillarbox")).arg("--data").arg(served.data());
+    python.arg(env!("CARGO_BIN_EXE_pillarbox")).arg("--data").arg(server.data());
     let said = succeed(&mut python, b"");
     assert!(said.ends_with("all well\n"), "{said}");
 }

@@ -35,7 +35,7 @@ fn settings(dns: &Dns, sinks: &[(&str, &Sink)]) -> String {
         "[dns]\nservers = [\"{}\"]\ntimeout-secs = 1\n[senders]\ntrusted = []\n[dmarc-report]\nsend = true\n\
          from = \"postmaster@here.test\"\n{}",
         dns.address(),
-        exchange::routes(sinks)
+        sink::routes(sinks)
     )
 }
 

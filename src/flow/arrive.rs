@@ -9,7 +9,7 @@ use crate::mail::envelope::{ForwardPath, Recipient, ReversePath};
 use crate::mail::list::List;
 use crate::mail::mailbox::AccountId;
 use crate::protocol::smtp::{Reply, Sender};
-use crate::store::{ReadError, Reader, Route};
+use crate::store::{Account, ReadError, Reader, Route};
 
 /// Where a recipient's mail goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,15 +100,18 @@ pub(super) fn route(reader: &Reader, recipient: &Recipient) -> Result<(Address, 
 pub(super) fn check_room(reader: &Reader, accounts: &[AccountId], size: Option<u64>) -> Result<(), Reply> {
     for &id in accounts {
         let Some(account) = reader.account(id).map_err(|error| unreadable(&error))? else { continue };
-        let bytes = account.used.bytes.saturating_add(size.unwrap_or(1).max(1));
-        let messages = account.used.messages.saturating_add(1);
-        let full = account.quota.bytes.is_some_and(|most| bytes > most)
-            || account.quota.messages.is_some_and(|most| messages > most);
-        if full {
+        if !has_room(&account, size.unwrap_or(1)) {
             return Err(Reply::new(452, "4.2.2", "mailbox is full"));
         }
     }
     Ok(())
+}
+
+/// Tells whether a message of this size fits into an account's quota.
+pub(super) fn has_room(account: &Account, size: u64) -> bool {
+    let bytes = account.used.bytes.saturating_add(size.max(1));
+    let messages = account.used.messages.saturating_add(1);
+    account.quota.bytes.is_none_or(|most| bytes <= most) && account.quota.messages.is_none_or(|most| messages <= most)
 }
 
 /// What a peer is told when the store cannot be read.

@@ -9,15 +9,16 @@ use crate::mail::address::Address;
 use crate::mail::date::{Timestamp, ZonedTime};
 use crate::mail::envelope::{BodyType, Envelope, ForwardPath, Notify, Recipient, ReturnContent, ReversePath};
 use crate::mail::mailbox::AccountId;
-use crate::mail::message::{BlobId, FlagNames};
-use crate::mail::queue::{Delivery, Due, NewQueued, QueueId, Queued, QueuedRecipient, Stage, Submitter};
+use crate::mail::message::FlagNames;
+use crate::mail::queue::{Answer, Delivery, Due, NewQueued, QueueId, Queued, QueuedRecipient, Stage, Submitter};
 use crate::mail::structure::Walker;
 use crate::queue::report::{Action, Notice, Returned, Told};
 use crate::queue::{QueueConfig, outcome, schedule};
-use crate::store::{Folder, NewMessage, ReadError, Reader, Route, WriteError};
+use crate::store::{Folder, NewMessage, Parcel, ReadError, Reader, Route, WriteError};
 
-use super::forward;
-use super::relay::{Content, Exit};
+use super::arrive::has_room;
+use super::relay::{Content, Exit, RETURN_PATH_MAX, return_path_len};
+use super::{forward, post};
 
 /// Most recipients of one notification; the others are told of by the next.
 const RECIPIENTS_MAX: usize = 100;
@@ -89,10 +90,9 @@ impl std::fmt::Display for NotifyError {
 /// Where a notification goes: into mailboxes here, to another server, or nowhere.
 type Way = (Vec<(AccountId, Folder)>, Option<NewQueued>);
 
-/// What a notification is made of besides who is told of.
+/// What a notification is made of besides who is told of, and the message itself.
 struct Source<'a> {
     to: &'a Address,
-    blob: BlobId,
     arrived: Timestamp,
     envelope_id: Option<&'a str>,
     utf8: bool,
@@ -150,8 +150,8 @@ pub fn delay(exit: &Exit, id: QueueId, fresh: &Fresh) -> Result<Option<Ready>, N
 }
 
 /// The notification that a message lies in the mailboxes of `recipients`, for those who were to be told
-/// of (RFC 3461 section 4.1, NOTIFY=SUCCESS); `None` when nobody was. `blob` is the message as it was
-/// kept. May block.
+/// of (RFC 3461 section 4.1, NOTIFY=SUCCESS); `None` when nobody was. It is to be kept in one change with
+/// `message`. May block.
 ///
 /// # Errors
 /// See [`NotifyError`].
@@ -159,25 +159,19 @@ pub fn delivered(
     exit: &Exit,
     envelope: &Envelope,
     recipients: &[Recipient],
-    blob: BlobId,
+    require_tls: bool,
+    message: &NewMessage,
     fresh: &Fresh,
-) -> Result<Option<Ready>, NotifyError> {
+) -> Result<Option<Parcel>, NotifyError> {
     let Some(to) = envelope.from.address() else { return Ok(None) };
     let wanted = recipients.iter().filter(|recipient| outcome::wants_success(recipient.notify));
-    let told: Vec<_> = wanted
-        .filter_map(|recipient| {
-            let original = recipient.original.as_deref();
-            let address = recipient.path.address()?;
-            Some(Told { address, original, action: Action::Delivered, answer: None, tried: Some(fresh.now) })
-        })
-        .take(RECIPIENTS_MAX)
-        .collect();
-    if told.is_empty() {
-        return Ok(None);
-    }
+    let told = wanted.filter_map(|recipient| {
+        let original = recipient.original.as_deref();
+        let address = recipient.path.address()?;
+        Some(Told { address, original, action: Action::Delivered, answer: None, tried: Some(fresh.now) })
+    });
     let source = Source {
         to,
-        blob,
         arrived: fresh.now,
         envelope_id: envelope.envelope_id.as_deref(),
         utf8: envelope.utf8,
@@ -185,10 +179,65 @@ pub fn delivered(
         returned: Returned::Header,
         until: None,
     };
-    let (message, eight_bit) = write(exit, &source, told, fresh)?;
-    let (local, queued) = address_to(exit, &exit.store.reader()?, to, eight_bit, fresh)?;
-    let message = Some(message).filter(|_| !local.is_empty() || queued.is_some());
-    Ok(message.map(|message| Ready { message: Some(message), local, queued, states: Vec::new() }))
+    at_once(exit, &source, told.take(RECIPIENTS_MAX).collect(), require_tls, message, fresh)
+}
+
+/// The notification to a list's owners that mailboxes of members here are full; `None` when none is. It is
+/// to be kept in one change with the list's copy. May block.
+///
+/// # Errors
+/// See [`NotifyError`].
+pub fn full(exit: &Exit, copy: &post::Ready, require_tls: bool, fresh: &Fresh) -> Result<Option<Parcel>, NotifyError> {
+    let Some(to) = copy.from.address() else { return Ok(None) };
+    let answer = Answer::new("", "5.2.2 the mailbox is full");
+    let told = copy.full.iter().take(RECIPIENTS_MAX).map(|address| Told {
+        address,
+        original: None,
+        action: Action::Failed,
+        answer: Some(&answer),
+        tried: Some(fresh.now),
+    });
+    let source = Source {
+        to,
+        arrived: fresh.now,
+        envelope_id: None,
+        utf8: false,
+        eight_bit: false,
+        returned: Returned::Header,
+        until: None,
+    };
+    at_once(exit, &source, told.collect(), require_tls, &copy.message, fresh)
+}
+
+/// A notification about a message that is not kept yet, with its header; `None` when there is nobody to be
+/// told or of whom to tell. A mailbox without room for it is passed over: the message itself matters more.
+fn at_once(
+    exit: &Exit,
+    source: &Source<'_>,
+    told: Vec<Told<'_>>,
+    require_tls: bool,
+    about: &NewMessage,
+    fresh: &Fresh,
+) -> Result<Option<Parcel>, NotifyError> {
+    if told.is_empty() {
+        return Ok(None);
+    }
+    let mut reader = about.body.reader();
+    let mut at = return_path_len(reader.read(0, RETURN_PATH_MAX)?) as u64;
+    let header = header(|max| {
+        let piece = reader.read(at, max)?.to_vec();
+        at += piece.len() as u64;
+        Ok(piece)
+    })?;
+    let (message, eight_bit) = write(exit, source, &header, None, told, fresh)?;
+    let (reader, size) = (exit.store.reader()?, message.body.size());
+    let (mut local, queued) = address_to(exit, &reader, source.to, (eight_bit, require_tls), fresh)?;
+    local.retain(|(id, _)| {
+        reader.account(*id).is_ok_and(|account| account.is_some_and(|account| has_room(&account, size)))
+    });
+    let queued: Vec<_> = queued.into_iter().collect();
+    let is_for_somebody = !local.is_empty() || !queued.is_empty();
+    Ok(is_for_somebody.then_some(Parcel { message, local, queued, held: false }))
 }
 
 /// States that put owed notifications of a message off after keeping one failed, or end them. May block.
@@ -255,7 +304,6 @@ fn tell(
     });
     let source = Source {
         to,
-        blob: queued.blob,
         arrived: queued.accepted,
         envelope_id: queued.envelope_id.as_deref(),
         utf8: queued.utf8,
@@ -263,12 +311,16 @@ fn tell(
         returned,
         until,
     };
-    let (local, further) = address_to(exit, reader, to, false, fresh)?;
+    // What is told of a message is no less confidential than it was itself (RFC 8689 section 5).
+    let (local, further) = address_to(exit, reader, to, (false, queued.require_tls), fresh)?;
     if local.is_empty() && further.is_none() {
         tracing::info!(queue = %queued.id, from = %queued.from, "nobody can be told of what became of a message");
         return Ok(nobody);
     }
-    let (message, eight_bit) = write(exit, &source, told, fresh)?;
+    let mut content = Content::open(&exit.store, queued.blob)?;
+    let header = header(|max| content.next(max))?;
+    let whole = (returned == Returned::Whole).then_some(&mut content);
+    let (message, eight_bit) = write(exit, &source, &header, whole, told, fresh)?;
     let queued = further.map(|mut further| {
         if eight_bit {
             further.envelope.body = BodyType::EightBitMime;
@@ -291,8 +343,15 @@ fn returned(queued: &Queued, action: Action, config: &QueueConfig) -> Returned {
     if action == Action::Failed && whole && fits { Returned::Whole } else { Returned::Header }
 }
 
-/// Where a notification for `to` goes: into mailboxes here, or to another server.
-fn address_to(exit: &Exit, reader: &Reader, to: &Address, eight_bit: bool, fresh: &Fresh) -> Result<Way, NotifyError> {
+/// Where a notification for `to` goes: into mailboxes here, or to another server, which must take bytes beyond
+/// ASCII or promise TLS all the way where it needs that.
+fn address_to(
+    exit: &Exit,
+    reader: &Reader,
+    to: &Address,
+    (eight_bit, require_tls): (bool, bool),
+    fresh: &Fresh,
+) -> Result<Way, NotifyError> {
     // Of forwarded mail the one is told who wrote it.
     let original = forward::original(exit.srs.as_deref(), to, fresh.now);
     let to = original.as_ref().unwrap_or(to);
@@ -316,20 +375,20 @@ fn address_to(exit: &Exit, reader: &Reader, to: &Address, eight_bit: bool, fresh
                 envelope_id: None,
             };
             let due = Due::from(fresh.now);
-            Ok((Vec::new(), Some(NewQueued { envelope, require_tls: false, by: Submitter::Server, due })))
+            Ok((Vec::new(), Some(NewQueued { envelope, require_tls, by: Submitter::Server, due })))
         }
     }
 }
 
-/// Writes a notification; tells also whether it has bytes beyond ASCII.
+/// Writes a notification, with the message's `header` or all of it; tells also whether it has bytes beyond ASCII.
 fn write(
     exit: &Exit,
     source: &Source<'_>,
+    header: &[u8],
+    whole: Option<&mut Content>,
     recipients: Vec<Told<'_>>,
     fresh: &Fresh,
 ) -> Result<(NewMessage, bool), NotifyError> {
-    let mut content = Content::open(&exit.store, source.blob)?;
-    let header = header(&mut content)?;
     let eight_bit = match source.returned {
         Returned::Header => !header.is_ascii(),
         Returned::Whole => source.eight_bit || !header.is_ascii(),
@@ -356,9 +415,9 @@ fn write(
         spool.write(bytes)
     };
     add(spelled.before.as_bytes())?;
-    match source.returned {
-        Returned::Header => add(&header)?,
-        Returned::Whole => {
+    match whole {
+        None => add(header)?,
+        Some(content) => {
             content.rewind();
             loop {
                 let piece = content.next(PIECE)?;
@@ -376,10 +435,11 @@ fn write(
 }
 
 /// The header of a message without the empty line behind it, or the beginning of a long one, whole lines.
-fn header(content: &mut Content) -> Result<Vec<u8>, ReadError> {
+/// `next` gives the next bytes, at most so many.
+fn header(mut next: impl FnMut(usize) -> Result<Vec<u8>, ReadError>) -> Result<Vec<u8>, ReadError> {
     let mut header = Vec::new();
     loop {
-        let piece = content.next(HEADER_MAX)?;
+        let piece = next(HEADER_MAX)?;
         let seen = header.len();
         header.extend_from_slice(&piece);
         // The empty line may lie across two pieces.

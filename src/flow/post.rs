@@ -4,6 +4,7 @@
 //! list's owners, not to who wrote. Nothing else of it changes, so the author's signature stays good.
 //! What the list sent itself, and what programs answer by themselves, is not taken, so no circle begins.
 
+use super::arrive::{has_room, unreadable};
 use super::forward::Reached;
 use super::letter::{Letter, LetterError, Start};
 use crate::mail::address::Address;
@@ -13,7 +14,7 @@ use crate::mail::list::{BOUNCES, List, MEMBERS_MAX};
 use crate::mail::mailbox::AccountId;
 use crate::mail::queue::{Due, NewQueued};
 use crate::protocol::smtp::Reply;
-use crate::store::{NewMessage, ReadError, Reader, Spool};
+use crate::store::{Folder, NewMessage, Parcel, ReadError, Reader, Spool};
 
 /// Most lists that one message goes to: each gets a copy while it comes.
 pub const LISTS_MAX: usize = 3;
@@ -53,10 +54,23 @@ enum Fault {
 pub struct Ready {
     /// The message.
     pub message: NewMessage,
+    /// Where failures are told of.
+    pub from: ReversePath,
     /// Members here.
     pub accounts: Vec<AccountId>,
+    /// Members here whose mailbox is full: they get no copy, and hold nobody else's up.
+    pub full: Vec<Address>,
     /// What goes to the others.
     pub queued: Option<NewQueued>,
+}
+
+impl Ready {
+    /// The copy with where it goes.
+    #[must_use]
+    pub fn parcel(self) -> Parcel {
+        let local = self.accounts.into_iter().map(|account| (account, Folder::Inbox)).collect();
+        Parcel { message: self.message, local, queued: self.queued.into_iter().collect(), held: false }
+    }
 }
 
 impl Post {
@@ -100,7 +114,7 @@ impl Post {
     ///
     /// # Errors
     /// The reply to the message.
-    pub fn finish(self, reader: &Reader, by: Option<AccountId>, due: Due) -> Result<Ready, Reply> {
+    pub fn finish(self, reader: &Reader, by: Option<AccountId>, due: Due, require_tls: bool) -> Result<Ready, Reply> {
         let Self { list, letter, envelope, fields, mut fault } = self;
         let id = format!("<{}>", list.id());
         fields.finish(|name, body| look(&mut fault, &id, name, body));
@@ -113,10 +127,19 @@ impl Post {
             }
             None => {}
         }
-        let Reached { accounts, outside, .. } =
-            members(reader, &list).map_err(|error| super::arrive::unreadable(&error))?;
+        let Reached { accounts: all, outside, .. } = members(reader, &list).map_err(|error| unreadable(&error))?;
         let nature = letter.nature(envelope.utf8);
         let message = letter.finish().map_err(|error| error.reply())?;
+        let (mut accounts, mut full) = (Vec::new(), Vec::new());
+        for id in all {
+            let Some(account) = reader.account(id).map_err(|error| unreadable(&error))? else { continue };
+            if has_room(&account, message.body.size()) {
+                accounts.push(id);
+            } else {
+                full.push(account.address);
+            }
+        }
+        let from = envelope.from.clone();
         let recipients: Vec<Recipient> = outside
             .into_iter()
             .map(|to| Recipient { path: ForwardPath::Address(to), notify: Notify::default(), original: None })
@@ -128,11 +151,12 @@ impl Post {
         };
         let queued = (!recipients.is_empty()).then_some(NewQueued {
             envelope: Envelope { recipients, body, utf8: nature.utf8_header, ..envelope },
-            require_tls: false,
+            // What the author demanded of the way holds for the list's copy too (RFC 8689 section 6).
+            require_tls,
             by: by.into(),
             due,
         });
-        Ok(Ready { message, accounts, queued })
+        Ok(Ready { message, from, accounts, full, queued })
     }
 }
 

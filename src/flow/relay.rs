@@ -37,7 +37,7 @@ pub const TRANSACTION_MAX: usize = 100;
 const RECIPIENTS_PAGE: usize = 256;
 
 /// Longest beginning of a message that is looked through for its Return-Path field.
-const RETURN_PATH_MAX: usize = 1024;
+pub(super) const RETURN_PATH_MAX: usize = 1024;
 
 /// The way out: the store with what decides where its mail goes. Cheap to clone.
 #[derive(Clone, Debug)]

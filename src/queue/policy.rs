@@ -92,8 +92,9 @@ pub struct Known<'a> {
     pub host: &'a str,
     /// What the DNS tells.
     pub dane: Dane,
-    /// DNSSEC has proved that this is a server of the domain.
-    pub proved: bool,
+    /// DNSSEC proves that this is a server of the domain, or proves nothing; `None` where that cannot be
+    /// said now.
+    pub proved: Option<bool>,
     /// The domain's policy, if it has one that holds.
     pub sts: Option<&'a StsPolicy>,
     /// The level that is insisted on because it was seen before.
@@ -143,7 +144,8 @@ pub struct Demand {
 /// (RFC 8461 section 2).
 ///
 /// # Errors
-/// The server must not be used now: an answer that begins with an enhanced status code.
+/// The server must not be used: an answer that begins with an enhanced status code, which says whether that
+/// may change.
 pub fn decide(known: &Known<'_>) -> Result<Demand, String> {
     let demand = |encrypted, proof, reason| Ok(Demand { encrypted, proof, reason });
     let Known { domain, host, .. } = known;
@@ -163,10 +165,12 @@ pub fn decide(known: &Known<'_>) -> Result<Demand, String> {
         }
         return demand(true, Proof::Authority, Reason::Sts);
     }
-    if known.require_tls && !known.proved {
-        // RFC 8689 section 4.2.1: a good certificate is worth nothing if anybody could name the server.
+    if known.require_tls && known.proved != Some(true) {
+        // RFC 8689 section 4.2.1: a good certificate is worth nothing if anybody could name the server, and the
+        // sender is told at once.
+        let class = if known.proved.is_some() { 5 } else { 4 };
         return Err(format!(
-            "4.7.30 the sender demands TLS all the way (REQUIRETLS), and neither DNSSEC nor an MTA-STS policy proves \
+            "{class}.7.30 the sender demands TLS all the way (REQUIRETLS), and neither DNSSEC nor an MTA-STS policy proves \
              that {host} is a server of {domain}"
         ));
     }
@@ -303,7 +307,7 @@ mod tests {
             domain: "a.test",
             host: "mx.a.test",
             dane: Dane::Absent,
-            proved: false,
+            proved: Some(false),
             sts,
             seen: None,
             require_tls: false,
@@ -346,11 +350,12 @@ mod tests {
 
     #[test]
     fn a_sender_can_demand_what_the_domain_does_not() {
-        let wanted = Known { require_tls: true, proved: true, ..known(None) };
-        assert!(decide(&Known { proved: false, ..wanted }).unwrap_err().starts_with("4.7.30 "));
+        let wanted = Known { require_tls: true, proved: Some(true), ..known(None) };
+        assert!(decide(&Known { proved: Some(false), ..wanted }).unwrap_err().starts_with("5.7.30 "));
+        assert!(decide(&Known { proved: None, ..wanted }).unwrap_err().starts_with("4.7.30 "));
         let enforced = policy("enforce");
         assert_eq!(
-            demanded(&Known { proved: false, sts: Some(&enforced), ..wanted }),
+            demanded(&Known { proved: None, sts: Some(&enforced), ..wanted }),
             (true, Proof::Authority, Reason::Sts)
         );
         assert_eq!(demanded(&wanted), (true, Proof::Authority, Reason::Sender));

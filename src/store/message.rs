@@ -78,14 +78,44 @@ impl Incoming {
 }
 
 /// Mailboxes and accounts as they will be, while messages are put into them.
-#[derive(Default)]
-struct Placing {
+pub(super) struct Placing {
     mailboxes: Vec<(u32, MailboxRecord)>,
     accounts: Vec<(u32, AccountRecord)>,
-    ops: Vec<Op>,
+    /// The number of the next body.
+    next: u64,
+    /// What is to be done so far.
+    pub(super) ops: Vec<Op>,
 }
 
 impl Placing {
+    pub(super) fn new(tables: &Tables<'_>) -> Self {
+        Self { mailboxes: Vec::new(), accounts: Vec::new(), next: tables.progress.blob, ops: Vec::new() }
+    }
+
+    /// Takes a message for several accounts, and for so many `others` who refer to its body. Tells the
+    /// body's number; it is kept when anybody refers to it.
+    pub(super) fn take(
+        &mut self,
+        tables: &mut Tables<'_>,
+        message: &Incoming,
+        to: &[(AccountId, Folder)],
+        others: u32,
+    ) -> Result<(u64, Vec<(MailboxId, Uid)>), Fault> {
+        let blob = message.number(&mut self.next);
+        let refs = u32::try_from(to.len()).ok().and_then(|refs| refs.checked_add(others));
+        let refs = refs.ok_or(WriteError::Limit("recipients of a message"))?;
+        if refs == 0 {
+            return Ok((blob, Vec::new()));
+        }
+        self.ops.push(message.bring(blob, refs)?);
+        let mut placed = Vec::with_capacity(to.len());
+        for (account, folder) in to {
+            let id = mailbox::folder(tables, account.0, folder)?;
+            placed.push((MailboxId(id), self.place(tables, id, blob, message)?));
+        }
+        Ok((blob, placed))
+    }
+
     fn mailbox(&mut self, tables: &mut Tables<'_>, id: u32) -> Result<&mut MailboxRecord, Fault> {
         if !self.mailboxes.iter().any(|(known, _)| *known == id) {
             self.mailboxes.push((id, tables.load_mailbox(id)?.ok_or(WriteError::NoSuchMailbox)?));
@@ -177,33 +207,9 @@ pub(super) fn deliver(
     message: &Incoming,
     to: &[(AccountId, Folder)],
 ) -> Plan<Vec<(MailboxId, Uid)>> {
-    let ((_, placed), ops) = place(tables, message, to, 0)?;
-    Ok((placed, ops))
-}
-
-/// One message for several accounts, and for so many `others` who refer to its body. Tells the
-/// body's number; it is kept when anybody refers to it.
-pub(super) fn place(
-    tables: &mut Tables<'_>,
-    message: &Incoming,
-    to: &[(AccountId, Folder)],
-    others: u32,
-) -> Plan<(u64, Vec<(MailboxId, Uid)>)> {
-    let mut placing = Placing::default();
-    let mut next = tables.progress.blob;
-    let blob = message.number(&mut next);
-    let refs = u32::try_from(to.len()).ok().and_then(|refs| refs.checked_add(others));
-    let refs = refs.ok_or(WriteError::Limit("recipients of a message"))?;
-    if refs == 0 {
-        return Ok(((blob, Vec::new()), Vec::new()));
-    }
-    placing.ops.push(message.bring(blob, refs)?);
-    let mut placed = Vec::with_capacity(to.len());
-    for (account, folder) in to {
-        let id = mailbox::folder(tables, account.0, folder)?;
-        placed.push((MailboxId(id), placing.place(tables, id, blob, message)?));
-    }
-    Ok(((blob, placed), placing.ops))
+    let mut placing = Placing::new(tables);
+    let (_, placed) = placing.take(tables, message, to, 0)?;
+    Ok((placed, placing.ops))
 }
 
 /// Several messages for one mailbox, maybe in the place of another message, whose room they may take.
@@ -213,7 +219,7 @@ pub(super) fn append(
     messages: &[Incoming],
     replaced: Option<(MailboxId, Uid)>,
 ) -> Plan<Placed> {
-    let mut placing = Placing::default();
+    let mut placing = Placing::new(tables);
     if let Some((from, uid)) = replaced {
         let owner = placing.mailbox(tables, from.0)?.account;
         let gone = WriteError::NotAllowed("the message to be replaced has gone");
@@ -221,10 +227,9 @@ pub(super) fn append(
         placing.discharge(tables, owner, row.size)?;
     }
     let uid_validity = validity(placing.mailbox(tables, mailbox.0)?)?;
-    let mut next = tables.progress.blob;
     let mut to = UidSet::new();
     for message in messages {
-        let blob = message.number(&mut next);
+        let blob = message.number(&mut placing.next);
         placing.ops.push(message.bring(blob, 1)?);
         to.insert(placing.place(tables, mailbox.0, blob, message)?);
     }

@@ -58,7 +58,7 @@ pub use blob::{Body, SPOOL_MEMORY_MAX, Spool, Spooled, SpooledReader, temporary}
 pub use error::{OpenError, ReadError, WriteError};
 pub use learned::{LEARNED_PIECE_MAX, LEARNED_PIECES_MAX};
 pub use mailbox::{MAILBOXES_MAX, SUBSCRIPTIONS_MAX};
-pub use queue::{QUEUED_RECIPIENTS_MAX, Submitted};
+pub use queue::{Parcel, QUEUED_RECIPIENTS_MAX, Submitted};
 pub use reader::{Reader, Structures};
 pub use upgrade::SCHEMA;
 

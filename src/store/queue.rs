@@ -7,8 +7,9 @@
 //!
 //! A message's number is that of the change that queued it: such numbers only rise, and opening
 //! leaves a gap, so a crash never makes us give one twice. Where one change queues several, as a
-//! forwarded message has another sender than the message itself, it uses up as many numbers. The body lives until the last who refers
-//! to it has gone. What settles a message's last recipient removes the message too.
+//! forwarded message has another sender than the message itself and a list's copy is a message of its
+//! own, it uses up as many numbers. The body lives until the last who refers to it has gone. What settles
+//! a message's last recipient removes the message too.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -29,7 +30,7 @@ use crate::mail::queue::{
 
 use super::change::Op;
 use super::error::{Fault, ReadError, Trouble, WriteError};
-use super::message::{self, Incoming, Plan};
+use super::message::{Incoming, Placing, Plan};
 use super::notify::QUEUE_WATCH;
 use super::record::Record;
 use super::shelf::release;
@@ -95,16 +96,37 @@ impl RecipientRecord {
     }
 }
 
+/// A message to be kept, with where it goes.
+#[derive(Debug)]
+pub struct Parcel {
+    /// The message.
+    pub message: NewMessage,
+    /// Into which mailboxes here.
+    pub local: Vec<(AccountId, Folder)>,
+    /// To others' servers, with these envelopes.
+    pub queued: Vec<NewQueued>,
+    /// What is queued is held until it is released.
+    pub held: bool,
+}
+
 /// What a submission asks for.
 #[derive(Debug)]
 pub(super) struct Submission {
-    local: Vec<(AccountId, Folder)>,
-    queued: Vec<NewQueued>,
+    /// Where each of its messages goes.
+    goes: Vec<Going>,
     /// Recipients of another queued message that this one reports about.
     about: Option<(QueueId, Vec<(u32, Delivery)>)>,
 }
 
-/// What became of a submission.
+/// Where a message goes: [`Parcel`] without it.
+#[derive(Debug)]
+struct Going {
+    local: Vec<(AccountId, Folder)>,
+    queued: Vec<NewQueued>,
+    held: bool,
+}
+
+/// What became of a submission, of all its messages together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submitted {
     /// The local deliveries, in their order.
@@ -116,38 +138,52 @@ pub struct Submitted {
 }
 
 /// Plans a submission: local deliveries, queueing, and what it settles elsewhere.
-pub(super) fn submit(tables: &mut Tables<'_>, message: &Incoming, submission: &Submission) -> Plan<Submitted> {
-    let Submission { local, queued, about } = submission;
-    let counts = queued.iter().map(|new| checked(&new.envelope.recipients)).collect::<Result<Vec<_>, _>>()?;
-    let references = u32::try_from(counts.len()).map_err(|_| WriteError::Limit("copies of a message"))?;
-    let ((blob, placed), mut ops) = message::place(tables, message, local, references)?;
-    let mut all_queued = Vec::with_capacity(counts.len());
-    for (number, (new, count)) in (0..).zip(queued.iter().zip(counts)) {
-        let id = QueueId(tables.seq.saturating_add(number));
-        let envelope = &new.envelope;
-        let record = QueuedRecord {
-            from: envelope.from.clone(),
-            body: envelope.body,
-            utf8: envelope.utf8,
-            ret: envelope.ret,
-            envelope_id: envelope.envelope_id.clone(),
-            require_tls: new.require_tls,
-            by: new.by,
-            blob,
-            size: message.size,
-            accepted: tables.now,
-            recipients: count,
-            unsettled: count,
-        };
-        ops.push(Op::Enqueue { id: id.0, record, recipients: envelope.recipients.clone(), due: new.due });
-        all_queued.push(id);
+pub(super) fn submit(tables: &mut Tables<'_>, messages: &[Incoming], submission: &Submission) -> Plan<Submitted> {
+    let Submission { goes, about } = submission;
+    let mut placing = Placing::new(tables);
+    let (mut placed, mut all_queued) = (Vec::new(), Vec::new());
+    let mut id = QueueId(tables.seq);
+    for (message, Going { local, queued, held }) in messages.iter().zip(goes) {
+        let counts = queued.iter().map(|new| checked(&new.envelope.recipients)).collect::<Result<Vec<_>, _>>()?;
+        let references = u32::try_from(counts.len()).map_err(|_| WriteError::Limit("copies of a message"))?;
+        let (blob, here) = placing.take(tables, message, local, references)?;
+        placed.extend(here);
+        for (new, count) in queued.iter().zip(counts) {
+            let record = record(new, blob, message.size, tables.now, count);
+            let recipients = new.envelope.recipients.clone();
+            placing.ops.push(Op::Enqueue { id: id.0, record, recipients, due: new.due });
+            if *held {
+                placing.ops.push(Op::OrderQueued { id: id.0, order: QueueOrder::Hold });
+            }
+            all_queued.push(id);
+            id.0 = id.0.saturating_add(1);
+        }
     }
     // The change is numbered after the last of them.
     tables.seq = all_queued.last().map_or(tables.seq, |last| last.0);
     if let Some((about, states)) = about {
-        ops.extend(update(tables, *about, states)?.1);
+        placing.ops.extend(update(tables, *about, states)?.1);
     }
-    Ok((Submitted { placed, queued: all_queued.first().copied(), all_queued }, ops))
+    Ok((Submitted { placed, queued: all_queued.first().copied(), all_queued }, placing.ops))
+}
+
+/// The row of a message that is queued with so many recipients.
+pub(super) fn record(new: &NewQueued, blob: u64, size: u32, now: Timestamp, count: u32) -> QueuedRecord {
+    let envelope = &new.envelope;
+    QueuedRecord {
+        from: envelope.from.clone(),
+        body: envelope.body,
+        utf8: envelope.utf8,
+        ret: envelope.ret,
+        envelope_id: envelope.envelope_id.clone(),
+        require_tls: new.require_tls,
+        by: new.by,
+        blob,
+        size,
+        accepted: now,
+        recipients: count,
+        unsettled: count,
+    }
 }
 
 /// The number of recipients, if they can be queued.
@@ -337,7 +373,13 @@ impl Store {
         local: Vec<(AccountId, Folder)>,
         queued: impl IntoIterator<Item = NewQueued>,
     ) -> Pending<Submitted> {
-        self.send(message, Submission { local, queued: queued.into_iter().collect(), about: None })
+        self.submit_all(vec![Parcel { message, local, queued: queued.into_iter().collect(), held: false }])
+    }
+
+    /// [`Store::submit`] of several messages in one change: all of them for all they go to, or nothing of any.
+    /// One that goes nowhere is left out.
+    pub fn submit_all(&self, parcels: Vec<Parcel>) -> Pending<Submitted> {
+        self.send(parcels, None)
     }
 
     /// [`Store::submit`] of a notification, which notes the new states of the recipients that it is
@@ -351,12 +393,15 @@ impl Store {
         states: Vec<(u32, Delivery)>,
     ) -> Pending<Submitted> {
         let queued = queued.into_iter().collect();
-        self.send(message, Submission { local, queued, about: Some((about, states)) })
+        self.send(vec![Parcel { message, local, queued, held: false }], Some((about, states)))
     }
 
-    fn send(&self, message: NewMessage, submission: Submission) -> Pending<Submitted> {
+    fn send(&self, mut parcels: Vec<Parcel>, about: Option<(QueueId, Vec<(u32, Delivery)>)>) -> Pending<Submitted> {
+        parcels.retain(|parcel| !parcel.local.is_empty() || !parcel.queued.is_empty());
+        let apart = |Parcel { message, local, queued, held }| (message, Going { local, queued, held });
+        let (messages, goes) = parcels.into_iter().map(apart).unzip();
         let (sender, receiver) = oneshot::channel();
-        self.keep(vec![message], Target::Submit(Box::new(submission), sender));
+        self.keep(messages, Target::Submit(Box::new(Submission { goes, about }), sender));
         Pending(receiver)
     }
 

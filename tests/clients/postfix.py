@@ -7,7 +7,7 @@ import email, email.policy, imaplib, os, smtplib, ssl, subprocess, sys, time
 ca, smtp, submission, imaps, postfix, boxes, mode = sys.argv[1:8]
 cli = sys.argv[8:]
 context = ssl.create_default_context(cafile=ca)
-ann, password = "ann@pillarbox.test", "ann-secret"
+ann, password = "ann@pillarbox.test", "secret"
 PATIENCE = 60
 
 

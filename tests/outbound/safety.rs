@@ -1,46 +1,20 @@
 //! TLS with other domains' servers: MTA-STS, DANE, and what was seen before.
 
-use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::io::Read as _;
+use std::net::TcpListener;
+use std::sync::atomic::Ordering;
 
-use rustls::{ServerConnection, StreamOwned};
-
+use super::policies::Policies;
 use super::sink::{certificate, config};
 use super::*;
 
-/// A policy server that gives this text until it is told to be silent.
-struct PolicyServer {
-    address: SocketAddr,
-    silent: Arc<AtomicBool>,
-}
-
-impl PolicyServer {
-    fn start(policy: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let silent = Arc::new(AtomicBool::new(false));
-        let (policy, off) = (policy.replace('\n', "\r\n"), Arc::clone(&silent));
-        std::thread::spawn(move || {
-            for socket in listener.incoming() {
-                let Ok(socket) = socket else { continue };
-                if off.load(Ordering::SeqCst) {
-                    continue;
-                }
-                let mut stream = StreamOwned::new(ServerConnection::new(config()).unwrap(), socket);
-                let mut asked = [0; 4096];
-                // Whoever breaks off wanted no policy.
-                let Ok(_) = stream.read(&mut asked) else { continue };
-                let length = policy.len();
-                let head = format!("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: {length}\r\n\r\n");
-                let _ = stream.write_all(format!("{head}{policy}").as_bytes());
-                stream.conn.send_close_notify();
-                let _ = stream.flush();
-            }
-        });
-        Self { address, silent }
+/// A server that gives this policy for these domains.
+fn policies(domains: &[&str], policy: &str) -> Policies {
+    let server = Policies::start(config());
+    for domain in domains {
+        server.says(domain, policy);
     }
+    server
 }
 
 /// Settings for servers at `port`, with the sinks' authority trusted and `more` in `[tls-policy]`.
@@ -72,8 +46,9 @@ fn wait_for_reason(server: &Server, why: &str) {
 fn an_mta_sts_policy_is_fetched_kept_to_and_remembered() {
     let dns = dns::Dns::start();
     let port = free_port();
-    let policies = PolicyServer::start("version: STSv1\nmode: enforce\nmx: mx.sts.test\nmax_age: 86400\n");
-    for domain in ["sts.test", "plain.test", "stray.test"] {
+    let domains = ["sts.test", "plain.test", "stray.test"];
+    let policies = policies(&domains, "version: STSv1\nmode: enforce\nmx: mx.sts.test\nmax_age: 86400\n");
+    for domain in domains {
         dns.txt(&format!("_mta-sts.{domain}"), "v=STSv1; id=1;").a(&format!("mta-sts.{domain}"), "127.0.0.1");
     }
     dns.mx("sts.test", 10, "mx.sts.test").a("mx.sts.test", "127.0.0.2");
@@ -109,7 +84,7 @@ fn an_mta_sts_policy_is_fetched_kept_to_and_remembered() {
 fn a_policy_on_trial_is_no_hindrance() {
     let dns = dns::Dns::start();
     let port = free_port();
-    let policies = PolicyServer::start("version: STSv1\nmode: testing\nmx: other.test\nmax_age: 86400\n");
+    let policies = policies(&["sts.test"], "version: STSv1\nmode: testing\nmx: other.test\nmax_age: 86400\n");
     dns.txt("_mta-sts.sts.test", "v=STSv1; id=1;").a("mta-sts.sts.test", "127.0.0.1");
     dns.mx("sts.test", 10, "mx.sts.test").a("mx.sts.test", "127.0.0.2");
     let sink = sink("127.0.0.2", port, SinkTls::None);
@@ -207,7 +182,7 @@ const REPORTS: &str = "[tls-report]\nsend = true\nfrom = \"postmaster@here.test\
 fn a_report_about_tls_gets_through_where_tls_does_not() {
     let dns = dns::Dns::start();
     let port = free_port();
-    let policies = PolicyServer::start("version: STSv1\nmode: enforce\nmx: mx.sts.test\nmax_age: 86400\n");
+    let policies = policies(&["sts.test"], "version: STSv1\nmode: enforce\nmx: mx.sts.test\nmax_age: 86400\n");
     dns.txt("_mta-sts.sts.test", "v=STSv1; id=1;").a("mta-sts.sts.test", "127.0.0.1");
     dns.mx("sts.test", 10, "mx.sts.test").a("mx.sts.test", "127.0.0.2");
     dns.txt("_smtp._tls.sts.test", "v=TLSRPTv1; rua=mailto:tls@sts.test");

@@ -68,6 +68,8 @@ pub(crate) struct Taken {
     pub(crate) tls: bool,
     /// Which connection it came over.
     pub(crate) connection: usize,
+    /// The client has gone on after the last reply, so it has heard it.
+    pub(crate) heard: bool,
 }
 
 #[derive(Default)]
@@ -198,6 +200,12 @@ impl Sink {
     }
 }
 
+/// Static routes to sinks.
+pub(crate) fn routes(list: &[(&str, &Sink)]) -> String {
+    let lines = list.iter().map(|(domain, sink)| format!("\"{domain}\" = \"{}\"\n", sink.address()));
+    format!("[route]\n{}", lines.collect::<String>())
+}
+
 impl Drop for Sink {
     fn drop(&mut self) {
         self.state.over.store(true, Ordering::SeqCst);
@@ -216,6 +224,8 @@ struct Conversation<'a> {
     tls: bool,
     login: bool,
     number: usize,
+    /// The message whose last reply the client may not have heard.
+    unheard: Option<usize>,
 }
 
 fn over_tls(socket: TcpStream) -> Box<dyn Both> {
@@ -229,7 +239,7 @@ impl<'a> Conversation<'a> {
         let tls = manner.tls == SinkTls::Implicit;
         let wire: Box<dyn Both> = if tls { over_tls(socket.try_clone()?) } else { Box::new(socket.try_clone()?) };
         let (message, login) = (Taken::default(), false);
-        let mut talk = Conversation { state, wire: BufReader::new(wire), message, tls, login, number };
+        let mut talk = Conversation { state, wire: BufReader::new(wire), message, tls, login, number, unheard: None };
         if talk.step("connect", "220 sink.test ESMTP")? {
             talk.go_on(socket)?;
         }
@@ -292,6 +302,9 @@ impl<'a> Conversation<'a> {
             let mut line = String::new();
             if self.wire.read_line(&mut line)? == 0 {
                 return Ok(());
+            }
+            if let Some(heard) = self.unheard.take() {
+                self.state.taken.lock().unwrap()[heard].heard = true;
             }
             let line = line.trim_end().to_owned();
             let word = line.split([' ', ':']).next().unwrap_or_default().to_ascii_uppercase();
@@ -406,10 +419,13 @@ impl<'a> Conversation<'a> {
 
     fn dot(&mut self) -> std::io::Result<bool> {
         let message = std::mem::take(&mut self.message);
-        let goes_on = self.step(".", "250 2.0.0 taken")?;
-        if goes_on && self.is_yes(".") {
-            self.state.taken.lock().unwrap().push(message);
+        let said = self.step(".", "250 2.0.0 taken");
+        // Who goes before he hears it has given the message all the same.
+        if said.as_ref().map_or(true, |goes_on| *goes_on) && self.is_yes(".") {
+            let mut taken = self.state.taken.lock().unwrap();
+            self.unheard = Some(taken.len());
+            taken.push(message);
         }
-        Ok(goes_on)
+        said
     }
 }

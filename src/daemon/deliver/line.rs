@@ -195,7 +195,12 @@ async fn attempt(hub: &Rc<Hub>, way: &Way, progress: &Rc<Cell<Instant>>, kept: K
                     Ok(terms) => Some(terms),
                     Err(text) => {
                         tracing::warn!(server = %target.place, why = text, "the server is not used");
-                        last = Some(deferred(&text));
+                        // Where another server may yet be good enough, the mail waits for it.
+                        if text.starts_with('5') {
+                            last.get_or_insert(Verdict::Refused(Answer::new("", &text)));
+                        } else {
+                            last = Some(deferred(&text));
+                        }
                         continue;
                     }
                 }

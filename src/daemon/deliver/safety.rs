@@ -107,8 +107,8 @@ impl Terms {
 struct Told {
     dane: Dane,
     records: Vec<Tlsa>,
-    /// It is a server of the domain.
-    proved: bool,
+    /// It is a server of the domain; `None` where that cannot be said now.
+    proved: Option<bool>,
 }
 
 /// A domain's policy as far as it is known.
@@ -215,7 +215,8 @@ impl Hub {
     /// What is demanded of a connection to one of a domain's servers.
     ///
     /// # Errors
-    /// The server is not to be used now; the text begins with an enhanced status code.
+    /// The server is not to be used; the text begins with an enhanced status code, which says whether that may
+    /// change.
     pub(super) async fn terms_of(
         &self,
         domain: &Domain,
@@ -226,6 +227,8 @@ impl Hub {
     ) -> Result<Terms, String> {
         let safety = &self.safety;
         let Told { dane, records, proved } = self.dane(domain.as_str(), host, port).await;
+        // What DNSSEC does not prove a policy may, once it can be had.
+        let proved = proved.filter(|proved| *proved || policy.failure.is_none());
         let sts = policy.sts.as_ref();
         let seen = safety.state.borrow().kept.book.insisted(domain.as_str(), host, safety.delay_secs(), now());
         let applied = match (dane, sts) {
@@ -265,7 +268,7 @@ impl Hub {
         let in_vain = known.is_some_and(|(at, works)| !works && at.elapsed() < DNSSEC_AGAIN);
         let nothing = |dane, proved| Told { dane, records: Vec::new(), proved };
         if !self.safety.config.dane || in_vain {
-            return nothing(Dane::Absent, false);
+            return nothing(Dane::Absent, Some(false).filter(|_| !in_vain));
         }
         let resolver = self.resolver.validating();
         let mut proved = false;
@@ -291,13 +294,13 @@ impl Hub {
         };
         let found = Box::pin(steps).await;
         match found {
-            Ok(None) | Err(DnsError::NoRecords | DnsError::NoSuchName) => nothing(Dane::Absent, proved),
+            Ok(None) | Err(DnsError::NoRecords | DnsError::NoSuchName) => nothing(Dane::Absent, Some(proved)),
             Ok(Some(records)) => {
                 let dane = if records.iter().any(is_usable) { Dane::Usable } else { Dane::Unusable };
-                Told { dane, records, proved }
+                Told { dane, records, proved: Some(proved) }
             }
-            Err(_) if self.dnssec_works(&resolver).await => nothing(Dane::Broken, false),
-            Err(_) => nothing(Dane::Absent, false),
+            Err(_) if self.dnssec_works(&resolver).await => nothing(Dane::Broken, None),
+            Err(_) => nothing(Dane::Absent, None),
         }
     }
 

@@ -1,5 +1,6 @@
-//! The end of a message: it is scanned, kept for the accounts here and queued for others' servers in one change; then
-//! lists get their copies, and who asked for it is told.
+//! The end of a message: it is scanned, and then kept for the accounts here, queued for others' servers, handed to the
+//! members of lists and confirmed to whoever asked for that, all in one change. So a crash leaves all of it or nothing,
+//! and a sender who hears no 250 and tries again gives nobody the message twice.
 
 use super::office::Submission;
 use super::{Incoming, Reception, lost, unreadable};
@@ -9,24 +10,25 @@ use crate::filter::sender::Action;
 use crate::flow::brake::Pace;
 use crate::flow::judge::Fate;
 use crate::flow::letter::{Letter, LetterError};
-use crate::flow::{notify, post};
+use crate::flow::notify;
 use crate::mail::address::Address;
 use crate::mail::envelope::{BodyType, Envelope, Recipient, ReversePath};
-use crate::mail::mailbox::{AccountId, MailboxId, SpecialUse, Uid};
-use crate::mail::queue::{Due, NewQueued, QueueId, QueueOrder};
+use crate::mail::mailbox::{AccountId, SpecialUse};
+use crate::mail::queue::{Due, NewQueued, Submitter};
 use crate::protocol::smtp::Reply;
-use crate::store::{Folder, NewMessage};
+use crate::store::{Folder, NewMessage, Parcel, WriteError};
 
-/// How long mail that is to be held would wait, if the power failed before it is, in milliseconds.
-const HELD_MS: u64 = 3_600_000;
-
-/// A message that was kept.
+/// Where a message goes besides the mailboxes of its recipients here.
 #[derive(Debug)]
-struct Kept {
-    /// Where it stands here.
-    placed: Vec<(MailboxId, Uid)>,
-    /// It was put aside by the scan and goes nowhere else.
-    aside: bool,
+struct Further {
+    /// To others' servers.
+    queued: Vec<NewQueued>,
+    /// What goes there is held.
+    held: bool,
+    /// Copies for lists, and what is told of them.
+    posts: Vec<Parcel>,
+    /// REQUIRETLS was asked for (RFC 8689).
+    require_tls: bool,
 }
 
 impl Reception {
@@ -42,24 +44,16 @@ impl Reception {
         let accounts = std::mem::take(&mut self.targets);
         let size = letter.size();
         let require_tls = sender.as_ref().is_some_and(|sender| sender.require_tls);
-        let mut queued = self.to_queue(&letter, &incoming.envelope, require_tls);
-        let held = self.is_too_much(&incoming, &mut queued)?;
-        let posts = self.finish_posts(&mut incoming, accounts.is_empty() && queued.is_empty()).await?;
-        let junk = |account: &&AccountId| incoming.is_junk(**account);
-        let mut kept = self.keep(letter, &accounts, (queued, held), &incoming).await;
-        if kept.as_ref().is_ok_and(|kept| !kept.aside)
-            && let Err(error) = self.keep_posts(posts).await
-        {
-            kept = Err(error);
-        }
+        let queued = self.to_queue(&letter, &incoming.envelope, require_tls);
+        let lists = incoming.posts.len();
+        let posts = self.finish_posts(&mut incoming, require_tls, accounts.is_empty() && queued.is_empty()).await?;
+        let held = self.is_too_much(&incoming, &queued, &posts)?;
+        let further = Further { queued, held, posts, require_tls };
+        let kept = self.keep(letter, &accounts, further, &incoming).await;
         match &kept {
-            Ok(Kept { placed, aside }) => {
+            Ok(()) => {
                 if let Some(looked) = &incoming.looked {
                     self.visit.count(looked);
-                }
-                // Mail that looks like spam confirms nothing to whoever sent it, nor does what was put aside.
-                if !aside && !accounts.iter().any(|account| junk(&account)) {
-                    self.confirm(&incoming.envelope, placed).await;
                 }
                 tracing::info!(
                     id = %incoming.id,
@@ -67,7 +61,8 @@ impl Reception {
                     recipients = incoming.envelope.recipients.len(),
                     accounts = accounts.len(),
                     queued = self.remote.len() + self.copies.len(),
-                    junk = accounts.iter().filter(junk).count(),
+                    lists,
+                    junk = accounts.iter().filter(|account| incoming.is_junk(**account)).count(),
                     size,
                     "message kept"
                 );
@@ -114,10 +109,13 @@ impl Reception {
         queued.collect()
     }
 
-    /// Counts what an account sends to others' servers. Tells whether it is to be held.
-    fn is_too_much(&self, incoming: &Incoming, queued: &mut [NewQueued]) -> Result<bool, Reply> {
+    /// Counts what an account sends to others' servers, by itself and by way of lists: one letter to a list is as many
+    /// as it has members there. Tells whether it is to be held.
+    fn is_too_much(&self, incoming: &Incoming, queued: &[NewQueued], posts: &[Parcel]) -> Result<bool, Reply> {
         let Some(account) = self.by else { return Ok(false) };
-        let recipients = queued.iter().map(|new| new.envelope.recipients.len()).sum::<usize>();
+        let all = queued.iter().chain(posts.iter().flat_map(|post| &post.queued));
+        let own = all.filter(|new| new.by == Submitter::Account(account));
+        let recipients = own.map(|new| new.envelope.recipients.len()).sum::<usize>();
         let Submission { brake, since, .. } = &*self.office.submission;
         match brake.count(account, u32::try_from(recipients).unwrap_or(u32::MAX), since.elapsed().as_secs()) {
             Pace::Free => Ok(false),
@@ -127,9 +125,6 @@ impl Reception {
                     "an account sends too much: its mail is held until `pillarbox queue release`; has somebody \
                      found its password?"
                 );
-                for new in queued {
-                    new.due = Due(new.due.0.saturating_add(HELD_MS));
-                }
                 Ok(true)
             }
             Pace::Refused => {
@@ -140,18 +135,14 @@ impl Reception {
         }
     }
 
-    /// Holds what was queued.
-    async fn hold(&self, ids: &[QueueId]) {
-        for id in ids {
-            if let Err(error) = self.office.store.order_queued(*id, QueueOrder::Hold).await {
-                tracing::error!(queue = %id, %error, "a message that is to be held is not");
-            }
-        }
-    }
-
     /// Ends the copies for lists. Mail that looks like spam goes to none; `alone` says that it goes nowhere
     /// else.
-    async fn finish_posts(&self, incoming: &mut Incoming, alone: bool) -> Result<Vec<post::Ready>, Reply> {
+    async fn finish_posts(
+        &self,
+        incoming: &mut Incoming,
+        require_tls: bool,
+        alone: bool,
+    ) -> Result<Vec<Parcel>, Reply> {
         let posts = std::mem::take(&mut incoming.posts);
         if posts.is_empty() {
             return Ok(Vec::new());
@@ -162,55 +153,51 @@ impl Reception {
             incoming.log_refusal(&reply);
             return if alone { Err(reply) } else { Ok(Vec::new()) };
         }
-        let by = self.by;
-        let (store, due) = (self.office.store.clone(), Due::from(now()));
+        let (by, exit, at) = (self.by, self.office.exit.clone(), now());
         let working = tokio::task::spawn_blocking(move || {
-            let reader = store.reader().map_err(|error| unreadable(&error))?;
-            posts.into_iter().map(|post| post.finish(&reader, by, due)).collect::<Result<Vec<_>, Reply>>()
+            let reader = exit.store.reader().map_err(|error| unreadable(&error))?;
+            let mut parcels = Vec::new();
+            for post in posts {
+                let ready = post.finish(&reader, by, Due::from(at), require_tls)?;
+                match notify::full(&exit, &ready, require_tls, &notify::Fresh { id: new_id(), now: at }) {
+                    Ok(told) => parcels.extend(told),
+                    Err(error) => tracing::warn!(%error, "a list's owners were not told of full mailboxes"),
+                }
+                parcels.push(ready.parcel());
+            }
+            Ok::<_, Reply>(parcels)
         });
         working.await.map_err(|_| lost())?.inspect_err(|reply| incoming.log_refusal(reply))
     }
 
-    async fn keep_posts(&self, posts: Vec<post::Ready>) -> Result<(), LetterError> {
-        for post::Ready { message, accounts, queued } in posts {
-            let (members, elsewhere) = (accounts.len(), queued.as_ref().map_or(0, |new| new.envelope.recipients.len()));
-            let to = accounts.into_iter().map(|account| (account, Folder::Inbox)).collect();
-            self.office.store.submit(message, to, queued).await.map_err(LetterError::Spool)?;
-            tracing::info!(members, elsewhere, "message went to a list");
+    /// What tells the sender who has the message, if that was asked for.
+    async fn confirmation(
+        &self,
+        message: NewMessage,
+        envelope: &Envelope,
+        require_tls: bool,
+    ) -> Result<(NewMessage, Option<Parcel>), LetterError> {
+        if self.local.is_empty() {
+            return Ok((message, None));
         }
-        Ok(())
-    }
-
-    /// Tells the sender who has the message, if that was asked for. The notification is kept before the
-    /// message is acknowledged, so it is not lost.
-    async fn confirm(&self, envelope: &Envelope, placed: &[(MailboxId, Uid)]) {
-        let Some(&(mailbox, uid)) = placed.first().filter(|_| !self.local.is_empty()) else { return };
         let (exit, envelope, local) = (self.office.exit.clone(), envelope.clone(), self.local.clone());
         let fresh = notify::Fresh { id: new_id(), now: now() };
         let working = tokio::task::spawn_blocking(move || {
-            let message = exit.store.reader()?.message(mailbox, uid)?;
-            message.map_or(Ok(None), |message| notify::delivered(&exit, &envelope, &local, message.blob, &fresh))
+            let told = notify::delivered(&exit, &envelope, &local, require_tls, &message, &fresh);
+            (message, told)
         });
-        let Ok(ready) = working.await else { return };
-        let kept = match ready {
-            Ok(Some(notify::Ready { message: Some(message), local, queued, .. })) => {
-                self.office.store.submit(message, local, queued).await.map(drop).map_err(notify::NotifyError::Write)
-            }
-            Ok(_) => Ok(()),
-            Err(error) => Err(error),
-        };
-        if let Err(error) = kept {
-            tracing::warn!(%error, "the sender was not told that a message arrived");
-        }
+        let (message, told) = working.await.map_err(|_| LetterError::Spool(WriteError::Closed))?;
+        let told = told.inspect_err(|error| tracing::warn!(%error, "the sender is not told that a message arrived"));
+        Ok((message, told.unwrap_or(None)))
     }
 
     async fn keep(
         &self,
         letter: Box<Letter>,
         accounts: &[AccountId],
-        (queued, held): (Vec<NewQueued>, bool),
+        further: Further,
         incoming: &Incoming,
-    ) -> Result<Kept, LetterError> {
+    ) -> Result<(), LetterError> {
         let results = incoming.looked.as_ref().filter(|_| incoming.restated).map(|looked| looked.field.clone());
         let message: NewMessage = if letter.is_on_disk() || results.is_some() {
             let spool = results.is_some().then(|| self.office.store.spool()).transpose().map_err(LetterError::Spool)?;
@@ -218,7 +205,7 @@ impl Reception {
                 (Some(results), Some(spool)) => letter.finish_with(&results, spool),
                 _ => letter.finish(),
             });
-            working.await.map_err(|_| LetterError::Spool(crate::store::WriteError::Closed))??
+            working.await.map_err(|_| LetterError::Spool(WriteError::Closed))??
         } else {
             letter.finish()?
         };
@@ -231,15 +218,21 @@ impl Reception {
             None => Passed { message, to, aside: false },
         };
         let Passed { message, to, aside } = passed;
-        let kept = if queued.is_empty() || aside {
-            self.office.store.deliver(message, to).await
+        let Further { queued, held, posts, require_tls } = further;
+        let parcels = if aside {
+            // What was put aside goes nowhere else, and confirms nothing.
+            vec![Parcel { message, local: to, queued: Vec::new(), held }]
         } else {
-            let submitted = self.office.store.submit(message, to, queued).await;
-            if let (Ok(submitted), true) = (&submitted, held) {
-                self.hold(&submitted.all_queued).await;
-            }
-            submitted.map(|submitted| submitted.placed)
+            // Nor does mail that looks like spam, to whoever sent it.
+            let is_sure = !to.is_empty() && !accounts.iter().any(|account| incoming.is_junk(*account));
+            let (message, told) = if is_sure {
+                self.confirmation(message, &incoming.envelope, require_tls).await?
+            } else {
+                (message, None)
+            };
+            let posts = posts.into_iter().map(|post| Parcel { held, ..post });
+            [Parcel { message, local: to, queued, held }].into_iter().chain(posts).chain(told).collect()
         };
-        kept.map(|placed| Kept { placed, aside }).map_err(LetterError::Spool)
+        self.office.store.submit_all(parcels).await.map(drop).map_err(LetterError::Spool)
     }
 }

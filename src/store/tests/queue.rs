@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use super::failure::{Dice, Fuse, fused};
 use super::*;
 use crate::mail::envelope::{BodyType, Envelope, ForwardPath, Notify, Recipient, ReturnContent, ReversePath};
 use crate::mail::queue::{
     Answer, Delivery, Due, NewQueued, QueueId, QueueOrder, Queued, QueuedRecipient, Scheduled, Stage, Submitter,
 };
 use crate::store::change::Op;
-use crate::store::queue::QueuedRecord;
 
 fn recipient(to: &str) -> Recipient {
     let notify = Notify { given: true, failure: true, ..Notify::default() };
@@ -165,6 +165,101 @@ fn one_message_with_several_envelopes_is_kept_once() {
     rig.store.remove_queued(one).wait().unwrap();
     check(&rig.store);
     assert_eq!(rig.due(9), [(two, 0), (two, 1), (later, 0)]);
+}
+
+/// A message for ann and bob, a list's copy of it for bob and for others' servers, and what tells ann of it.
+fn group(rig: &Rig, sizes: [usize; 3], ann: AccountId, bob: AccountId) -> Vec<Parcel> {
+    let parcel = |seed, size, to: &[AccountId], queued: Vec<NewQueued>| Parcel {
+        message: rig.letter(&noise(size, seed)),
+        local: to.iter().map(|account| (*account, Folder::Inbox)).collect(),
+        queued,
+        held: seed == 2,
+    };
+    let [first, second, third] = sizes;
+    vec![
+        parcel(1, first, &[ann, bob], vec![queued(&["eve@far.test"], 1)]),
+        parcel(2, second, &[bob], vec![queued(&["sam@far.test", "kim@near.test"], 2)]),
+        parcel(3, third, &[], Vec::new()),
+        parcel(4, third, &[ann], Vec::new()),
+    ]
+}
+
+/// Bodies that take the journal, that are staged, and both.
+const SIZES: [[usize; 3]; 3] = [[3000, 2000, 800], [300_000, 300_000, 800], [2000, 600_000, 200_000]];
+
+#[test]
+fn several_messages_of_a_submission_are_one_change() {
+    for sizes in SIZES {
+        let rig = Rig::new();
+        let ((ann, for_ann), (bob, for_bob)) = (rig.account("ann"), rig.account("bob"));
+        let before = rig.facts(for_ann).highest_modseq;
+        let kept = rig.store.submit_all(group(&rig, sizes, ann, bob)).wait().unwrap();
+        assert_eq!(kept.placed, [(for_ann, uid(1)), (for_bob, uid(1)), (for_bob, uid(2)), (for_ann, uid(2))]);
+        let [one, two] = kept.all_queued[..] else { panic!("{kept:?}") };
+        let rig = rig.killed();
+        assert_eq!(rig.facts(for_ann).highest_modseq, rig.facts(for_bob).highest_modseq);
+        assert!(rig.facts(for_ann).highest_modseq > before && two.0 == one.0 + 1);
+        assert!(rig.body(for_bob, 2) == noise(sizes[1], 2) && rig.body(for_ann, 2) == noise(sizes[2], 4));
+        assert!(read_body(&rig.store, rig.queued(two).unwrap().blob) == noise(sizes[1], 2));
+        // The second was to be held.
+        assert_eq!(rig.due(99), [(one, 0)]);
+        assert_eq!(rig.store.order_queued(two, QueueOrder::Release(Due(7))).wait(), Ok(2));
+        rig.store.remove_queued(one).wait().unwrap();
+        rig.store.remove_queued(two).wait().unwrap();
+        rig.swept();
+        check(&rig.store);
+    }
+}
+
+#[test]
+fn where_one_message_of_a_submission_has_no_room_none_is_kept() {
+    for sizes in SIZES {
+        let rig = Rig::new();
+        let ((ann, for_ann), (bob, for_bob)) = (rig.account("ann"), rig.account("bob"));
+        // Room for what is for ann alone, and not for what tells her of it as well.
+        let most = Some((sizes[0] + sizes[2] - 1) as u64);
+        rig.store.set_quota(ann, Quota { bytes: most, messages: None }).wait().unwrap();
+        assert_eq!(rig.store.submit_all(group(&rig, sizes, ann, bob)).wait(), Err(WriteError::OverQuota));
+        assert_eq!((rig.facts(for_ann).messages, rig.facts(for_bob).messages), (0, 0));
+        assert_eq!(rig.reader().queued_list(None, 9), Ok(vec![]));
+        rig.swept();
+        check(&rig.store);
+    }
+}
+
+#[test]
+fn a_power_cut_at_any_write_leaves_all_messages_of_a_submission_or_none() {
+    let base = Rig::new();
+    let ((ann, for_ann), (bob, for_bob)) = (base.account("ann"), base.account("bob"));
+    base.store.close().unwrap();
+    let mut dice = Dice(9);
+    let (mut none, mut all) = (0, 0);
+    for sizes in SIZES {
+        for writes in 0..40 {
+            let site = base.site.each(&mut MemoryDisk::fork);
+            let fuse = Fuse::new(writes);
+            let mut acknowledged = false;
+            if let Ok(store) = Store::open_on(fused(&site, &fuse), &config()) {
+                acknowledged = store.submit_all(group(&base, sizes, ann, bob)).wait().is_ok();
+                let _ = store.close();
+            }
+            let kept = dice.roll(5);
+            let found = site.each(&mut |disk| disk.power_cut(&mut || dice.roll(4) < kept));
+            let rig = Rig::start(found, tempfile::tempdir().unwrap(), config());
+            rig.swept();
+            check(&rig.store);
+            let there = (rig.facts(for_ann).messages, rig.facts(for_bob).messages, rig.due(99).len());
+            let queued = rig.reader().queued_list(None, 9).unwrap().len();
+            match there {
+                (0, 0, 0) => assert!(!acknowledged && queued == 0, "lost after {writes} writes"),
+                (2, 2, 1) => assert_eq!(queued, 2),
+                part => panic!("{part:?} after {writes} writes"),
+            }
+            none += u32::from(queued == 0);
+            all += u32::from(queued == 2);
+        }
+    }
+    assert!(none > 10 && all > 10, "{none} and {all}: the cuts fell beside");
 }
 
 #[test]
@@ -481,28 +576,16 @@ fn a_hundred_thousand_queued_messages_are_opened_without_being_read() {
     for batch in 0..BATCHES {
         let letter = Incoming::new(rig.letter(b"short")).unwrap();
         let many = rig.store.plan(move |tables| {
-            let ((blob, _), mut ops) = message::place(tables, &letter, &[], BATCH)?;
+            let mut placing = message::Placing::new(tables);
+            let (blob, _) = placing.take(tables, &letter, &[], BATCH)?;
             for number in 0..BATCH {
                 let to = format!("someone@host{}.example", number % 200);
                 let new = queued(&[&to], batch);
                 let id = batch * u64::from(BATCH) + u64::from(number);
-                let record = QueuedRecord {
-                    from: new.envelope.from,
-                    body: new.envelope.body,
-                    utf8: new.envelope.utf8,
-                    ret: new.envelope.ret,
-                    envelope_id: new.envelope.envelope_id,
-                    require_tls: new.require_tls,
-                    by: Submitter::Nobody,
-                    blob,
-                    size: 5,
-                    accepted: tables.now,
-                    recipients: 1,
-                    unsettled: 1,
-                };
-                ops.push(Op::Enqueue { id, record, recipients: new.envelope.recipients, due: new.due });
+                let record = crate::store::queue::record(&new, blob, 5, tables.now, 1);
+                placing.ops.push(Op::Enqueue { id, record, recipients: new.envelope.recipients, due: new.due });
             }
-            Ok(((), ops))
+            Ok(((), placing.ops))
         });
         many.wait().unwrap();
     }

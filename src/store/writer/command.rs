@@ -143,8 +143,8 @@ impl Keep {
             (Target::Append(mailbox, replaced, _), messages) => {
                 message::append(tables, *mailbox, messages, *replaced).map(drop)
             }
-            (Target::Submit(submission, _), [message]) => queue::submit(tables, message, submission).map(drop),
-            (Target::Deliver(..) | Target::Submit(..), _) => Ok(()),
+            (Target::Submit(submission, _), messages) => queue::submit(tables, messages, submission).map(drop),
+            (Target::Deliver(..), _) => Ok(()),
         }
     }
 
@@ -155,13 +155,9 @@ impl Keep {
             (Target::Append(mailbox, replaced, sender), messages) => {
                 conclude(message::append(tables, mailbox, messages, replaced), sender)
             }
-            (Target::Submit(submission, sender), [message]) => {
-                conclude(queue::submit(tables, message, &submission), sender)
+            (Target::Submit(submission, sender), messages) => {
+                conclude(queue::submit(tables, messages, &submission), sender)
             }
-            (Target::Submit(_, sender), _) => conclude(
-                Ok((Submitted { placed: Vec::new(), queued: None, all_queued: Vec::new() }, Vec::new())),
-                sender,
-            ),
         }
     }
 

@@ -8,7 +8,7 @@ use pillarbox::mail::mailbox::{AccountId, MailboxId, MailboxName, ModSeq, Quota,
 use pillarbox::mail::message::{FlagMode, Placed, UidSet};
 use pillarbox::mail::queue::{Delivery, QueueId, QueueOrder};
 use pillarbox::mail::secret::ScramVerifier;
-use pillarbox::store::{Alias, Store, WriteError};
+use pillarbox::store::{Alias, Parcel, Store, WriteError};
 
 use super::letter::{Letter, Marks};
 use super::outgoing::envelope;
@@ -104,13 +104,10 @@ pub(crate) enum Command {
         name: String,
         value: Vec<u8>,
     },
-    /// Mail for accounts and others' servers; a notification when it is `about` another.
+    /// Mail for accounts and others' servers, with the copies that lists make of it; a notification when it is
+    /// `about` another.
     Submit {
-        letter: Letter,
-        local: Vec<(u32, Into)>,
-        by: Option<u32>,
-        to: Vec<String>,
-        due: u64,
+        parts: Vec<Part>,
         about: Option<(u64, Vec<(u32, Delivery)>)>,
     },
     Update {
@@ -133,6 +130,25 @@ pub(crate) enum Command {
     },
 }
 
+/// A message of a submission, and where it goes.
+#[derive(Debug)]
+pub(crate) struct Part {
+    pub(crate) letter: Letter,
+    pub(crate) local: Vec<(u32, Into)>,
+    pub(crate) by: Option<u32>,
+    pub(crate) to: Vec<String>,
+    pub(crate) due: u64,
+    pub(crate) held: bool,
+}
+
+impl Part {
+    fn parcel(&mut self) -> Parcel {
+        let Self { letter, local, by, to, due, held } = self;
+        let queued = (!to.is_empty()).then(|| envelope(*by, to, *due)).into_iter().collect();
+        Parcel { message: letter.message(), local: folders(local), queued, held: *held }
+    }
+}
+
 /// What the store answered.
 #[derive(Clone, Debug)]
 pub(crate) enum Reply {
@@ -152,7 +168,7 @@ pub(crate) enum Reply {
     Removed(Vec<u32>),
     Submitted {
         kept: Vec<(u32, u32)>,
-        queued: Option<u64>,
+        queued: Vec<u64>,
     },
     /// Recipients that are unsettled, or that an order concerned.
     Recipients(u32),
@@ -243,16 +259,19 @@ impl Command {
                 done(store.subscribe(AccountId(*account), mailbox_name(name), *on))
             }
             Self::Note { name, value } => done(store.put_note(name, value.clone())),
-            Self::Submit { letter, local, by, to, due, about } => {
-                let queued = (!to.is_empty()).then(|| envelope(*by, to, *due));
-                let (message, local) = (letter.message(), folders(local));
+            Self::Submit { parts, about } => {
+                let mut parcels = parts.iter_mut().map(Part::parcel).collect::<Vec<_>>();
                 let pending = match about {
-                    Some((id, states)) => store.report(message, local, queued, QueueId(*id), states.clone()),
-                    None => store.submit(message, local, queued),
+                    Some((id, states)) => {
+                        let Parcel { message, local, mut queued, .. } = parcels.remove(0);
+                        store.report(message, local, queued.pop(), QueueId(*id), states.clone())
+                    }
+                    None => store.submit_all(parcels),
                 };
                 Box::pin(async {
                     let done = pending.await?;
-                    Ok(Reply::Submitted { kept: numbers(&done.placed), queued: done.queued.map(|id| id.0) })
+                    let queued = done.all_queued.iter().map(|id| id.0).collect();
+                    Ok(Reply::Submitted { kept: numbers(&done.placed), queued })
                 })
             }
             Self::Update { id, states } => counted(store.update_queued(QueueId(*id), states.clone())),

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use pillarbox::mail::message::FlagMode;
+use pillarbox::mail::queue::QueueOrder;
 
 use super::command::{Command, Into, Place, Reply};
 use super::letter::{Letter, Marks, Print};
@@ -108,15 +109,25 @@ impl State {
                 self.aliases.remove(name).ok_or("there was no such alias")?;
             }
             (Command::Deliver { letter, to }, Reply::Delivered(kept)) => self.deliver(letter, to, kept, facts)?,
-            (Command::Submit { letter, local, by, to, due, about }, Reply::Submitted { kept, queued }) => {
-                self.deliver(letter, local, kept, facts)?;
-                if queued.is_some() == to.is_empty() {
-                    return Err("queued or not, it is the wrong one".to_owned());
+            (Command::Submit { parts, about }, Reply::Submitted { kept, queued }) => {
+                let (mut kept, mut queued) = (kept.as_slice(), queued.iter());
+                for part in parts {
+                    let here = kept.split_off(..part.local.len()).ok_or("not every recipient has it")?;
+                    self.deliver(&part.letter, &part.local, here, facts)?;
+                    if part.to.is_empty() {
+                        continue;
+                    }
+                    let id = *queued.next().ok_or("it is not queued")?;
+                    let waiting = Waiting::new(part.letter.print, part.by, &part.to, part.due);
+                    if self.queue.insert(id, waiting).is_some() {
+                        return Err("the number of a queued message came again".to_owned());
+                    }
+                    if part.held {
+                        outgoing::order(&mut self.queue, id, QueueOrder::Hold)?;
+                    }
                 }
-                if let Some(id) = queued
-                    && self.queue.insert(*id, Waiting::new(letter.print, *by, to, *due)).is_some()
-                {
-                    return Err("the number of a queued message came again".to_owned());
+                if !kept.is_empty() || queued.next().is_some() {
+                    return Err("more was kept than asked for".to_owned());
                 }
                 if let Some((id, states)) = about {
                     outgoing::update(&mut self.queue, *id, states)?;

@@ -9,7 +9,7 @@ use pillarbox::mail::mailbox::AccountId;
 use pillarbox::mail::queue::{Answer, Delivery, Due, NewQueued, QueueOrder, Scheduled, Stage, Submitter};
 use pillarbox::store::{ReadError, Reader};
 
-use super::command::{Command, Into, address};
+use super::command::{Command, Into, Part, address};
 use super::dice::Dice;
 use super::driver::Driver;
 use super::judge::Failure;
@@ -161,17 +161,25 @@ fn outcome(dice: &mut Dice) -> Delivery {
     }
 }
 
-/// Somebody sends a message: to others' servers, to people here, or both.
+/// Somebody sends a message: to others' servers, to people here, or both; maybe to lists as well, whose copies
+/// are other messages.
 pub(crate) fn submission(driver: &mut Driver) -> Result<Command, Failure> {
+    let by = driver.person();
+    let sent = driver.dice.percent(70).then_some((by, Into::Special(pillarbox::mail::mailbox::SpecialUse::Sent)));
+    let mut parts = vec![part(driver, Some(by), sent)?];
+    while parts.len() < 4 && driver.dice.percent(30) {
+        parts.push(part(driver, Some(by), None)?);
+    }
+    Ok(Command::Submit { parts, about: None })
+}
+
+fn part(driver: &mut Driver, by: Option<u32>, sent: Option<(u32, Into)>) -> Result<Part, Failure> {
     let size = driver.size();
     let letter = driver.letter(size, Marks::default())?;
-    let by = driver.person();
     let local = if driver.dice.percent(40) { vec![(driver.person(), Into::Inbox)] } else { Vec::new() };
-    let sent = driver.dice.percent(70).then_some((by, Into::Special(pillarbox::mail::mailbox::SpecialUse::Sent)));
     let to = recipients(&mut driver.dice);
-    let due = driver.dice.below(1_000_000) as u64;
-    let local = local.into_iter().chain(sent).collect();
-    Ok(Command::Submit { letter, local, by: Some(by), to, due, about: None })
+    let (due, held) = (driver.dice.below(1_000_000) as u64, driver.dice.percent(10));
+    Ok(Part { letter, local: local.into_iter().chain(sent).collect(), by, to, due, held })
 }
 
 /// Something happens to a queued message; a new one is sent when there is none.
@@ -199,7 +207,8 @@ pub(crate) fn progress(driver: &mut Driver) -> Result<Command, Failure> {
             let letter = driver.letter(900, Marks::default())?;
             let local = vec![(driver.person(), Into::Inbox)];
             let to = if driver.dice.percent(30) { recipients(&mut driver.dice) } else { Vec::new() };
-            Command::Submit { letter, local, by: None, to, due: due.0, about: Some((id, states)) }
+            let part = Part { letter, local, by: None, to, due: due.0, held: false };
+            Command::Submit { parts: vec![part], about: Some((id, states)) }
         }
         _ => Command::Update { id, states },
     })
