@@ -288,6 +288,26 @@ fn a_flood_is_held_and_told_of_and_let_go() {
 }
 
 #[test]
+fn a_letter_to_a_list_counts_for_each_member_elsewhere() {
+    let far = Sink::start();
+    let limit = "[submission]\nrecipients-per-hour-max = 3\n".to_owned();
+    let server = Server::start(&(limit + &routes(&[("far.test", &far)])));
+    let members = ["a@far.test", "b@far.test", "c@far.test", "d@far.test", "bob@here.test"];
+    order(&server, &[&["list", "add", "crew@here.test", "--owner", "bob@here.test"][..], &members].concat());
+    order(&server, &["list", "set", "crew@here.test", "--post", "anyone"]);
+    server.submit("ann@here.test", &["crew@here.test"], LETTER);
+    let braked = &server.status()["braked"][0];
+    assert_eq!((&braked["account"], &braked["hour"]), (&"ann@here.test".into(), &4.into()));
+    assert_eq!(server.queued()[0]["first"]["state"], "held");
+    assert_eq!(server.wait_for_mail("bob", 1).len(), 1, "members here have it");
+    // Somebody else's letter goes: it is nobody's account's.
+    stranger(&server).message("pat@home.test", &["crew@here.test"], LETTER);
+    assert_eq!(far.wait_for(1)[0].rcpt.len(), 4);
+    server.queue(&["release"]);
+    assert_eq!(far.wait_for(2)[1].rcpt.len(), 4);
+}
+
+#[test]
 fn a_scanner_submits_without_a_password_as_itself_alone() {
     let far = Sink::start();
     let open =

@@ -14,7 +14,7 @@ use crate::flow::notify;
 use crate::mail::address::Address;
 use crate::mail::envelope::{BodyType, Envelope, Recipient, ReversePath};
 use crate::mail::mailbox::{AccountId, SpecialUse};
-use crate::mail::queue::{Due, NewQueued};
+use crate::mail::queue::{Due, NewQueued, Submitter};
 use crate::protocol::smtp::Reply;
 use crate::store::{Folder, NewMessage, Parcel, WriteError};
 
@@ -45,9 +45,9 @@ impl Reception {
         let size = letter.size();
         let require_tls = sender.as_ref().is_some_and(|sender| sender.require_tls);
         let queued = self.to_queue(&letter, &incoming.envelope, require_tls);
-        let held = self.is_too_much(&incoming, &queued)?;
         let lists = incoming.posts.len();
         let posts = self.finish_posts(&mut incoming, require_tls, accounts.is_empty() && queued.is_empty()).await?;
+        let held = self.is_too_much(&incoming, &queued, &posts)?;
         let further = Further { queued, held, posts, require_tls };
         let kept = self.keep(letter, &accounts, further, &incoming).await;
         match &kept {
@@ -109,10 +109,13 @@ impl Reception {
         queued.collect()
     }
 
-    /// Counts what an account sends to others' servers. Tells whether it is to be held.
-    fn is_too_much(&self, incoming: &Incoming, queued: &[NewQueued]) -> Result<bool, Reply> {
+    /// Counts what an account sends to others' servers, by itself and by way of lists: one letter to a list is as many
+    /// as it has members there. Tells whether it is to be held.
+    fn is_too_much(&self, incoming: &Incoming, queued: &[NewQueued], posts: &[Parcel]) -> Result<bool, Reply> {
         let Some(account) = self.by else { return Ok(false) };
-        let recipients = queued.iter().map(|new| new.envelope.recipients.len()).sum::<usize>();
+        let all = queued.iter().chain(posts.iter().flat_map(|post| &post.queued));
+        let own = all.filter(|new| new.by == Submitter::Account(account));
+        let recipients = own.map(|new| new.envelope.recipients.len()).sum::<usize>();
         let Submission { brake, since, .. } = &*self.office.submission;
         match brake.count(account, u32::try_from(recipients).unwrap_or(u32::MAX), since.elapsed().as_secs()) {
             Pace::Free => Ok(false),
