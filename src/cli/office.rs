@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use crate::daemon::control::{OUTCOME_LINE_MAX, Order, Outcome, ROWS_MAX, SocketPath, obey, obey_spam};
+use crate::daemon::control::{self, OUTCOME_LINE_MAX, Order, Outcome, ROWS_MAX, obey, obey_spam};
 use crate::flow::judge::{Filter, SpamConfig};
 use crate::store::{OpenError, Store, StoreConfig};
 
@@ -145,7 +145,7 @@ impl Remote {
     /// # Errors
     /// When one runs that may not be spoken to.
     pub fn connect(folder: &Path) -> Result<Option<Self>, Failure> {
-        let connected = SocketPath::of(folder).and_then(|path| UnixStream::connect(path.as_path()));
+        let connected = control::address(folder).and_then(|path| UnixStream::connect(path.as_path()));
         match connected {
             Ok(stream) => Ok(Some(Self { stream: BufReader::new(stream) })),
             Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {

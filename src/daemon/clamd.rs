@@ -3,25 +3,19 @@
 //! them on one connection. A command begins with `z` and ends with NUL, or with `n` and a newline, or has
 //! neither and ends with a newline; answers end as commands do.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::guard::Guard;
+use super::local::LocalSocket;
 use crate::flow::scan::{Findings, SeenFile, SpooledObject};
 use crate::store::{Spool, Store, WriteError};
-
-/// Connections served at one time.
-const CONNECTIONS_MAX: usize = 4;
 
 /// Longest command: a path.
 const COMMAND_MAX: u64 = 4200;
@@ -35,14 +29,10 @@ const PIECE_MAX: usize = 64 << 10;
 /// Silence that ends a connection.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
-/// Wait before the next try when a connection could not be accepted.
-const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
-
 /// The socket, bound.
 #[derive(Debug)]
 pub struct Clamd {
-    listener: UnixListener,
-    path: PathBuf,
+    socket: LocalSocket,
     desk: Desk,
 }
 
@@ -66,47 +56,18 @@ impl Clamd {
     /// # Errors
     /// The system's.
     pub fn bind(path: &Path, guard: Guard, store: Store) -> io::Result<Self> {
-        if fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket()) {
-            if std::os::unix::net::UnixStream::connect(path).is_ok() {
-                return Err(io::ErrorKind::AddrInUse.into());
-            }
-            fs::remove_file(path)?;
-        }
-        let listener = UnixListener::bind(path)?;
-        fs::set_permissions(path, Permissions::from_mode(0o660))?;
-        Ok(Self { listener, path: path.to_owned(), desk: Desk { guard, store } })
+        let socket = LocalSocket::bind(path, 0o660)?;
+        Ok(Self { socket, desk: Desk { guard, store } })
     }
 
     /// Serves until dropped; connections end with it.
     pub async fn serve(self) {
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let mut connections = JoinSet::new();
-        loop {
-            let Ok(permit) = permits.clone().acquire_owned().await else { return };
-            while connections.try_join_next().is_some() {}
-            match self.listener.accept().await {
-                Ok((stream, _)) => {
-                    let desk = self.desk.clone();
-                    connections.spawn(async move {
-                        if let Err(error) = desk.attend(stream).await {
-                            tracing::debug!(%error, "a scan connection broke");
-                        }
-                        drop(permit);
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the scan socket did not accept");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Clamd {
-    fn drop(&mut self) {
-        // Left behind it would do no harm: the next server replaces it.
-        let _ = fs::remove_file(&self.path);
+        let Self { socket, desk } = self;
+        let attend = |stream| {
+            let desk = desk.clone();
+            async move { desk.attend(stream).await }
+        };
+        socket.serve(attend).await;
     }
 }
 

@@ -57,6 +57,7 @@ pub mod ground; //     what the data folder stands on
 pub mod guard; //      scanning mail on its way in
 pub mod health; //     memory and threads, for `status`
 pub mod listen; //     the seven services: accepting and turning away
+pub mod local; //      sockets for other programs of this machine
 pub mod log; //        the log
 pub mod login; //      the door as connections use it: delays, password checks
 pub mod receive; //    SMTP connections

@@ -5,19 +5,15 @@
 //! [`Order`] and [`Outcome`]. A connection gives one order at a time; few connections are served at
 //! once, the others wait.
 
-use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::fd::AsRawFd as _;
-use std::os::unix::fs::{FileTypeExt as _, PermissionsExt as _};
 use std::os::unix::net::UnixStream as BlockingStream;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 mod backup;
@@ -40,6 +36,7 @@ pub use order::{
 };
 
 use super::deliver::Deliverer;
+use super::local::{LocalSocket, SocketPath};
 use super::teacher::Teacher;
 use crate::flow::backup::Job;
 use crate::flow::carry::Exchange;
@@ -47,9 +44,6 @@ use crate::store::Store;
 
 /// The socket's name in the data folder.
 pub const SOCKET: &str = "control.sock";
-
-/// Connections served at one time.
-const CONNECTIONS_MAX: usize = 4;
 
 /// Stack of the thread that serves an import or export.
 const CARRY_STACK_BYTES: usize = 512 << 10;
@@ -61,19 +55,12 @@ const CARRY_WAIT: Duration = Duration::from_secs(5);
 /// Silence between orders that ends a connection.
 const SILENCE_MAX: Duration = Duration::from_mins(1);
 
-/// Wait before the next try when a connection could not be accepted.
-const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
-
-/// Longest path the kernel takes for a socket, with room to spare (108 bytes with its NUL).
-const SOCKET_PATH_MAX: usize = 100;
-
 /// Tells how the server is.
 pub type StatusSource = Arc<dyn Fn() -> Status + Send + Sync>;
 
 /// The control socket, bound.
 pub struct Control {
-    listener: UnixListener,
-    path: PathBuf,
+    socket: LocalSocket,
     desk: Desk,
 }
 
@@ -94,7 +81,7 @@ struct Desk {
 
 impl std::fmt::Debug for Control {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Control").field("path", &self.path).finish_non_exhaustive()
+        out.debug_struct("Control").field("socket", &self.socket).finish_non_exhaustive()
     }
 }
 
@@ -105,20 +92,11 @@ impl Control {
     /// # Errors
     /// [`io::ErrorKind::AddrInUse`] when another server listens there.
     pub fn bind(folder: &Path, store: Store, teacher: Teacher, status: StatusSource) -> io::Result<Self> {
-        let path = folder.join(SOCKET);
-        let address = SocketPath::of(folder)?;
-        if fs::symlink_metadata(&path).is_ok_and(|found| found.file_type().is_socket()) {
-            if BlockingStream::connect(address.as_path()).is_ok() {
-                return Err(io::ErrorKind::AddrInUse.into());
-            }
-            fs::remove_file(&path)?;
-        }
-        let listener = UnixListener::bind(address.as_path())?;
-        fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+        let socket = LocalSocket::bind(&folder.join(SOCKET), 0o600)?;
         let one = || Arc::new(Semaphore::new(1));
         let deliverer = Deliverer::default();
         let desk = Desk { store, teacher, status, deliverer, carrying: one(), saving: one(), checking: one() };
-        Ok(Self { listener, path, desk })
+        Ok(Self { socket, desk })
     }
 
     /// Tells the task that sends when the operator wants mail tried at once.
@@ -130,34 +108,12 @@ impl Control {
 
     /// Serves until dropped; connections end with it.
     pub async fn serve(self) {
-        let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-        let mut connections = JoinSet::new();
-        loop {
-            let Ok(permit) = permits.clone().acquire_owned().await else { return };
-            while connections.try_join_next().is_some() {}
-            match self.listener.accept().await {
-                Ok((stream, _)) => {
-                    let desk = self.desk.clone();
-                    connections.spawn(async move {
-                        if let Err(error) = desk.attend(stream).await {
-                            tracing::debug!(%error, "a control connection broke");
-                        }
-                        drop(permit);
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the control socket did not accept");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Control {
-    fn drop(&mut self) {
-        // Left behind it would do no harm: the next server replaces it.
-        let _ = fs::remove_file(&self.path);
+        let Self { socket, desk } = self;
+        let attend = |stream| {
+            let desk = desk.clone();
+            async move { desk.attend(stream).await }
+        };
+        socket.serve(attend).await;
     }
 }
 
@@ -285,49 +241,29 @@ async fn carry(stream: UnixStream, mut exchange: Exchange) -> io::Result<()> {
     ended.await.unwrap_or(Ok(()))
 }
 
+/// The path of the control socket in a data folder, as the kernel takes it.
+///
+/// # Errors
+/// When the path is long and the folder cannot be opened.
+pub fn address(folder: &Path) -> io::Result<SocketPath> {
+    SocketPath::of(&folder.join(SOCKET))
+}
+
 /// Tells whether a server runs on this data folder.
 pub fn answers(folder: &Path) -> bool {
-    SocketPath::of(folder).is_ok_and(|address| BlockingStream::connect(address.as_path()).is_ok())
-}
-
-/// The path under which the kernel takes the socket: a deep data folder would make it too long, so
-/// it is then named by way of the open folder.
-#[derive(Debug)]
-pub struct SocketPath {
-    path: PathBuf,
-    _folder: Option<File>,
-}
-
-impl SocketPath {
-    /// The path of the socket in this data folder.
-    ///
-    /// # Errors
-    /// When the path is long and the folder cannot be opened.
-    pub fn of(folder: &Path) -> io::Result<Self> {
-        let path = folder.join(SOCKET);
-        if path.as_os_str().len() <= SOCKET_PATH_MAX {
-            return Ok(Self { path, _folder: None });
-        }
-        let open = File::open(folder)?;
-        let path = PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", open.as_raw_fd()));
-        Ok(Self { path, _folder: Some(open) })
-    }
-
-    /// The path, good as long as this lives.
-    #[must_use]
-    pub fn as_path(&self) -> &Path {
-        &self.path
-    }
+    address(folder).is_ok_and(|address| BlockingStream::connect(address.as_path()).is_ok())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::daemon::local::CONNECTIONS_MAX;
     use crate::flow::judge::{Filter, SpamConfig};
     use crate::mail::secret::{ScramVerifier, tests::password};
     use crate::store::{Quota, StoreConfig};
-    use std::future::Future;
+    use std::fs;
     use std::io::{BufRead as _, Read as _, Write as _};
+    use std::os::unix::fs::PermissionsExt as _;
 
     struct House {
         folder: tempfile::TempDir,

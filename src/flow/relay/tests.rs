@@ -1,3 +1,5 @@
+//! What is due which way, what goes out of it, and what an attempt leaves behind.
+
 use super::*;
 use crate::mail::address::Address;
 use crate::mail::date::ZonedTime;

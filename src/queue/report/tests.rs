@@ -1,3 +1,5 @@
+//! Notifications as a reader sees them (RFC 3464), whatever senders and servers wrote.
+
 use super::*;
 use crate::mail::structure::Walker;
 

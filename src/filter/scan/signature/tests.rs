@@ -1,3 +1,5 @@
+//! Each signature format line by line, and why a line is not taken.
+
 use super::logical::Terms;
 use super::*;
 

@@ -1,3 +1,5 @@
+//! THREAD's algorithms on small conversations (RFC 5256), and against a plain model.
+
 use proptest::prelude::*;
 
 use super::*;
