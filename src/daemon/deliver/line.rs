@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::select;
 
 use super::board::Pace;
-use super::hand::Hand;
+use super::hand::{Hand, Server};
 use super::reach::{Target, Trouble};
 use super::safety::Terms;
 use super::{Hub, now};
@@ -152,16 +152,19 @@ async fn attempt(hub: &Rc<Hub>, way: &Way, progress: &Rc<Cell<Instant>>) -> Foun
     let mut hand = Box::new(Hand::new(Rc::clone(hub), way.clone(), first, Rc::clone(progress)));
     let (mut last, mut never, mut away, mut reached, mut silent) = (None, None, false, false, false);
     // What a domain's own servers must prove; a route or a relay is the operator's word.
-    let policy = match way {
+    let policy = Rc::new(match way {
         Way::Direct(domain) => hub.policy(domain).await,
         Way::Place(_) | Way::Relay(_) => super::safety::Policy::default(),
-    };
+    });
     for target in &targets {
         progress.set(Instant::now());
         let terms = match (way, &target.place.host) {
             (Way::Direct(domain), Host::Name(name)) => {
                 match hub.terms_of(domain, &policy, name, target.place.port, hand.requires_tls()).await {
-                    Ok(terms) => Some(terms),
+                    Ok(terms) => {
+                        let (domain, host, port) = (domain.clone(), name.clone(), target.place.port);
+                        Some((terms, Server { domain, policy: Rc::clone(&policy), host, port }))
+                    }
                     Err(text) => {
                         tracing::warn!(server = %target.place, why = text, "the server is not used");
                         // Where another server may yet be good enough, the mail waits for it.
@@ -204,6 +207,8 @@ async fn attempt(hub: &Rc<Hub>, way: &Way, progress: &Rc<Cell<Instant>>) -> Foun
         if matches!(way, Way::Direct(_)) {
             hub.port_is_open();
         }
+        let (terms, server) = terms.unzip();
+        hand.is_to_meet(server);
         let spoken = converse(hub, target, terms.as_ref(), hand, socket).await;
         hub.safety.save(false).await;
         match spoken {
