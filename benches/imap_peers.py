@@ -64,7 +64,7 @@ class Imap:
         self.n += 1
         tag = f"zq{self.n:06}x".encode()
         self.s.sendall(tag + b" " + line.encode() + data + b"\r\n")
-        parts, size, tail = [self.rest], len(self.rest), self.rest[-300:]
+        parts, size, tail = [self.rest], len(self.rest), self.rest[-4096:]
         while True:
             at = tail.rfind(b"\r\n" + tag + b" ")
             if at < 0 and tail.startswith(tag + b" ") and size == len(tail):
@@ -76,10 +76,10 @@ class Imap:
                 raise SystemExit(f"{line[:60]}: the server hung up")
             parts.append(piece)
             size += len(piece)
-            tail = (tail + piece)[-300:]
+            tail = (tail + piece)[-4096:]
         self.rest = b""
         answer = b"".join(parts)
-        if b" OK" not in answer[-300:]:
+        if b" OK" not in answer[-4096:]:
             raise SystemExit(f"{line[:60]}: {answer[-200:]!r}")
         return answer
 
@@ -121,7 +121,7 @@ class Pillarbox(Server):
         self.folder = tempfile.mkdtemp(prefix="imap-peers-")
         self.port = free_port()
         config = Path(self.folder, "pillarbox.toml")
-        config.write_text(f'data = "{self.folder}/data"\nallow-root = true\nallow-ram = true\nauth-in-clear-on-loopback = true\n[net]\nsessions-max = 4000\n'
+        config.write_text(f'data = "{self.folder}/data"\nallow-root = true\nauth-in-clear-on-loopback = true\n[store]\nallow-ram = true\n[net]\nsessions-max = 4000\n'
                           f'sessions-per-address-max = 4000\n[listen]\nsmtp = []\nsubmission = []\nsubmissions = []\nimaps = []\npop3 = []\npop3s = []\nimap = ["127.0.0.1:{self.port}"]\n')
         os.mkdir(f"{self.folder}/data")
         subprocess.run([BINARY, "account", "add", "ann@bench.test", "--password-stdin", "--data", f"{self.folder}/data"], input=b"secret", check=True, stdout=subprocess.DEVNULL)

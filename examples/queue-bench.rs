@@ -21,7 +21,7 @@ use pillarbox::mail::address::Address;
 use pillarbox::mail::date::{Timestamp, ZonedTime};
 use pillarbox::mail::envelope::{BodyType, Envelope, ForwardPath, Notify, Recipient, ReversePath};
 use pillarbox::mail::message::FlagNames;
-use pillarbox::mail::queue::{Due, NewQueued};
+use pillarbox::mail::queue::{Due, NewQueued, Submitter};
 use pillarbox::mail::structure::Walker;
 use pillarbox::store::{NewMessage, Store, StoreConfig};
 
@@ -142,7 +142,7 @@ fn fill(folder: &Path, count: usize, due: u64, to: impl Fn(usize) -> String) {
             ret: None,
             envelope_id: None,
         };
-        let queued = NewQueued { envelope, require_tls: false, by: None, due: Due(due) };
+        let queued = NewQueued { envelope, require_tls: false, by: Submitter::Nobody, due: Due(due) };
         pending.push(store.submit(message, Vec::new(), Some(queued)));
         if pending.len() >= 500 {
             pending.drain(..).for_each(|pending| drop(pending.wait().unwrap()));

@@ -79,10 +79,13 @@ fn what_the_next_server_refuses_is_told_to_whoever_wrote_it() {
     far.does("RCPT", Does::Says("550 5.1.1 never heard of".into()));
     let server = Server::start(&routes(&[("far.test", &far), ("home.test", &home)]));
     order(&server, &["alias", "add", "eve@here.test", "eve@far.test"]);
+    order(&server, &["dkim", "list", "here.test"]);
     stranger(&server).message("pat@home.test", &["eve@here.test"], LETTER);
     let report = &home.wait_for(1)[0];
     assert_eq!((path(&report.mail), path(&report.rcpt[0])), ("", "pat@home.test"));
     assert!(report.content.contains("Final-Recipient: rfc822; eve@far.test"), "{}", report.content);
+    // What we write ourselves is signed.
+    assert!(report.content.contains("DKIM-Signature: v=1; a=rsa-sha256;"), "{}", report.content);
     server.wait_until_sent();
 }
 
@@ -306,14 +309,20 @@ fn a_scanner_submits_without_a_password_as_itself_alone() {
     let open =
         "[submission]\nnetworks = [{ network = \"127.0.0.0/8\", senders = [\"Scanner@here.test\"] }]\n".to_owned();
     let server = Server::start(&(open + &routes(&[("far.test", &far)])));
+    order(&server, &["dkim", "list", "here.test"]);
     for (number, service) in ["smtp", "submission"].into_iter().enumerate() {
         let mut wire = server.connect(service);
         wire.expect("220");
         wire.say("EHLO scanner", "250");
-        wire.message("scanner@here.test", &["eve@far.test", "bob@here.test"], "Subject: page 1\n\nscanned\n");
+        wire.message(
+            "scanner@here.test",
+            &["eve@far.test", "bob@here.test"],
+            "From: Scanner <scanner@here.test>\nSubject: page 1\n\nscanned\n",
+        );
         let taken = far.wait_for(number + 1);
         assert_eq!(path(&taken[number].mail), "scanner@here.test");
         assert!(taken[number].content.contains("\nDate: ") && taken[number].content.contains("\nMessage-ID: "));
+        assert!(taken[number].content.contains("DKIM-Signature: v=1; a=rsa-sha256;"), "{}", taken[number].content);
         // Another sender is a stranger: he has no password, and on port 25 no way out.
         if service == "smtp" {
             wire.say("MAIL FROM:<ann@here.test>", "250");
@@ -323,6 +332,11 @@ fn a_scanner_submits_without_a_password_as_itself_alone() {
         }
     }
     assert_eq!(server.inbox("bob").len(), 2);
+    // It speaks for itself alone.
+    let mut wire = stranger(&server);
+    wire.message("scanner@here.test", &["eve@far.test"], "From: ann@here.test\nSubject: page 2\n\nscanned\n");
+    let forged = &far.wait_for(3)[2].content;
+    assert!(!forged.contains("DKIM-Signature"), "{forged}");
 }
 
 #[test]

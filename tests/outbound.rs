@@ -369,7 +369,11 @@ fn the_dns_says_where_mail_goes() {
     dns.a("bare.test", "127.0.0.4");
     dns.mx("none.test", 0, ".").mx("circle.test", 10, "here.test");
     let server = Server::start(&settings);
-    let to = ["eve@far.test", "sam@bare.test", "kim@[127.0.0.4]", "x@none.test", "y@missing.test", "z@circle.test"];
+    // What users themselves misspell is told at once; an alias finds out later.
+    let mut alias = pillarbox(&server.folder);
+    alias.args(["alias", "add", "team@here.test", "x@none.test", "y@missing.test", "--data"]);
+    assert!(alias.arg(server.folder.join("data")).status().unwrap().success());
+    let to = ["eve@far.test", "sam@bare.test", "kim@[127.0.0.4]", "team@here.test", "z@circle.test"];
     server.submit("ann@here.test", &to, LETTER);
     assert_eq!(second.wait_for(1)[0].rcpt, ["RCPT TO:<eve@far.test>"]);
     assert_eq!(best.connections(), 1);
@@ -381,6 +385,28 @@ fn the_dns_says_where_mail_goes() {
         assert!(reports.contains(&format!("\nStatus: {status}\n")), "{status} is not in {reports}");
     }
     server.wait_until_sent();
+}
+
+#[test]
+fn a_domain_that_does_not_exist_or_takes_no_mail_is_told_at_once_and_a_silent_dns_is_no_reason() {
+    let (dns, _, settings) = world();
+    dns.mx("none.test", 0, ".").a("bare.test", "127.0.0.4").txt("named.test", "nothing about mail");
+    dns.trouble("broken.test", None, dns::Trouble::Code(hickory_resolver::proto::op::ResponseCode::ServFail));
+    let server = Server::start(&settings);
+    let mut wire = server.connect("submission");
+    wire.expect("220");
+    wire.say("EHLO laptop.test", "250");
+    wire.say(&format!("AUTH PLAIN {}", STANDARD.encode("\0ann@here.test\0secret")), "235");
+    wire.say("MAIL FROM:<ann@here.test>", "250");
+    wire.say("RCPT TO:<eve@missing.test>", "550 5.1.2");
+    wire.say("RCPT TO:<eve@none.test>", "556 5.1.10");
+    for domain in ["bare.test", "named.test", "broken.test", "[127.0.0.1]"] {
+        wire.say(&format!("RCPT TO:<eve@{domain}>"), "250");
+    }
+    dns.silence(true);
+    let asked = Instant::now();
+    wire.say("RCPT TO:<eve@another.test>", "250");
+    assert!(asked.elapsed() < Duration::from_secs(10));
 }
 
 #[test]

@@ -329,6 +329,30 @@ fn patterns_are_found_wherever_they_are() {
 }
 
 #[test]
+fn regular_expressions_count_when_their_trigger_was_found() {
+    let rules = "\
+        Expr;Target:0;0&1;7472696767657221;0/k[ei]y=[0-9a-f]{4,}\\x3b/i\n\
+        Twice;Target:0;0&(1>1);6f74686572;0/<[a-z]+>/g\n\
+        Placed;Target:0;0&1;706c61636564;10,5:0/a.c/\n\
+        Not;Target:0;0&(1=0);6e6f742074686174;0/but this/\n\
+        Around;Target:0;0&1;61616161;0/a(?=b)/\n";
+    let lab = Lab::new(&[("x.ldb", rules)]);
+    let far = |text: &str, at: usize| [text.as_bytes(), &vec![b'.'; at], b"KEY=00ff;"].concat();
+    assert_eq!(lab.found(&far("trigger!", 5)).as_deref(), Some("Expr"));
+    assert_eq!(lab.found(&far("trigger!", 900_000)).as_deref(), Some("Expr"));
+    assert_eq!(lab.found(&far("no trigger", 5)), None);
+    assert_eq!(lab.found(b"trigger! key=00f;"), None);
+    assert_eq!(lab.found(b"other <a> and <b>").as_deref(), Some("Twice"));
+    assert_eq!(lab.found(b"other <a>"), None);
+    assert_eq!(lab.found(b"placed.......abc").as_deref(), Some("Placed"));
+    assert_eq!(lab.found(b"placed.abc......"), None);
+    assert_eq!(lab.found(b"not that").as_deref(), Some("Not"));
+    assert_eq!(lab.found(b"not that, but this"), None);
+    let origin = &lab.set().origins().unwrap()[0];
+    assert_eq!((origin.taken, origin.left.as_slice()), (4, &[("regular expressions that look around".into(), 1)][..]));
+}
+
+#[test]
 fn what_is_allowed_or_ignored_counts_for_nothing() {
     let e = eicar();
     let rule = format!("Eicar:0:*:{}\n", hex(&e));
@@ -427,5 +451,13 @@ fn a_large_set_finds_what_it_has_and_nothing_else() {
         assert_eq!(look(number, number + 1).as_deref(), Some(format!("Name.{number}").as_str()));
     }
     assert!((0..1000).all(|number| look(number, number + 2).is_none()));
+    // By the digest's beginning alone, as what was noted of old mail has it.
+    let may_know = |number: u64, size: u64| {
+        use pillarbox::filter::scan::signature::DigestKind;
+        let beginning = *digest(number).first_chunk().unwrap();
+        set.may_know(DigestKind::Md5, beginning, u32::try_from(size).unwrap()).unwrap()
+    };
+    assert!((0..COUNT).all(|number| may_know(number, number + 1) && !may_know(number, number + 2)));
+    assert!(!(COUNT..COUNT + 100_000).any(|number| may_know(number, number + 1)));
     assert!((COUNT..COUNT + 500_000).all(|number| look(number, 1).is_none()));
 }

@@ -21,7 +21,7 @@ use mail_auth::common::verify::DomainKey;
 use mail_auth::dkim::{Canonicalization, DkimSigner};
 use mail_auth::dmarc::Dmarc as Record;
 use mail_auth::{ArcOutput, AuthenticatedMessage, AuthenticationResults};
-use pillarbox::mail::authentication::{Findings, Verdict};
+use pillarbox::mail::authentication::{Findings, Policy, Verdict};
 use pillarbox::mail::signed::SignedReader;
 use pillarbox::net::authenticate::{Authenticator, SIGNATURES_MAX};
 use pillarbox::net::resolver::{DnsConfig, Resolver};
@@ -113,16 +113,20 @@ struct Post {
     child: Child,
     folder: tempfile::TempDir,
     port: u16,
+    /// Where users submit.
+    submission: u16,
 }
 
 impl Post {
     fn start(dns: Option<&Dns>, senders: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (port, submission) = (free(), free());
         let servers = dns.map_or_else(|| "127.0.0.1:1".to_owned(), |dns| dns.address().to_string());
         let text = format!(
-            "data = \"{0}/data\"\nhostname = \"here.test\"\nallow-root = true\n[listen]\nsmtp = [\"127.0.0.1:{port}\"]\n\
-             submission = []\nsubmissions = []\nimap = []\nimaps = []\npop3 = []\npop3s = []\n[dns]\nservers = \
+            "data = \"{0}/data\"\nhostname = \"here.test\"\nallow-root = true\n\
+             auth-in-clear-on-loopback = true\n[listen]\nsmtp = [\"127.0.0.1:{port}\"]\n\
+             submission = [\"127.0.0.1:{submission}\"]\nsubmissions = []\nimap = []\nimaps = []\npop3 = []\npop3s = []\n[dns]\nservers = \
              [\"{servers}\"]\ntimeout-secs = 1\n[store]\nallow-ram = true\n[senders]\ntrusted = []\n{senders}",
             folder.path().display()
         );
@@ -131,7 +135,7 @@ impl Post {
         std::fs::create_dir(&data).unwrap();
         pillarbox(&data, &["account", "add", "ann@here.test", "--password-stdin"], "correct horse battery\n");
         pillarbox(&data, &["alias", "add", "postmaster@here.test", "ann@here.test"], "");
-        Self { child: Self::serve(folder.path(), port), folder, port }
+        Self { child: Self::serve(folder.path(), port), folder, port, submission }
     }
 
     fn serve(folder: &Path, port: u16) -> Child {
@@ -161,6 +165,26 @@ impl Post {
     fn stop(&mut self) {
         Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
         self.child.wait().unwrap();
+    }
+
+    /// Has ann write to somebody.
+    fn write_to(&self, to: &str) {
+        let login = base64::engine::general_purpose::STANDARD.encode("\0ann@here.test\0correct horse battery");
+        let stream = TcpStream::connect(("127.0.0.1", self.submission)).unwrap();
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        let mut said = String::new();
+        reader.read_line(&mut said).unwrap();
+        let lines = ["EHLO laptop".to_owned(), format!("AUTH PLAIN {login}"), "MAIL FROM:<ann@here.test>".to_owned()];
+        let rest = [format!("RCPT TO:<{to}>"), "DATA".to_owned(), "Subject: hello\r\n\r\nhow are you\r\n.".to_owned()];
+        for line in lines.iter().chain(&rest) {
+            (&stream).write_all(format!("{line}\r\n").as_bytes()).unwrap();
+            said.clear();
+            while said.get(3..4) != Some(" ") {
+                said.clear();
+                reader.read_line(&mut said).unwrap();
+            }
+            assert!(said.starts_with(['2', '3']), "{line}: {said}");
+        }
     }
 
     /// Sends a message; the reply that refuses it, or the last.
@@ -333,7 +357,12 @@ fn dmarc_looks_for_alignment_and_the_policy_that_holds() {
     let of = |from: &str, ip: &str, mail_from: &str| findings(&dns, ip, mail_from, &letter(from, "x\r\n")).dmarc;
     let pass = of("a@sender.test", "192.0.2.1", "x@bounce.sender.test");
     assert_eq!((pass.verdict, pass.by_spf, pass.by_dkim), (Verdict::Pass, true, false));
-    assert_eq!(pass.reports_to, ["reports@sender.test"]);
+    let published = pass.published.unwrap();
+    assert_eq!(
+        (published.domain.as_str(), published.policy, published.below),
+        ("sender.test", Policy::Reject, Policy::Quarantine)
+    );
+    assert_eq!(published.reports_to[0].address, "reports@sender.test");
     let fail = of("a@sender.test", "192.0.2.1", "x@other.test");
     assert_eq!((fail.verdict, fail.policy.word()), (Verdict::Fail, "reject"));
     let below = of("a@news.sender.test", "192.0.2.1", "x@other.test");
@@ -641,6 +670,27 @@ fn greylisting_and_rates_ask_to_come_again() {
     }
     let said = send(&server, "a@sender.test");
     assert!(said.starts_with("450 4.7.1 "), "{said}");
+}
+
+#[test]
+fn whoever_a_user_has_written_to_need_not_come_again_unless_he_is_posed_as() {
+    let dns = Dns::start();
+    dns.txt("friend.test", "v=spf1 ip4:127.0.0.1 -all").txt("posed.test", "v=spf1 -all");
+    let server = Post::start(Some(&dns), "greylist-secs = 300\n");
+    let send = |server: &Post, from: &str| server.send("mx.friend.test", from, &letter(from, "Hello\r\n"));
+    assert!(send(&server, "pal@friend.test").starts_with("451 4.7.1 "));
+    server.write_to("Pal@friend.test");
+    server.write_to("boss@posed.test");
+    // It is learnt behind the connection's back.
+    let since = Instant::now();
+    while !send(&server, "pal@friend.test").starts_with("250 ") {
+        assert!(since.elapsed() < Duration::from_secs(20), "still not known");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(send(&server, "other@friend.test").starts_with("451 "), "whom nobody wrote to");
+    assert!(send(&server, "boss@posed.test").starts_with("451 "), "SPF says that it is not he");
+    let said = server.send_to("postmaster@here.test", "mx.friend.test", "pal@friend.test", "Subject: x\r\n\r\nx\r\n");
+    assert!(said.starts_with("250 "), "{said}");
 }
 
 #[test]

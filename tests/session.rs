@@ -55,7 +55,8 @@ fn checks(world: &World, host: &Arc<str>) -> Result<Checks, String> {
     let resolver = Resolver::new(&DnsConfig::default()).map_err(|error| error.to_string())?;
     let authenticator = Authenticator::new(resolver, host.clone()).map_err(|error| error.to_string())?;
     let config = SenderConfig { enabled: false, ..SenderConfig::default() };
-    Ok(Checks::new(authenticator, world.store.clone(), config, host.clone()))
+    let filter = teacher(world).filter().clone();
+    Ok(Checks::new(authenticator, world.store.clone(), config, host.clone(), filter, None))
 }
 
 /// An IMAP session with the world behind it.

@@ -3,6 +3,7 @@
 
 #![no_main]
 
+use std::cell::Cell;
 use std::io;
 
 use libfuzzer_sys::fuzz_target;
@@ -10,7 +11,7 @@ use pillarbox::filter::scan::signature::{Format, read};
 use pillarbox::filter::scan::unpack::{About, Examine, Limits, Listed, Sheet, Unpacker, Workshop};
 use pillarbox::filter::scan::{ReadAt, read_vec};
 
-const LIMITS: Limits = Limits { depth: 8, files: 300, bytes: 4 << 20, ratio: 250 };
+const LIMITS: Limits = Limits { depth: 8, files: 300, bytes: 4 << 20, ratio: 250, dictionary: 1 << 20 };
 
 const FILES: [&str; 10] =
     ["a.hdb", "a.mdb", "a.imp", "a.fp", "a.ign2", "a.ndb", "a.ldb", "a.cdb", "a.rules", "a.sha256"];
@@ -34,16 +35,16 @@ impl Sheet for Memory {
     }
 }
 
-struct Shop(u32);
+struct Shop(Cell<u32>);
 
 impl Workshop for Shop {
-    fn sheet(&mut self) -> io::Result<Box<dyn Sheet>> {
+    fn sheet(&self) -> io::Result<Box<dyn Sheet>> {
         Ok(Box::new(Memory(Vec::new())))
     }
 
-    fn goes_on(&mut self) -> bool {
-        self.0 += 1;
-        self.0 < 100_000
+    fn goes_on(&self) -> bool {
+        self.0.set(self.0.get() + 1);
+        self.0.get() < 100_000
     }
 }
 
@@ -64,7 +65,7 @@ impl Examine for Eye {
 
 fuzz_target!(|input: &[u8]| {
     let mut eye = Eye(0);
-    let report = Unpacker::new(LIMITS, &mut Shop(0), &mut eye).run(&input.to_vec(), "a", false).expect("memory does not fail");
+    let report = Unpacker::new(LIMITS, &Shop(Cell::new(0)), &mut eye).run(&input.to_vec(), "a", false).expect("memory does not fail");
     // An object of text is examined twice, as it is and in its plain form.
     assert!(eye.0 <= 2 * LIMITS.files + 2, "{report:?}");
     for line in input.split(|&byte| byte == b'\n') {

@@ -1,17 +1,22 @@
-//! `pillarbox dmarc`: what others report about mail in our domains' names.
+//! `pillarbox dmarc`: what others report about mail in our domains' names, and what we report to them.
 
 use std::fmt::Write as _;
-use std::io::Read as _;
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::{Failure, print};
+use serde_json::json;
+
+use super::office::{self, DataOffice, Office as _, OfficeArgs, unexpected};
+use super::{Failure, print, show};
+use crate::daemon::control::{Order, Outcome};
 use crate::filter::sender::{FILE_MAX, Summary};
+use crate::flow::report::{Kind, Owed};
 use crate::mail::date::{Timestamp, ZonedTime};
 
 /// Addresses that are shown of each domain.
 const SHOWN_MAX: usize = 50;
 
-/// Read DMARC reports: who sends in your domains' names, and what becomes of it
+/// Read DMARC reports, who sends in your domains' names; and see and send those to others
 #[derive(Debug, clap::Args)]
 pub(super) struct DmarcArgs {
     #[command(subcommand)]
@@ -29,11 +34,22 @@ enum What {
         #[arg(long)]
         json: bool,
     },
+    /// Show what reports to other domains will tell, about DMARC and TLS, and which are to be sent
+    Report {
+        #[command(flatten)]
+        office: OfficeArgs,
+        /// Send all of it now, the day so far included
+        #[arg(long)]
+        now: bool,
+    },
 }
 
 /// Runs the command.
 pub(super) fn run(args: &DmarcArgs) -> Result<(), Failure> {
-    let What::Summary { files, json } = &args.what;
+    let (files, json) = match &args.what {
+        What::Summary { files, json } => (files, json),
+        What::Report { office, now } => return report(office, *now).map_err(|office::Failure(why)| why.into()),
+    };
     let mut summary = Summary::default();
     for path in files {
         if path.is_dir() {
@@ -55,6 +71,31 @@ pub(super) fn run(args: &DmarcArgs) -> Result<(), Failure> {
         return print(&(serde_json::to_string(&summary)? + "\n"));
     }
     print(&told(&summary))
+}
+
+/// Reports to other domains.
+fn report(args: &OfficeArgs, now: bool) -> Result<(), office::Failure> {
+    let outcome = DataOffice::open(&args.data)?.give(Order::Reports { send: now })?;
+    let Outcome::Reports { owed, growing, sent } = outcome else { return Err(unexpected()) };
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        return Ok(show::json(&mut out, &json!({ "owed": owed, "growing": growing, "sent": sent }))?);
+    }
+    if now {
+        writeln!(out, "{sent} {} sent", if sent == 1 { "report was" } else { "reports were" })?;
+    }
+    if owed.is_empty() && growing.is_empty() {
+        return Ok(writeln!(out, "nothing waits to be told")?);
+    }
+    let row = |owed: &Owed, when: &str| {
+        let kind = if owed.kind == Kind::Dmarc { "mail" } else { "TLS" };
+        let since = ZonedTime::utc(owed.period.begin).to_imap();
+        [kind.to_owned(), owed.domain.clone(), owed.count.to_string(), since, when.to_owned()]
+    };
+    let mut table = vec![["ABOUT", "DOMAIN", "COUNT", "SINCE", "SENT"].map(str::to_owned)];
+    table.extend(owed.iter().map(|owed| row(owed, "when the DNS says where to")));
+    table.extend(growing.iter().map(|growing| row(growing, "tomorrow")));
+    Ok(show::table(&mut out, &table)?)
 }
 
 /// A file without a report is named, and the others count.

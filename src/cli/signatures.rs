@@ -10,8 +10,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use minisign_verify::{PublicKey, Signature};
 use serde::Serialize;
 
-use super::office::{Failure, OfficeArgs};
+use super::office::{Failure, OfficeArgs, Remote};
 use super::show;
+use crate::daemon::control::Order;
 use crate::filter::scan::set::{Counts, Origin};
 use crate::flow::scan::{SET_FILE, SOURCES, compile, open_set, source};
 
@@ -103,6 +104,9 @@ pub fn run(args: &SignaturesArgs) -> Result<(), Failure> {
         }
         SignaturesCommand::List | SignaturesCommand::Info => {}
     }
+    if !matches!(args.command, SignaturesCommand::List | SignaturesCommand::Info) {
+        tell_server(data);
+    }
     if !data.join(SET_FILE).exists() {
         if args.office.json {
             show::json(&mut out, &serde_json::json!({ "sources": [] }))?;
@@ -120,6 +124,15 @@ pub fn run(args: &SignaturesArgs) -> Result<(), Failure> {
         tell(&mut out, &info)?;
     }
     Ok(())
+}
+
+/// A running server takes the new set with its next message; told so it holds the mail it has against it at
+/// once.
+fn tell_server(data: &Path) {
+    if let Ok(Some(mut server)) = Remote::connect(data) {
+        // It will find out by itself.
+        let _ = server.give(&Order::TakeSignatures);
+    }
 }
 
 fn open(data: &Path) -> Result<crate::filter::scan::set::Set, Failure> {

@@ -8,6 +8,7 @@ use super::{Failure, metrics, show};
 use crate::daemon::control::{Order, Outcome, Status};
 use crate::daemon::scrub::ScrubState;
 use crate::flow::brake::Braked;
+use crate::flow::scan::rescan::{RescanState, Stage};
 use crate::mail::date::{Timestamp, ZonedTime};
 use crate::store::wear::{LIFE_DAYS_MAX, MediumFigures, WearFigures, Written};
 
@@ -89,6 +90,7 @@ fn write(out: &mut impl Write, status: &Status) -> io::Result<()> {
         ("Device", device(&store.wear)),
         ("Card life", life(&store.wear)),
         ("Scrub", scrubbed(status.scrub.as_ref())),
+        ("Signatures", rescanned(status.rescan.as_ref())),
         ("Last backup", last_backup(status)),
         ("Spam filter", spam(status)),
         ("Queue", queue(status)),
@@ -99,6 +101,9 @@ fn write(out: &mut impl Write, status: &Status) -> io::Result<()> {
     }
     for line in hindrances(status) {
         writeln!(out, "{line}")?;
+    }
+    for finding in status.rescan.iter().flat_map(|rescan| &rescan.named) {
+        writeln!(out, "found later: {finding}")?;
     }
     for finding in
         status.scrub.iter().flat_map(|scrub| scrub.last.iter().flat_map(|last| &last.named).chain(&scrub.named))
@@ -190,6 +195,21 @@ fn scrubbed(scrub: Option<&ScrubState>) -> String {
         let _ = write!(text, "; {} damaged so far in the one under way", scrub.damaged);
     }
     text
+}
+
+/// What later signatures found in mail that was taken before.
+fn rescanned(rescan: Option<&RescanState>) -> String {
+    let Some(rescan) = rescan else { return "mail is not scanned again when new ones come".to_owned() };
+    let RescanState { set, compared, read, found, .. } = rescan;
+    let done = format!("{compared} compared, {read} read, {found} found");
+    match (rescan.stage, rescan.finished) {
+        (Stage::Prints, _) => format!("set {set}; mail is compared with it: {done} so far"),
+        (Stage::Bodies, _) => format!("set {set}; mail is read once more: {done} so far"),
+        (Stage::Done, finished) => {
+            let at = finished.map(|at| ZonedTime::utc(Timestamp(at)).to_rfc5322()).unwrap_or_default();
+            format!("set {set}; mail was scanned again up to {at}: {done}")
+        }
+    }
 }
 
 fn last_backup(status: &Status) -> String {
@@ -300,6 +320,7 @@ mod tests {
                 last_checkpoint: Some(0),
                 ..Figures::default()
             },
+            rescan: None,
             scrub: Some(ScrubState {
                 next_body: 7,
                 damaged: 1,

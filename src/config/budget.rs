@@ -23,6 +23,10 @@ const INCOMING_KIB: u64 = 512;
 /// The spam filter: 1.5 MiB of the box's model, four accounts' of 130 KiB, one message's features.
 const JUDGING_KIB: u64 = 4 << 10;
 
+/// A quick scan of a message's attachments and a thorough one beside it: dictionaries of 1 and 8 MiB, what is
+/// unpacked in memory (1 MiB each), lists of archives (2 MiB each), windows and stacks (1 MiB in all).
+const SCANS_KIB: u64 = 16 << 10;
+
 /// One working thread: of its stack of 512 KiB this much is touched.
 const THREAD_KIB: u64 = 256;
 
@@ -42,7 +46,7 @@ pub struct MemoryPlan {
     pub incoming: u16,
     /// Working threads beside the reactor and the writer.
     pub threads: u8,
-    /// Set aside for signatures of attachments, in KiB: a filter of 1.13 MB for each million.
+    /// Most memory of the signatures of attachments in KiB; what does not fit is read from the disk.
     pub signatures_kib: u32,
 }
 
@@ -84,6 +88,7 @@ pub(super) struct Wanted {
     pub(super) sessions: u32,
     pub(super) incoming: u16,
     pub(super) judging: bool,
+    pub(super) scanning: bool,
 }
 
 impl Memory {
@@ -104,6 +109,7 @@ impl Memory {
             many(plan.threads.into(), THREAD_KIB, "working threads"),
             one("the spam filter", judging),
             one("signatures", plan.signatures_kib.into()),
+            one("scanning attachments", if wanted.scanning { SCANS_KIB } else { 0 }),
         ];
         Self { budget_kib: u64::from(plan.budget_mib) * 1024, parts }
     }
@@ -151,7 +157,7 @@ mod tests {
     #[test]
     fn the_arithmetic_shows_each_part_and_the_sum() {
         let plan = MemoryPlan { budget_mib: 20, signatures_kib: 0, ..MemoryPlan::default() };
-        let wanted = Wanted { cache_bytes: 1 << 20, sessions: 20, incoming: 2, judging: true };
+        let wanted = Wanted { cache_bytes: 1 << 20, sessions: 20, incoming: 2, judging: true, scanning: false };
         let memory = Memory::new(&plan, &wanted);
         assert_eq!(memory.sum_kib(), (8 + 6 + 1 + 4 + 1) * 1024 + 20 * 108 + 2 * 256);
         assert!(!memory.fits());

@@ -12,11 +12,12 @@ use serde::{Deserialize, Serialize};
 use crate::daemon::listen::ListenConfig;
 use crate::daemon::log::{self, LogConfig};
 use crate::daemon::{Changeable, Setup};
-use crate::filter::sender::SenderConfig;
+use crate::filter::sender::{DmarcReportConfig, SenderConfig};
 use crate::flow::access::lockout::LoginConfig;
 use crate::flow::brake::SubmissionConfig;
 use crate::flow::judge::SpamConfig;
 use crate::flow::scan::ScanConfig;
+use crate::mail::address::Address;
 use crate::net::authenticate::LISTS_MAX;
 use crate::net::budget::NetConfig;
 use crate::net::resolver::{DnsConfig, SERVERS_MAX};
@@ -84,6 +85,8 @@ pub struct Settings {
     pub tls_policy: TlsPolicyConfig,
     /// Reports about TLS.
     pub tls_report: TlsReportConfig,
+    /// Reports about DMARC.
+    pub dmarc_report: DmarcReportConfig,
     /// IMAP.
     pub imap: ImapConfig,
     /// POP3.
@@ -123,6 +126,7 @@ impl Default for Settings {
             relay: Vec::new(),
             tls_policy: TlsPolicyConfig::default(),
             tls_report: TlsReportConfig::default(),
+            dmarc_report: DmarcReportConfig::default(),
             imap: ImapConfig::default(),
             pop3: Pop3Config::default(),
             login: LoginConfig::default(),
@@ -164,6 +168,7 @@ impl Settings {
         let open = |section: &str, key: &str| given.get(section).and_then(|table| table.get(key)).is_none();
         let plan = &board.memory;
         self.threads = plan.threads;
+        self.scan.memory_max_bytes = u64::from(plan.signatures_kib) * 1024;
         if open("net", "sessions-max") {
             self.net.sessions_max = plan.sessions;
         }
@@ -185,6 +190,7 @@ impl Settings {
             sessions: self.net.sessions_max,
             incoming: self.smtp.incoming_max,
             judging: self.spam.enabled,
+            scanning: self.scan.enabled,
         };
         Memory::new(&board.memory, &wanted)
     }
@@ -226,6 +232,7 @@ impl Settings {
             relay: self.relay,
             tls_policy: self.tls_policy,
             tls_report: self.tls_report,
+            dmarc_report: self.dmarc_report,
             imap: self.imap,
             pop3: self.pop3,
             login: self.login,
@@ -283,6 +290,16 @@ impl Settings {
         }
         if self.senders.greylist_secs > GREYLIST_SECS_MAX {
             return wrong("senders.greylist-secs", "is longer than many servers try; write 12 hours at most (43200)");
+        }
+        for (key, send, from) in [
+            ("tls-report.from", self.tls_report.send, &self.tls_report.from),
+            ("dmarc-report.from", self.dmarc_report.send, &self.dmarc_report.from),
+        ] {
+            match from {
+                Some(from) if Address::parse(from).is_err() => return Err((key, format!("`{from}` is no address"))),
+                None if send => return wrong(key, "is missing, and reports need somebody whom they come from"),
+                _ => {}
+            }
         }
         if self.store.journal_bytes < JOURNAL_BYTES_MIN {
             return Err((

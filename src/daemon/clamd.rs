@@ -140,31 +140,27 @@ impl Desk {
                 }
             }
         }
-        let guard = self.guard.clone();
-        let _place = self.guard.place().await;
-        let scanned = tokio::task::spawn_blocking(move || {
-            let body = spool.finish().map_err(|error| io::Error::other(format!("{error:?}")))?;
-            guard.scan(&SpooledObject::new(&body), "stream", false)
-        });
-        Ok(told("stream", scanned.await.map_err(io::Error::other)?))
+        let finished = tokio::task::spawn_blocking(move || spool.finish()).await.map_err(io::Error::other)?;
+        let body = match finished {
+            Ok(body) => body,
+            Err(error) => return Ok(format!("stream: {error:?} ERROR")),
+        };
+        let scanned = self
+            .guard
+            .scan_in_turn(body, |guard, body, pace| guard.scan_at(pace, &SpooledObject::new(body), "stream", false));
+        Ok(told("stream", scanned.await.map(|(_, findings)| findings)))
     }
 
     async fn file(&self, path: String) -> String {
-        let guard = self.guard.clone();
-        let _place = self.guard.place().await;
-        let scanned = tokio::task::spawn_blocking(move || {
-            let name = Path::new(&path).file_name().unwrap_or_default().to_string_lossy().into_owned();
-            let meta = fs::metadata(&path);
-            let scanned = match meta {
-                Ok(meta) if meta.is_file() => {
-                    File::open(&path).and_then(SeenFile::new).and_then(|file| guard.scan(&file, &name, false))
-                }
-                Ok(_) => Err(io::Error::other("not a file")),
-                Err(error) => Err(error),
-            };
-            told(&path, scanned)
+        let scanned = self.guard.scan_in_turn(path.clone(), |guard, path, pace| {
+            let path = Path::new(path.as_str());
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            if !fs::metadata(path)?.is_file() {
+                return Err(io::Error::other("not a file"));
+            }
+            guard.scan_at(pace, &SeenFile::new(File::open(path)?)?, &name, false)
         });
-        scanned.await.unwrap_or_else(|_| "the scan broke off. ERROR".to_owned())
+        told(&path, scanned.await.map(|(_, findings)| findings))
     }
 }
 
@@ -243,7 +239,7 @@ mod tests {
         fs::write(at("file"), "some QUITE evil text").unwrap();
         compile::compile(&[at("own.rules")], &at(SET_FILE), 7, &mut |_| {}).unwrap();
         let store = Store::open(&at("data"), &StoreConfig::default()).unwrap();
-        let guard = Guard::new(store.clone(), folder.path(), ScanConfig::default());
+        let guard = Guard::new(store.clone(), folder.path(), ScanConfig::default(), "x.test".into());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         tokio::task::LocalSet::new().block_on(&runtime, async {
             let socket = at("clamd.sock");

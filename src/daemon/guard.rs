@@ -1,4 +1,9 @@
-//! Scanning mail on its way in, one message at a time: what it takes of memory is for the whole server.
+//! Scanning mail on its way in, within the memory that the board has for it.
+//!
+//! Most messages are scanned in milliseconds, and a few are large archives that take seconds. So each is
+//! scanned quickly first: one message at a time, in little memory, and for no more than a second's work.
+//! What meets a limit in that is scanned again with those of the settings, also one at a time, while quick
+//! scans of others go on beside it. Whoever waits for a quick scan waits a second for each before him.
 //!
 //! The compiled set is opened when it is first wanted, and again when another file has taken its place:
 //! each scan looks whether it has. One that can't be used leaves the one before at work.
@@ -7,20 +12,24 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
+use super::notices::{Notices, Told};
 use crate::filter::scan::ReadAt;
 use crate::filter::scan::set::Set;
+use crate::flow::scan::notice::{Kept, Named};
 use crate::flow::scan::policy::{QUARANTINE, SUSPICIOUS};
-use crate::flow::scan::{Action, Bench, Findings, SET_FILE, ScanConfig, SpooledObject, open_set};
-use crate::mail::address::Address;
+use crate::flow::scan::rescan::{NOTE, RescanState, Stage};
+use crate::flow::scan::{Action, Bench, Findings, SET_FILE, ScanConfig, SpooledObject, mark_of, open_set_within};
 use crate::mail::mailbox::{AccountId, MailboxName, SpecialUse};
 use crate::mail::message::Keyword;
+use crate::mail::scanned::Scanned;
 use crate::protocol::smtp::Reply;
-use crate::store::{Folder, NewMessage, Route, Store, WriteError};
+use crate::store::{Folder, NewMessage, Store, WriteError};
 
 /// A file as it was when it was opened: device, inode, change in seconds and nanoseconds.
 type Mark = (u64, u64, i64, i64);
@@ -35,9 +44,39 @@ struct Post {
     data: PathBuf,
     config: ScanConfig,
     set: Mutex<Option<(Mark, Option<Arc<Set>>)>>,
-    /// One scan at a time.
-    place: Semaphore,
+    /// The set's number, and how far mail was scanned again with it.
+    rescan: Mutex<RescanState>,
+    /// There is another set.
+    changed: Notify,
+    /// One quick scan at a time.
+    quick: Semaphore,
+    /// One thorough scan at a time.
+    thorough: Semaphore,
+    /// How many wait for that.
+    waiting: AtomicU32,
+    notices: Notices,
 }
+
+/// How far a scan goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pace {
+    /// As far as most messages need.
+    Quick,
+    /// As far as the settings say.
+    Thorough,
+}
+
+/// Scans that may be at work at one time, each on a thread of its own.
+pub(super) const SCANS: usize = 2;
+
+/// Most work of a quick scan.
+const QUICK_TIME: Duration = Duration::from_secs(1);
+
+/// Most bytes that a quick scan unpacks.
+const QUICK_BYTES: u64 = 16 << 20;
+
+/// The largest dictionary of a quick scan.
+const QUICK_DICTIONARY: u32 = 1 << 20;
 
 /// A message that was let through.
 #[derive(Debug)]
@@ -48,13 +87,44 @@ pub struct Passed {
     pub to: Vec<(AccountId, Folder)>,
     /// It was put aside and goes nowhere else.
     pub aside: bool,
+    /// What its recipients are to be told once it is kept.
+    pub told: Option<(Told, Vec<AccountId>)>,
 }
 
 impl Guard {
-    /// Scans by `config`, with the set in the folder `data`.
-    pub fn new(store: Store, data: &Path, config: ScanConfig) -> Self {
-        let (data, set, place) = (data.to_owned(), Mutex::default(), Semaphore::new(1));
-        Self(Arc::new(Post { store, data, config, set, place }))
+    /// Scans by `config`, with the set in the folder `data`; `host` is our own name.
+    pub fn new(store: Store, data: &Path, config: ScanConfig, host: Arc<str>) -> Self {
+        // A note that can't be read begins anew: mail is scanned once more.
+        let note = store.reader().and_then(|reader| reader.note(NOTE)).ok().flatten();
+        let state: RescanState = note.and_then(|note| serde_json::from_slice(&note).ok()).unwrap_or_default();
+        let notices = Notices::new(store.clone(), host, &config);
+        Self(Arc::new(Post {
+            store,
+            data: data.to_owned(),
+            config,
+            set: Mutex::default(),
+            rescan: Mutex::new(state),
+            changed: Notify::new(),
+            quick: Semaphore::new(1),
+            thorough: Semaphore::new(1),
+            waiting: AtomicU32::new(0),
+            notices,
+        }))
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &ScanConfig {
+        &self.0.config
+    }
+
+    /// The data folder.
+    pub fn folder(&self) -> &Path {
+        &self.0.data
+    }
+
+    /// Who tells recipients.
+    pub fn notices(&self) -> &Notices {
+        &self.0.notices
     }
 
     /// Scans a message that is to go to `to`, and says what becomes of it.
@@ -67,10 +137,18 @@ impl Guard {
         if let Some(finding) = &ruling.finding {
             tracing::warn!(finding, action = ?ruling.action, "the scan found something");
         }
+        let told = |kept| {
+            let finding = ruling.finding.clone().filter(|_| self.0.notices.are_wanted())?;
+            Some(Told { about: Named::of(&message.structure), finding, kept })
+        };
+        let accounts = |to: &[(AccountId, Folder)]| to.iter().map(|(account, _)| *account).collect::<Vec<_>>();
         if let Some(reply) = ruling.refusal() {
+            self.tell(told(Kept::Refused).map(|told| (told, accounts(&to)))).await;
             return Err(reply);
         }
-        let mut passed = Passed { message, to, aside: false };
+        let aside = told(Kept::Aside).filter(|_| ruling.action == Action::Quarantine);
+        let told = aside.map(|told| (told, accounts(&to)));
+        let mut passed = Passed { message, to, aside: false, told };
         match ruling.action {
             Action::Accept | Action::Reject => {}
             Action::Tag => passed.message.flags.keywords.extend(Keyword::new(SUSPICIOUS)),
@@ -88,44 +166,183 @@ impl Guard {
         Ok(passed)
     }
 
+    /// Tells accounts what is to be told, if anything is.
+    pub async fn tell(&self, told: Option<(Told, Vec<AccountId>)>) {
+        let Some((told, accounts)) = told else { return };
+        for pending in self.0.notices.tell(&told, &accounts) {
+            if let Err(error) = pending.await {
+                tracing::warn!(%error, "a recipient was not told that mail was kept from him");
+            }
+        }
+    }
+
     async fn look(&self, message: NewMessage) -> Result<(NewMessage, Findings), Reply> {
-        let guard = self.clone();
-        let later = || Reply::new(451, "4.3.0", "cannot be scanned now: try again later");
-        let _place = self.0.place.acquire().await.map_err(|_| later())?;
-        let working = tokio::task::spawn_blocking(move || {
-            let findings = guard.scan(&SpooledObject::new(&message.body), "message", true);
-            (message, findings)
+        let scanned = self.scan_in_turn(message, |guard, message, pace| {
+            let (findings, scanned) = guard.scan_mail(pace, &SpooledObject::new(&message.body))?;
+            if let Some(scanned) = scanned {
+                message.body.set_scanned(scanned);
+            }
+            Ok(findings)
         });
-        let (message, findings) = working.await.map_err(|_| later())?;
-        let findings = findings.map_err(|error| {
+        scanned.await.map_err(|error| {
             tracing::error!(%error, "a message cannot be scanned");
-            later()
-        })?;
-        Ok((message, findings))
+            Reply::new(451, "4.3.0", "cannot be scanned now: try again later")
+        })
+    }
+
+    /// Scans something on a working thread when it is its turn, quickly and if need be thoroughly.
+    ///
+    /// # Errors
+    /// Those of `look`, and that the server stops.
+    pub(super) async fn scan_in_turn<T: Send + 'static>(
+        &self,
+        mut thing: T,
+        look: fn(&Self, &mut T, Pace) -> io::Result<Findings>,
+    ) -> io::Result<(T, Findings)> {
+        let mut findings = Findings::default();
+        for pace in [Pace::Quick, Pace::Thorough] {
+            let places = if pace == Pace::Quick { &self.0.quick } else { &self.0.thorough };
+            let _place = {
+                // Counted out also when whoever waits is dropped.
+                let _waiting = (pace == Pace::Thorough).then(|| Waiting::new(&self.0.waiting));
+                places.acquire().await.map_err(io::Error::other)?
+            };
+            let guard = self.clone();
+            let working = tokio::task::spawn_blocking(move || {
+                let findings = look(&guard, &mut thing, pace);
+                (thing, findings)
+            });
+            let (back, looked) = working.await.map_err(io::Error::other)?;
+            (thing, findings) = (back, looked?);
+            if findings.signature.is_some() || findings.report.limit.is_none() {
+                break;
+            }
+        }
+        Ok((thing, findings))
+    }
+
+    /// Scans something here and now, as far as the settings say.
+    ///
+    /// # Errors
+    /// Those of its medium and of the temporary files.
+    pub fn scan(&self, object: &dyn ReadAt, name: &str, is_message: bool) -> io::Result<Findings> {
+        self.scan_at(Pace::Thorough, object, name, is_message)
     }
 
     /// Scans something here and now.
     ///
     /// # Errors
     /// Those of its medium and of the temporary files.
-    pub fn scan(&self, object: &dyn ReadAt, name: &str, is_message: bool) -> io::Result<Findings> {
+    pub(super) fn scan_at(
+        &self,
+        pace: Pace,
+        object: &dyn ReadAt,
+        name: &str,
+        is_message: bool,
+    ) -> io::Result<Findings> {
         let set = self.set();
         if set.is_none() && !self.0.config.acts_without_signatures() {
             return Ok(Findings::default());
         }
-        let bench = Bench {
-            set: set.as_deref(),
-            limits: self.0.config.limits_of_unpacking(),
-            time: Duration::from_secs(self.0.config.time_max_secs.into()),
-            clock: &work_time,
-            folder: &self.0.data,
-        };
-        bench.scan(object, name, is_message)
+        self.bench(pace, set.as_deref()).scan(object, name, is_message)
     }
 
-    /// Waits until nobody else scans.
-    pub(super) async fn place(&self) -> Option<tokio::sync::SemaphorePermit<'_>> {
-        self.0.place.acquire().await.ok()
+    /// Scans a message on its way in, and notes what later signatures can be held against.
+    fn scan_mail(&self, pace: Pace, object: &dyn ReadAt) -> io::Result<(Findings, Option<Scanned>)> {
+        let Some(set) = self.set().filter(|_| self.0.config.rescan_days > 0) else {
+            return Ok((self.scan_at(pace, object, "message", true)?, None));
+        };
+        // Of two sets that came meanwhile it counts as scanned with the older.
+        let number = Some(self.lock_rescan()).filter(|state| state.mark == set.mark()).map_or(0, |state| state.set);
+        let (findings, prints) = self.bench(pace, Some(&set)).scan_and_print(object)?;
+        Ok((findings, Some(Scanned { set: number, whole: prints.whole, prints: prints.prints })))
+    }
+
+    fn bench<'b>(&'b self, pace: Pace, set: Option<&'b Set>) -> Bench<'b> {
+        let mut limits = self.0.config.limits_of_unpacking();
+        let mut time = Duration::from_secs(self.0.config.time_max_secs.into());
+        if pace == Pace::Quick {
+            (limits.bytes, limits.dictionary) = (limits.bytes.min(QUICK_BYTES), QUICK_DICTIONARY);
+            time = time.min(QUICK_TIME);
+        }
+        Bench { set, limits, time, clock: &work_time, folder: &self.0.data }
+    }
+
+    /// The place of thorough scans, if nobody has it and nobody waits for it.
+    pub(super) fn try_place(&self) -> Option<SemaphorePermit<'_>> {
+        self.0.thorough.try_acquire().ok().filter(|_| !self.is_wanted())
+    }
+
+    /// Tells whether somebody waits for the place of thorough scans.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.0.waiting.load(Ordering::Relaxed) > 0
+    }
+
+    fn lock_rescan(&self) -> std::sync::MutexGuard<'_, RescanState> {
+        self.0.rescan.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How far mail was scanned again; `None` where that is turned off.
+    pub fn rescan_state(&self) -> Option<RescanState> {
+        (self.0.config.rescan_days > 0).then(|| self.lock_rescan().clone())
+    }
+
+    /// The set whose round is under way, and where it is.
+    pub(super) fn round(&self) -> Option<(Arc<Set>, RescanState)> {
+        let held = self.0.set.lock().unwrap_or_else(PoisonError::into_inner);
+        let set = held.as_ref().and_then(|(_, set)| set.clone())?;
+        drop(held);
+        let state = self.rescan_state()?;
+        (state.stage != Stage::Done && state.mark == set.mark()).then_some((set, state))
+    }
+
+    /// Notes how far a round is, and `along` with other changes also in the store; false when it is the
+    /// round of a set that is not at work any more.
+    pub(super) fn note_round(&self, state: &RescanState, along: bool) -> bool {
+        let mut known = self.lock_rescan();
+        if (known.set, known.mark) != (state.set, state.mark) {
+            return false;
+        }
+        *known = state.clone();
+        if let (true, Ok(note)) = (along, serde_json::to_vec(state)) {
+            // Without its note the round is gone over again.
+            drop(self.0.store.put_note_along(NOTE, note));
+        }
+        true
+    }
+
+    /// Opens the set where it came while the server was off, or where its round is not over.
+    pub(super) fn resume(&self) {
+        let Ok(mark) = mark_of(&self.0.data.join(SET_FILE)) else { return };
+        let done = Some(self.lock_rescan()).is_some_and(|state| state.mark == mark && state.stage == Stage::Done);
+        if !done {
+            self.set();
+            self.0.changed.notify_one();
+        }
+    }
+
+    /// Resolves when there is another set.
+    pub(super) async fn changed(&self) {
+        self.0.changed.notified().await;
+    }
+
+    /// Gives the next number to a set that was not known.
+    fn number(&self, set: &Set) {
+        if self.0.config.rescan_days == 0 {
+            return;
+        }
+        let mut known = self.lock_rescan();
+        let state = known.clone().with(set.mark());
+        if state == *known {
+            return;
+        }
+        *known = state;
+        if let Ok(note) = serde_json::to_vec(&*known) {
+            // Before any message that is scanned with the set, or two sets might have one number after a
+            // power cut.
+            drop(self.0.store.put_note(NOTE, note));
+        }
+        self.0.changed.notify_one();
     }
 
     /// The set as it is now.
@@ -140,10 +357,11 @@ impl Guard {
         if let Some((_, set)) = held.as_ref().filter(|(before, _)| *before == mark) {
             return set.clone();
         }
-        let set = match open_set(&path) {
+        let set = match open_set_within(&path, self.0.config.memory_max_bytes) {
             Ok(set) => {
                 let counts = set.header().counts;
                 tracing::info!(hashes = counts.hashes, patterns = counts.patterns, "signatures taken");
+                self.number(&set);
                 Some(Arc::new(set))
             }
             Err(error) => {
@@ -158,12 +376,7 @@ impl Guard {
     /// Where mail is put aside.
     async fn aside(&self) -> Result<(AccountId, MailboxName), Reply> {
         let later = || Reply::new(451, "4.3.0", "cannot be put aside now: try again later");
-        let address = self.0.config.quarantine_account.as_deref().and_then(|text| Address::parse(text).ok());
-        let route = address.and_then(|address| self.0.store.reader().ok()?.route(&address).ok());
-        let account = match route {
-            Some(Route::Local(accounts)) => accounts.first().copied(),
-            _ => None,
-        };
+        let account = self.0.store.reader().ok().and_then(|reader| self.0.config.quarantine(&reader).ok()?);
         let (Some(account), Some(mailbox)) = (account, MailboxName::new(QUARANTINE)) else {
             tracing::error!("scan.quarantine-account leads to no account");
             return Err(later());
@@ -175,6 +388,22 @@ impl Guard {
                 Err(later())
             }
         }
+    }
+}
+
+/// One who waits for the place.
+struct Waiting<'w>(&'w AtomicU32);
+
+impl<'w> Waiting<'w> {
+    fn new(count: &'w AtomicU32) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

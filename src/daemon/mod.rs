@@ -22,7 +22,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::LocalSet;
 use tokio::time::timeout;
 
-use crate::filter::sender::SenderConfig;
+use crate::filter::sender::{DmarcReportConfig, SenderConfig};
 use crate::flow::access::lockout::LoginConfig;
 use crate::flow::brake::SubmissionConfig;
 use crate::flow::judge::{Filter, SpamConfig};
@@ -56,11 +56,15 @@ pub mod fresh; //      the time of day, and names for messages
 pub mod ground; //     what the data folder stands on
 pub mod guard; //      scanning mail on its way in
 pub mod health; //     memory and threads, for `status`
+pub(crate) mod kept; //  small files of what is remembered
 pub mod listen; //     the seven services: accepting and turning away
 pub mod local; //      sockets for other programs of this machine
 pub mod log; //        the log
 pub mod login; //      the door as connections use it: delays, password checks
+pub mod notices; //    telling recipients what was kept from them
 pub mod receive; //    SMTP connections
+pub mod reports; //    reports to other domains
+pub mod rescan; //     scanning mail again when new signatures have come
 pub mod rights; //     giving up root's rights
 pub mod scrub; //      reads the whole store once a month
 pub mod serve_imap; // IMAP connections
@@ -79,6 +83,8 @@ use listen::{Bound, ListenConfig, OpenError, Service};
 use log::LogHandle;
 use login::{Doorway, random};
 use receive::Office;
+use reports::Reports;
+use rescan::Rescanner;
 use rights::RightsError;
 use scrub::Scrub;
 use teacher::{Pupil, Teacher};
@@ -167,6 +173,8 @@ pub struct Setup {
     pub tls_policy: TlsPolicyConfig,
     /// Reports about TLS.
     pub tls_report: TlsReportConfig,
+    /// Reports about DMARC.
+    pub dmarc_report: DmarcReportConfig,
     /// IMAP.
     pub imap: ImapConfig,
     /// POP3.
@@ -303,7 +311,7 @@ pub fn run<T>(
         .map_err(|error| DaemonError::Store(format!("logins cannot be set up: {error}")))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .max_blocking_threads(usize::from(setup.threads.max(1)))
+        .max_blocking_threads(usize::from(setup.threads.max(1)) + if setup.scan.enabled { guard::SCANS } else { 0 })
         .thread_keep_alive(BLOCKING_KEEP)
         .thread_stack_size(STACK_BYTES)
         .thread_name("pillarbox-work")
@@ -322,14 +330,22 @@ pub fn run<T>(
     let resolver = Resolver::new(&setup.dns).map_err(|error| DaemonError::System("the DNS cannot be asked", error))?;
     let deliverer = Deliverer::default();
     let authorities = TlsClient::new(setup.tls.authorities.as_deref()).map_err(DaemonError::Tls)?;
-    let safety = Safety::open(setup.tls_policy.clone(), setup.tls_report.clone(), &setup.data);
+    let reports = Reports::open(&setup.tls_report, &setup.dmarc_report, &setup.data, exit.clone(), resolver.clone());
+    let safety = Safety::open(setup.tls_policy.clone(), &setup.data).telling(reports.clone());
     let security = (authorities, safety);
     let authenticator = Authenticator::new(resolver.clone(), Arc::clone(&hostname))
         .map_err(|error| DaemonError::System("senders cannot be checked", error))?;
-    let checks = Checks::new(authenticator, store.clone(), setup.senders.clone(), Arc::clone(&hostname));
+    let checks = Checks::new(
+        authenticator,
+        store.clone(),
+        setup.senders.clone(),
+        Arc::clone(&hostname),
+        filter.clone(),
+        Some(reports.clone()),
+    );
     let signer = Signer::new(&setup.data, Arc::new(SystemRandom::new()));
     let delivery =
-        Delivery::new(exit.clone(), &setup.relay, resolver, security, signer, stop.clone(), deliverer.clone())
+        Delivery::new(exit.clone(), &setup.relay, resolver.clone(), security, signer, stop.clone(), deliverer.clone())
             .map_err(DaemonError::Tls)?;
     let office = Office::new(
         store.clone(),
@@ -339,10 +355,11 @@ pub fn run<T>(
         Arc::clone(&hostname),
         &setup.smtp,
     );
-    let guard = Guard::new(store.clone(), &setup.data, setup.scan.clone());
+    let guard = Guard::new(store.clone(), &setup.data, setup.scan.clone(), Arc::clone(&hostname));
     let context = Rc::new(Context {
         office: office
             .with_exit(exit)
+            .asking(resolver)
             .with_submission(setup.submission.clone())
             .guarded(setup.scan.enabled.then(|| guard.clone())),
         teacher,
@@ -362,15 +379,20 @@ pub fn run<T>(
     });
     let served = LocalSet::new().block_on(&runtime, async {
         let scrub = Scrub::new(&store, &setup.store);
-        let status = status_source(&context, scrub.clone(), deliverer.clone());
+        let status = status_source(&context, scrub.clone(), deliverer.clone(), guard.clone());
         let control = Control::bind(&setup.data, store.clone(), context.teacher.clone(), status)
             .map_err(|error| DaemonError::System("the control socket cannot be set up", error))?
-            .with_deliverer(deliverer);
+            .with_deliverer(deliverer)
+            .with_reports(reports.clone())
+            .with_guard(guard.clone());
         let clamd = match &setup.scan.clamd_socket {
             Some(path) => Some(Clamd::bind(path, guard.clone(), store.clone())).transpose(),
             None => Ok(None),
         };
         let clamd = clamd.map_err(|error| DaemonError::System("the scan socket cannot be set up", error))?;
+        // Without the scan on arrival nothing says what mail was scanned with.
+        let rescanner = setup.scan.enabled.then(|| Rescanner::new(guard.clone(), store.clone()));
+        let _rescanner = rescanner.map(|rescanner| Ending(tokio::task::spawn_local(rescanner.run())));
         let _clamd = clamd.map(|clamd| Ending(tokio::task::spawn_local(clamd.serve())));
         serve(
             Rc::clone(&context),
@@ -391,6 +413,7 @@ pub fn run<T>(
     if let Err(error) = checks.save() {
         tracing::warn!(%error, "the greylist was not saved");
     }
+    reports.save();
     let closed = store.close().map_err(|error| DaemonError::Store(format!("the store did not close well: {error}")));
     served.and(closed)
 }
@@ -455,7 +478,7 @@ async fn serve(
 }
 
 /// Gathers what `status` shows, when somebody asks.
-fn status_source(context: &Context, scrub: Scrub, deliverer: Deliverer) -> StatusSource {
+fn status_source(context: &Context, scrub: Scrub, deliverer: Deliverer, guard: Guard) -> StatusSource {
     let (store, budget, roll) = (context.store.clone(), context.budget.clone(), Arc::clone(&context.roll));
     let (listeners, filter) = (context.listeners.clone(), context.teacher.filter().clone());
     let (hostname, tls) = (context.hostname.to_string(), Arc::clone(&context.tls));
@@ -480,6 +503,7 @@ fn status_source(context: &Context, scrub: Scrub, deliverer: Deliverer) -> Statu
             memory_peak_bytes: memory.peak_rss,
             store: store.figures(),
             scrub: scrub.state(),
+            rescan: guard.rescan_state().filter(|state| state.set > 0),
             // What can't be read now is told by others.
             last_backup: backup::made(&store).ok().and_then(|mut made| made.pop()),
             spam: filter.figures(),

@@ -331,6 +331,19 @@ impl Filter {
         Ok(())
     }
 
+    /// Tells whether an account has written to an address. Blocks.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn has_written_to(&self, account: AccountId, address: &Address) -> Result<bool, ReadError> {
+        let models = self.models();
+        if let Some((_, own)) = models.own.iter().find(|(one, _)| *one == account) {
+            return Ok(own.known.has(address));
+        }
+        drop(models);
+        Ok(load_known(&self.0.store, account)?.has(address))
+    }
+
     /// Saves what was learnt since the last time; readers see it at once. Blocks.
     ///
     /// # Errors
@@ -463,11 +476,16 @@ impl Models {
     }
 }
 
+/// Whom an account has written to.
+fn load_known(store: &Store, account: AccountId) -> Result<Known, ReadError> {
+    let known = store.reader()?.learned(Some(account), KNOWN_PIECE)?;
+    // What is damaged or of another form begins anew.
+    Ok(known.and_then(|bytes| postcard::from_bytes(&bytes).ok()).unwrap_or_default())
+}
+
 impl Own {
     fn load(store: &Store, account: AccountId) -> Result<Self, ReadError> {
-        let known = store.reader()?.learned(Some(account), KNOWN_PIECE)?;
-        // What is damaged or of another form begins anew.
-        let known = known.and_then(|bytes| postcard::from_bytes(&bytes).ok()).unwrap_or_default();
+        let known = load_known(store, account)?;
         Ok(Self { model: load_model(store, Some(account), Size::ACCOUNT)?, known, known_changed: false })
     }
 

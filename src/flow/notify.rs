@@ -10,7 +10,7 @@ use crate::mail::date::{Timestamp, ZonedTime};
 use crate::mail::envelope::{BodyType, Envelope, ForwardPath, Notify, Recipient, ReturnContent, ReversePath};
 use crate::mail::mailbox::AccountId;
 use crate::mail::message::FlagNames;
-use crate::mail::queue::{Answer, Delivery, Due, NewQueued, QueueId, Queued, QueuedRecipient, Stage};
+use crate::mail::queue::{Answer, Delivery, Due, NewQueued, QueueId, Queued, QueuedRecipient, Stage, Submitter};
 use crate::mail::structure::Walker;
 use crate::queue::report::{Action, Notice, Returned, Told};
 use crate::queue::{QueueConfig, outcome, schedule};
@@ -337,7 +337,7 @@ fn returned(queued: &Queued, action: Action, config: &QueueConfig) -> Returned {
         Some(ReturnContent::Full) => true,
         Some(ReturnContent::Headers) => false,
         // Who wrote it here may have no other copy. Anybody else may not have written it at all.
-        None => queued.by.is_some(),
+        None => queued.by.is_ours(),
     };
     // Binary content has no lines, which a message within a message must have.
     let fits = queued.size <= config.return_max_bytes && queued.body != BodyType::BinaryMime;
@@ -369,7 +369,7 @@ fn address_to(
     let queued = (!recipients.is_empty()).then(|| {
         let body = if eight_bit { BodyType::EightBitMime } else { BodyType::SevenBit };
         let envelope = Envelope { from: ReversePath::Null, recipients, body, utf8, ret: None, envelope_id: None };
-        NewQueued { envelope, require_tls, by: None, due: Due::from(fresh.now) }
+        NewQueued { envelope, require_tls, by: Submitter::Server, due: Due::from(fresh.now) }
     });
     Ok((accounts.into_iter().map(|account| (account, Folder::Inbox)).collect(), queued))
 }

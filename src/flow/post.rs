@@ -153,7 +153,7 @@ impl Post {
             envelope: Envelope { recipients, body, utf8: nature.utf8_header, ..envelope },
             // What the author demanded of the way holds for the list's copy too (RFC 8689 section 6).
             require_tls,
-            by,
+            by: by.into(),
             due,
         });
         Ok(Ready { message, from, accounts, full, queued })

@@ -13,7 +13,7 @@ use crate::mail::address::{Address, Domain};
 use crate::mail::date::Timestamp;
 use crate::mail::envelope::{Envelope, Recipient, ReversePath};
 use crate::mail::message::BlobId;
-use crate::mail::queue::{Answer, Delivery, Due, QueueId, Queued, QueuedRecipient, Scheduled, Stage};
+use crate::mail::queue::{Answer, Delivery, Due, QueueId, Queued, QueuedRecipient, Scheduled, Stage, Submitter};
 use crate::mail::srs::Srs;
 use crate::queue::outcome::{self, Terms, Verdict};
 use crate::queue::route::{Routes, Way};
@@ -177,11 +177,17 @@ impl Exit {
         Ok(look.survey)
     }
 
-    /// The next message for a connection that goes this way; `None` when nothing more is due. May block.
+    /// The next message for a connection that goes this way and is of somebody who is `wanted`; `None` when nothing
+    /// more is due. May block.
     ///
     /// # Errors
     /// The store cannot be read.
-    pub fn next_mail(&self, way: &Way, situation: &Situation) -> Result<Option<Outgoing>, ReadError> {
+    pub fn next_mail(
+        &self,
+        way: &Way,
+        situation: &Situation,
+        wanted: fn(Submitter) -> bool,
+    ) -> Result<Option<Outgoing>, ReadError> {
         let reader = self.store.reader()?;
         let limit = self.limit(&reader, situation.now)?;
         let mut after = None;
@@ -193,7 +199,7 @@ impl Exit {
                 if self.claims.lock().contains(&(scheduled.id, scheduled.recipient)) || !looked.insert(scheduled.id) {
                     continue;
                 }
-                let Some(queued) = reader.queued(scheduled.id)? else { continue };
+                let Some(queued) = reader.queued(scheduled.id)?.filter(|queued| wanted(queued.by)) else { continue };
                 let recipients = self.claimed(&reader, way, &queued, limit, situation.blocked)?;
                 let Some((claim, recipients)) = recipients else { continue };
                 let content = Content::open(&self.store, queued.blob);

@@ -151,16 +151,17 @@ impl Signer {
     /// The whole DKIM-Signature fields, with CRLFs, to put before the message; empty when its From
     /// domain has no key. Blocks.
     ///
-    /// Only for what a user of ours sent, or we ourselves: mail from elsewhere that is forwarded may
-    /// claim any From.
+    /// Only for what we ourselves wrote: mail from elsewhere that is forwarded may claim any From. A host that has
+    /// no keys of its own signs as the nearest domain above it that has some, which alignment in DMARC allows.
     ///
     /// # Errors
     /// The message can't be read.
     pub fn sign(&self, message: &mut dyn Content, now: Timestamp) -> Result<String, ReadError> {
-        self.sign_if(message, now, &|_| true)
+        self.sign_with(message, &|author| self.keys_at_or_above(author.domain().as_str(), now), now)
     }
 
-    /// The same, only if `may` is true of the author: a user of one domain shall not speak for another.
+    /// The same for what a user of ours sent, only if `may` is true of the author: a user of one domain shall not
+    /// speak for another.
     ///
     /// # Errors
     /// The message can't be read.
@@ -169,6 +170,23 @@ impl Signer {
         message: &mut dyn Content,
         now: Timestamp,
         may: &dyn Fn(&Address) -> bool,
+    ) -> Result<String, ReadError> {
+        let keys = |author: &Address| {
+            let signing = self.keys(author.domain().as_str(), now)?;
+            let may = may(author);
+            if !may {
+                tracing::warn!(%author, "mail leaves unsigned: its sender may not write in this author's name");
+            }
+            may.then_some(signing)
+        };
+        self.sign_with(message, &keys, now)
+    }
+
+    fn sign_with(
+        &self,
+        message: &mut dyn Content,
+        keys: &dyn Fn(&Address) -> Option<Signing>,
+        now: Timestamp,
     ) -> Result<String, ReadError> {
         let mut header = Vec::new();
         let split = loop {
@@ -187,14 +205,7 @@ impl Signer {
             header.extend_from_slice(piece);
         };
         let fields = fields(header.get(..split).unwrap_or_default());
-        let signing = author(&fields).and_then(|author| {
-            let signing = self.keys(author.domain().as_str(), now)?;
-            let may = may(&author);
-            if !may {
-                tracing::warn!(%author, "mail leaves unsigned: its sender may not write in this author's name");
-            }
-            may.then_some(signing)
-        });
+        let signing = author(&fields).and_then(|author| keys(&author));
         let Some(Signing { domain, number, pair }) = signing else { return Ok(String::new()) };
 
         let mut hash = Context::new(&SHA256);
@@ -232,6 +243,12 @@ impl Signer {
             }
         }
         Ok(out)
+    }
+
+    /// What signs for a host now: its own keys, or those of the nearest domain above it. A top-level domain is nobody's.
+    fn keys_at_or_above(&self, host: &str, now: Timestamp) -> Option<Signing> {
+        let above = std::iter::successors(Some(host), |name| name.split_once('.').map(|(_, above)| above));
+        above.filter(|name| name.contains('.')).find_map(|name| self.keys(name, now))
     }
 
     /// What signs for a domain now; nothing when it has no keys, or they cannot be used, which is logged.
@@ -473,6 +490,16 @@ mod tests {
         assert_ne!(sign(&signer, "From: a@x.test"), "", "a header alone");
         let by = |author: &str| signer.sign_if(&mut LETTER.as_bytes(), NOW, &|from| from.key() == author).unwrap();
         assert!(by("b@x.test").is_empty() && !by("a@x.test").is_empty(), "another's name");
+    }
+
+    #[test]
+    fn a_host_without_keys_signs_as_the_domain_above_it_and_a_user_does_not() {
+        let (_folder, signer) = signer();
+        let notice = "From: Mail delivery <postmaster@mail.ship.x.test>\r\n\r\nhi\r\n";
+        assert!(sign(&signer, notice).contains("\r\n\td=x.test;"));
+        assert_eq!(sign(&signer, &notice.replace("x.test", "y.test")), "");
+        assert_eq!(sign(&signer, &notice.replace("mail.ship.x.test", "test")), "");
+        assert_eq!(signer.sign_if(&mut notice.as_bytes(), NOW, &|_| true).unwrap(), "");
     }
 
     #[test]

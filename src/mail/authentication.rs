@@ -134,10 +134,42 @@ pub struct Dmarc {
     pub by_spf: bool,
     /// DKIM stands for it.
     pub by_dkim: bool,
-    /// Where the domain wants aggregate reports to go, `mailto:` left away.
-    pub reports_to: Vec<String>,
+    /// What the record says that was found, if one was.
+    pub published: Option<Box<Published>>,
     /// Why.
     pub reason: String,
+}
+
+/// A DMARC record, as far as reports about it repeat it (RFC 9989 section 4.7).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct Published {
+    /// Where it stands: From's domain, or one above it.
+    pub domain: String,
+    /// `p=`
+    pub policy: Policy,
+    /// `sp=`: for domains below.
+    pub below: Policy,
+    /// `np=`: for domains below that do not exist.
+    pub missing: Policy,
+    /// `adkim=s`
+    pub strict_dkim: bool,
+    /// `aspf=s`
+    pub strict_spf: bool,
+    /// `t=y`: the policy is on trial.
+    pub testing: bool,
+    /// `rua=`: where aggregate reports go.
+    pub reports_to: Vec<ReportAddress>,
+}
+
+/// Where a domain wants reports.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "kebab-case")]
+pub struct ReportAddress {
+    /// The address, `mailto:` left away.
+    pub address: String,
+    /// Most bytes of a report there; 0: as many as there are.
+    pub bytes_max: u64,
 }
 
 /// Does the address's name lead back to it (RFC 8601 section 2.7.3)?

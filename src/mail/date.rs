@@ -6,6 +6,23 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Timestamp(pub i64);
 
+/// A stretch of time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Period {
+    /// Its first second.
+    pub begin: Timestamp,
+    /// Its last.
+    pub end: Timestamp,
+}
+
+impl Period {
+    /// The day (UTC) that an instant is in.
+    pub fn day_of(at: Timestamp) -> Self {
+        let begin = at.0.div_euclid(DAY_SECS).saturating_mul(DAY_SECS);
+        Self { begin: Timestamp(begin), end: Timestamp(begin.saturating_add(DAY_SECS - 1)) }
+    }
+}
+
 /// An instant with the zone it was written in, as IMAP keeps it (RFC 9051 section 2.3.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ZonedTime {

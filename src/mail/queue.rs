@@ -167,6 +167,38 @@ pub enum QueueOrder {
     Retry(Due),
 }
 
+/// Who submitted a queued message, which says what is signed, and for whom.
+///
+/// [`Submitter::Nobody`] and [`Submitter::Account`] are spelled in a store as `None` and `Some` of an account's number,
+/// which they once were: variants come at the end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Submitter {
+    /// Nobody here: it is forwarded, or on its way to a better server.
+    #[default]
+    Nobody,
+    /// A user; the account may be gone.
+    Account(AccountId),
+    /// A machine of a network that needs no login. It speaks for its own sender alone.
+    Network,
+    /// This server: notifications and reports.
+    Server,
+    /// This server, with a report about TLS, which goes whatever becomes of TLS (RFC 8460 section 3).
+    TlsReport,
+}
+
+impl Submitter {
+    /// It was written here, or the one who wrote it is known here.
+    pub fn is_ours(self) -> bool {
+        self != Self::Nobody
+    }
+}
+
+impl From<Option<AccountId>> for Submitter {
+    fn from(account: Option<AccountId>) -> Self {
+        account.map_or(Self::Nobody, Self::Account)
+    }
+}
+
 /// A message to be queued.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewQueued {
@@ -174,8 +206,8 @@ pub struct NewQueued {
     pub envelope: Envelope,
     /// REQUIRETLS was asked for (RFC 8689).
     pub require_tls: bool,
-    /// Who submitted it; `None` for what the box itself sends and for what it forwards.
-    pub by: Option<AccountId>,
+    /// Who submitted it.
+    pub by: Submitter,
     /// When the first attempt is due.
     pub due: Due,
 }
@@ -197,8 +229,8 @@ pub struct Queued {
     pub envelope_id: Option<String>,
     /// REQUIRETLS was asked for (RFC 8689).
     pub require_tls: bool,
-    /// Who submitted it; the account may be gone.
-    pub by: Option<AccountId>,
+    /// Who submitted it.
+    pub by: Submitter,
     /// The message itself.
     pub blob: BlobId,
     /// Its size in bytes.
@@ -266,6 +298,13 @@ pub struct Destination {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_submitter_is_spelled_as_the_account_once_was() {
+        let spelled = |by: Submitter| postcard::to_allocvec(&by).unwrap();
+        assert_eq!(spelled(Submitter::Nobody), postcard::to_allocvec(&None::<u32>).unwrap());
+        assert_eq!(spelled(Submitter::Account(AccountId(700))), postcard::to_allocvec(&Some(700_u32)).unwrap());
+    }
 
     fn at(stage: Stage) -> Delivery {
         Delivery { stage, ..Delivery::waiting(Due(0)) }

@@ -16,10 +16,12 @@ use super::resolver::{DnsConfig, DnsError, Resolver};
 use crate::mail::authentication::{Chain, Dmarc, Findings, Listing, Reverse, Signature, Spf, Verdict};
 use crate::mail::signed::Signed;
 
+mod destination; // where DMARC reports may go
 mod message; // DKIM, ARC and DMARC
 mod record; //  SPF records and their macros
 mod spf; //     SPF
 
+pub use destination::takes_reports;
 pub use message::{NAMES_MAX, SETS_MAX, SIGNATURES_MAX};
 pub use spf::{Asked, HOSTS_MAX, LOOKUPS_MAX, RECORD_MAX, VOIDS_MAX};
 

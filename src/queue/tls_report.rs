@@ -1,22 +1,18 @@
-//! What became of TLS with other domains, day by day, and the report that a domain may ask for
-//! (TLS-RPT, RFC 8460).
+//! What became of TLS with other domains, and the report that a domain may ask for (TLS-RPT, RFC 8460).
 //!
-//! Sessions are counted, not listed, and everything that grows has a bound. A day is over when the
-//! first session of the next is counted: nothing wakes for it.
+//! Sessions are counted, not listed, and everything that grows has a bound. Which day it is, and the message that
+//! carries a report, are `flow::report`'s.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::sts::StsPolicy;
 use crate::mail::address::Address;
-use crate::mail::date::{Timestamp, ZonedTime, civil_from_days};
+use crate::mail::date::{Period, Timestamp, civil_from_days};
 
-/// Domains that are counted on one day.
+/// Domains that are counted in one period.
 pub const DOMAINS_MAX: usize = 256;
 
 /// Kinds of failure, with the servers they happened at, that are counted for one policy.
@@ -111,34 +107,21 @@ struct Sessions {
     bad: Vec<(Failure, String, u64)>,
 }
 
-/// The sessions of one day (UTC).
+/// The sessions of one period.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct Tally {
-    /// Days since 1970-01-01.
-    day: i64,
     domains: BTreeMap<String, Vec<Sessions>>,
 }
 
 impl Tally {
-    /// Begins the day that `now` is in, if it has not begun. Gives the day before back, when there was
-    /// anything to count on it.
-    pub fn turn(&mut self, now: Timestamp) -> Option<Self> {
-        let day = now.0.div_euclid(DAY_SECS);
-        if day == self.day {
-            return None;
-        }
-        let before = std::mem::replace(self, Self { day, domains: BTreeMap::new() });
-        (!before.domains.is_empty() && before.day < day).then_some(before)
-    }
-
     /// Counts a session with a domain's server.
     pub fn count(&mut self, domain: &str, host: &str, policy: &Applied, failure: Option<Failure>) {
         if self.domains.len() >= DOMAINS_MAX && !self.domains.contains_key(domain) {
             return;
         }
         let all = self.domains.entry(domain.to_owned()).or_default();
-        // A policy that has changed meanwhile is shown as it was first on that day.
+        // A policy that has changed meanwhile is shown as it was first.
         if !all.iter().any(|sessions| sessions.policy.kind == policy.kind) {
             let mut policy = policy.clone();
             policy.lines.truncate(LINES_MAX);
@@ -159,21 +142,27 @@ impl Tally {
         }
     }
 
-    /// The domains that there is something to tell.
-    pub fn domains(&self) -> impl Iterator<Item = &str> {
-        self.domains.keys().map(String::as_str)
+    /// Nothing was counted.
+    pub fn is_empty(&self) -> bool {
+        self.domains.is_empty()
     }
 
-    /// When the day began and ended, as RFC 3339 writes it.
-    fn range(&self) -> (String, String) {
-        let at = |seconds| rfc3339(Timestamp(self.day.saturating_mul(DAY_SECS).saturating_add(seconds)));
-        (at(0), at(DAY_SECS - 1))
+    /// The domains that there is something to tell, with the sessions of each.
+    pub fn domains(&self) -> impl Iterator<Item = (&str, u64)> {
+        let failed = |sessions: &Sessions| sessions.bad.iter().map(|(_, _, count)| *count).sum::<u64>();
+        self.domains.iter().map(move |(domain, all)| {
+            (domain.as_str(), all.iter().map(|sessions| sessions.good.saturating_add(failed(sessions))).sum())
+        })
     }
 
-    /// The report for a domain (section 4.4), as JSON.
-    pub fn report(&self, domain: &str, ours: &str, contact: &str) -> Option<String> {
+    /// Forgets a domain: it was told.
+    pub fn forget(&mut self, domain: &str) {
+        self.domains.remove(domain);
+    }
+
+    /// The report for a domain (section 4.4), as JSON; `id` is its name.
+    pub fn report(&self, domain: &str, (ours, contact, id): (&str, &str, &str), period: Period) -> Option<String> {
         let all = self.domains.get(domain)?;
-        let (start, end) = self.range();
         let policies: Vec<_> = all
             .iter()
             .map(|sessions| {
@@ -206,52 +195,12 @@ impl Tally {
             .collect();
         let report = json!({
             "organization-name": ours,
-            "date-range": { "start-datetime": start, "end-datetime": end },
+            "date-range": { "start-datetime": rfc3339(period.begin), "end-datetime": rfc3339(period.end) },
             "contact-info": contact,
-            "report-id": self.id(domain, ours),
+            "report-id": id,
             "policies": policies,
         });
         Some(report.to_string())
-    }
-
-    fn id(&self, domain: &str, ours: &str) -> String {
-        let (start, _) = self.range();
-        format!("{start}_{domain}@{ours}")
-    }
-
-    /// The message that carries a report (section 5.3).
-    pub fn letter(&self, domain: &str, ours: &str, from: &Address, to: &[Address], now: ZonedTime) -> Option<String> {
-        let contact = from.to_string();
-        let report = self.report(domain, ours, &contact)?;
-        let (id, day) = (self.id(domain, ours), self.day);
-        let (begin, end) = (day.saturating_mul(DAY_SECS), day.saturating_mul(DAY_SECS).saturating_add(DAY_SECS - 1));
-        let boundary = format!("=_tlsrpt_{begin}");
-        let to: Vec<String> = to.iter().map(ToString::to_string).collect();
-        let date = now.to_rfc5322();
-        let mut text = format!(
-            "From: <{contact}>\r\nTo: {}\r\nDate: {date}\r\nMessage-ID: <tlsrpt.{begin}.{domain}@{ours}>\r\n\
-             Subject: Report Domain: {domain} Submitter: {ours}\r\n Report-ID: <{id}>\r\n\
-             TLS-Report-Domain: {domain}\r\nTLS-Report-Submitter: {ours}\r\nMIME-Version: 1.0\r\n\
-             Content-Type: multipart/report; report-type=\"tlsrpt\";\r\n boundary=\"{boundary}\"\r\n\
-             Auto-Submitted: auto-generated\r\n\r\n\
-             --{boundary}\r\nContent-Type: text/plain; charset=us-ascii\r\n\r\n\
-             This is a report about TLS with the mail servers of {domain}, as its DNS asks for it.\r\n\
-             --{boundary}\r\nContent-Type: application/tlsrpt+json\r\n\
-             Content-Transfer-Encoding: base64\r\n\
-             Content-Disposition: attachment;\r\n filename=\"{ours}!{domain}!{begin}!{end}.json\"\r\n\r\n",
-            to.join(",\r\n "),
-        );
-        let encoded = STANDARD.encode(report);
-        let mut rest = encoded.as_str();
-        while !rest.is_empty() {
-            let (line, after) = rest.split_at(rest.len().min(76));
-            text.push_str(line);
-            text.push_str("\r\n");
-            rest = after;
-        }
-        // Writing to a String cannot fail.
-        let _ = write!(text, "--{boundary}--\r\n");
-        Some(text)
     }
 }
 
@@ -278,11 +227,10 @@ fn rfc3339(at: Timestamp) -> String {
 mod tests {
     use super::*;
 
-    const NOON: Timestamp = Timestamp(1_795_435_200 + 43_200);
+    const NOON: Timestamp = Timestamp(1_795_435_200);
 
     fn tally() -> Tally {
         let mut tally = Tally::default();
-        assert_eq!(tally.turn(NOON), None);
         let sts = Applied::sts(&StsPolicy::parse("version: STSv1\nmode: testing\nmx: mx.a.test\nmax_age: 9").unwrap());
         tally.count("a.test", "mx.a.test", &sts, None);
         tally.count("a.test", "mx.a.test", &sts, Some(Failure::CertificateExpired));
@@ -293,11 +241,11 @@ mod tests {
 
     #[test]
     fn a_report_has_the_form_of_rfc_8460() {
-        let report = tally().report("a.test", "box.test", "tls@box.test").unwrap();
+        let report = tally().report("a.test", ("box.test", "tls@box.test", "x"), Period::day_of(NOON)).unwrap();
         let report: serde_json::Value = serde_json::from_str(&report).unwrap();
         let expected = json!({
             "organization-name": "box.test",
-            "date-range": { "start-datetime": "2026-11-23T12:00:00Z", "end-datetime": "2026-11-24T11:59:59Z" },
+            "date-range": { "start-datetime": "2026-11-23T00:00:00Z", "end-datetime": "2026-11-23T23:59:59Z" },
             "contact-info": "tls@box.test",
             "report-id": "x",
             "policies": [{
@@ -314,23 +262,9 @@ mod tests {
                 ],
             }],
         });
-        assert_eq!(report.get("policies"), expected.get("policies"));
-        let range = report.get("date-range").unwrap();
-        assert!(range["start-datetime"].as_str().unwrap().ends_with("T00:00:00Z"), "{range}");
-        assert!(range["end-datetime"].as_str().unwrap().ends_with("T23:59:59Z"), "{range}");
-        assert_eq!(tally().report("b.test", "box.test", "x"), None);
-    }
-
-    #[test]
-    fn a_day_is_over_when_the_next_begins() {
-        let mut tally = tally();
-        assert_eq!(tally.turn(Timestamp(NOON.0 + 60)), None);
-        let before = tally.turn(Timestamp(NOON.0 + DAY_SECS)).unwrap();
-        assert_eq!(before.domains().collect::<Vec<_>>(), ["a.test"]);
-        assert_eq!(tally.turn(Timestamp(NOON.0 + 2 * DAY_SECS)), None, "nothing was counted");
-        // A clock that is set back does not tell of days to come.
-        tally.count("a.test", "mx", &Applied::none(), None);
-        assert_eq!(tally.turn(NOON), None);
+        assert_eq!(report, expected);
+        assert_eq!(tally().report("b.test", ("box.test", "x", "x"), Period::day_of(NOON)), None);
+        assert_eq!(tally().domains().collect::<Vec<_>>(), [("a.test", 4)]);
     }
 
     #[test]
@@ -344,20 +278,6 @@ mod tests {
         let sessions = &tally.domains["d0"][0];
         assert_eq!(sessions.bad.len(), FAILURES_MAX);
         assert_eq!(sessions.bad.iter().map(|(_, _, count)| count).sum::<u64>(), 1000);
-    }
-
-    #[test]
-    fn a_letter_carries_the_report() {
-        let address = |text: &str| Address::parse(text).unwrap();
-        let to = [address("r@a.test"), address("s@b.test")];
-        let letter = tally().letter("a.test", "box.test", &address("tls@box.test"), &to, ZonedTime::utc(NOON)).unwrap();
-        assert!(letter.lines().all(|line| line.len() < 200), "{letter}");
-        assert!(
-            letter.contains("TLS-Report-Domain: a.test\r\n") && letter.contains("\r\nTo: r@a.test,\r\n s@b.test\r\n")
-        );
-        let body = letter.split("\r\n\r\n").nth(3).unwrap().split("\r\n--").next().unwrap().replace("\r\n", "");
-        let report: serde_json::Value = serde_json::from_slice(&STANDARD.decode(body).unwrap()).unwrap();
-        assert_eq!(report["policies"][0]["policy"]["policy-domain"], "a.test");
     }
 
     #[test]

@@ -23,7 +23,7 @@ use super::record::{AccountRecord, AddressRecord, Bytes, MailboxRecord, MessageR
 use super::shelf::{put_body, release};
 use super::table::{SWEEP_MAILBOX, Tables, load};
 use super::upgrade::UnhashedBlobRecord;
-use super::{learned, queue};
+use super::{annotation, learned, queue};
 
 mod mended; // what repair changes
 
@@ -123,6 +123,8 @@ pub(super) enum Op {
     Requeue { id: u64 },
     /// Repair: a piece of what was learnt goes.
     ForgetLearnedPiece { learner: u32, piece: u16 },
+    /// An annotation from now on, or none.
+    Annotate { account: u32, mailbox: u32, entry: String, value: Option<Bytes> },
 }
 
 impl Change {
@@ -227,6 +229,7 @@ fn apply(tables: &mut Tables<'_>, seq: u64, op: &Op) -> Result<(), Trouble> {
             tables.account()?.remove(*id)?;
             tables.wake(*id);
             learned::forget(tables, learned::number(Some(AccountId(*id))))?;
+            annotation::forget(tables, *id, 0..=u32::MAX)?;
             let table = tables.subscription()?;
             let names = table.range((*id, "")..(id.saturating_add(1), ""))?;
             let names = names.map(|row| Ok(row?.0.value().1.to_owned())).collect::<Result<Vec<_>, Trouble>>()?;
@@ -260,6 +263,9 @@ fn apply(tables: &mut Tables<'_>, seq: u64, op: &Op) -> Result<(), Trouble> {
         Op::OrderQueued { id, order } => queue::obey(tables, *id, *order),
         Op::Dequeue { id } => queue::dequeue(tables, *id),
         Op::ForgetLearned { learner } => learned::forget(tables, *learner),
+        Op::Annotate { account, mailbox, entry, value } => {
+            annotation::put(tables, (*account, *mailbox), entry, value.as_ref())
+        }
         Op::Numbers { .. }
         | Op::Mailbox { .. }
         | Op::ListMailbox { .. }
@@ -450,6 +456,7 @@ fn drop_mailbox(tables: &mut Tables<'_>, id: u32) -> Result<(), Trouble> {
     use_space_of(tables, record.account, &Tally::default(), &tally)?;
     tables.mboxname()?.remove((record.account, record.name.as_str()))?;
     tables.mbox()?.remove(id)?;
+    annotation::forget(tables, record.account, id..=id)?;
     tables.leave_to_sweep(SWEEP_MAILBOX, id.into())?;
     tables.wake(record.account);
     Ok(())

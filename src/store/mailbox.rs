@@ -8,6 +8,7 @@ use crate::mail::mailbox::{AccountId, MailboxId, MailboxName, SpecialUse};
 use crate::mail::message::Keywords;
 
 use super::Folder;
+use super::annotation;
 use super::change::Op;
 use super::error::{Fault, Trouble, WriteError};
 use super::message::{self, Plan};
@@ -206,6 +207,8 @@ fn rename_inbox(tables: &mut Tables<'_>, account: u32, inbox: u32, to: &MailboxN
     let (id, op) = numbers.put(account, to.clone(), None)?;
     ops.push(op);
     let Keywords(names) = tables.load_mailbox(inbox)?.ok_or_else(|| Trouble::damaged("INBOX"))?.keywords;
+    // What is said of INBOX stays with it and goes along (RFC 5464 section 4.1).
+    ops.extend(annotation::copied(tables, account, inbox, id)?);
     let uids = message::all(tables, inbox)?;
     if !uids.is_empty() {
         let keywords = (0_u8..).zip(&names).map(|(at, _)| (at, at)).collect();

@@ -13,6 +13,7 @@ use super::change::{Op, changed};
 use super::error::{Fault, Trouble, WriteError};
 use super::mailbox;
 use super::record::{AccountRecord, Bytes, MailboxRecord, MessageRecord};
+use super::scanned::structure_bytes;
 use super::table::{Tables, each_message, load};
 use super::{Flagged, Folder, NewMessage, Placed, Quota, Usage};
 
@@ -53,7 +54,7 @@ impl Incoming {
     pub(super) fn new(message: NewMessage) -> Result<Self, WriteError> {
         let NewMessage { body, structure, internal_date, flags } = message;
         let size = u32::try_from(body.size()).map_err(|_| WriteError::Limit("size of a message"))?;
-        let structure = postcard::to_allocvec(&structure).map_err(|_| WriteError::Limit("structure of a message"))?;
+        let structure = structure_bytes(&structure, body.scanned())?;
         let pieces = if body.stored() <= INLINE_MAX { Pieces::Inline } else { Pieces::Outside };
         Ok(Self { record: body.record(), size, structure: Bytes(structure), internal_date, flags, body, pieces })
     }

@@ -14,6 +14,7 @@ use std::sync::{Arc, PoisonError, mpsc};
 use std::task::{Context, Poll};
 
 mod account; //     plans: accounts, aliases, domains, notes
+mod annotation; //  annotations of mailboxes and accounts
 mod backend; //     redb over a disk, its first block kept twice
 mod ballast; //     room kept for a disk that others fill
 pub mod blob; //    bodies: spool, compressed blocks, packed pieces
@@ -41,6 +42,7 @@ mod queue; //       queued mail: plans, changes, reads
 mod reader; //      reads: mailboxes and messages
 mod record; //      the tables' values
 pub mod salvage; // mail out of a ruined file
+mod scanned; //     what the scan leaves behind, and recent mail for whoever scans it again
 mod seal; //        a value's checksum, bound to its key
 mod shelf; //       bodies in the tables
 pub mod site; //    where a store lives: files by name, room, clock
@@ -60,6 +62,7 @@ pub use learned::{LEARNED_PIECE_MAX, LEARNED_PIECES_MAX};
 pub use mailbox::{MAILBOXES_MAX, SUBSCRIPTIONS_MAX};
 pub use queue::{Parcel, QUEUED_RECIPIENTS_MAX, Submitted};
 pub use reader::{Reader, Structures};
+pub use scanned::Whereabouts;
 pub use upgrade::SCHEMA;
 
 pub use crate::mail::mailbox::{Mailbox, Quota, Usage};

@@ -25,6 +25,7 @@ use crate::mail::mailbox::{AccountId, MailboxId, ModSeq, Uid};
 use crate::mail::message::BlobId;
 use crate::mail::queue::{
     Delivery, Destination, Due, NewQueued, QueueFigures, QueueId, QueueOrder, Queued, QueuedRecipient, Scheduled,
+    Submitter,
 };
 
 use super::change::Op;
@@ -55,7 +56,7 @@ pub(super) struct QueuedRecord {
     pub(super) ret: Option<ReturnContent>,
     pub(super) envelope_id: Option<String>,
     pub(super) require_tls: bool,
-    pub(super) by: Option<u32>,
+    pub(super) by: Submitter,
     pub(super) blob: u64,
     pub(super) size: u32,
     pub(super) accepted: Timestamp,
@@ -176,7 +177,7 @@ pub(super) fn record(new: &NewQueued, blob: u64, size: u32, now: Timestamp, coun
         ret: envelope.ret,
         envelope_id: envelope.envelope_id.clone(),
         require_tls: new.require_tls,
-        by: new.by.map(|account| account.0),
+        by: new.by,
         blob,
         size,
         accepted: now,
@@ -563,7 +564,7 @@ fn told_queued(id: u64, record: QueuedRecord) -> Queued {
         ret: record.ret,
         envelope_id: record.envelope_id,
         require_tls: record.require_tls,
-        by: record.by.map(AccountId),
+        by: record.by,
         blob: BlobId(record.blob),
         size: record.size,
         accepted: record.accepted,

@@ -203,12 +203,21 @@ impl Record for VanishRecord {
     const TABLE: &'static str = "vanish";
 }
 
-/// What the part walker found in a body, as it was spelled when the body came.
+/// What the part walker found in a body, as it was spelled when the body came, and behind it what the scan
+/// left behind (`scanned`), if it was scanned.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct StructureRecord(pub(super) Bytes);
 
 impl Record for StructureRecord {
     const TABLE: &'static str = "structure";
+}
+
+/// The value of an annotation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct AnnotationRecord(pub(super) Bytes);
+
+impl Record for AnnotationRecord {
+    const TABLE: &'static str = "annotation";
 }
 
 /// The mark in a body's row, by which it is found in a ruined file.

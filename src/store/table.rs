@@ -142,7 +142,12 @@ tables! {
     qdest QDEST: (&'static str, u64, u64, u32) => ();
     /// (learner, piece) to a sealed piece of what the spam filter learnt (see `learned`).
     learned LEARNED: (u32, u16) => &'static [u8];
+    /// (account, mailbox or [`OF_ACCOUNT`], entry) to [`super::record::AnnotationRecord`].
+    annotation ANNOTATION: (u32, u32, &'static str) => &'static [u8];
 }
+
+/// In place of a mailbox in ANNOTATION: what is about the account. No mailbox has this number.
+pub(super) const OF_ACCOUNT: u32 = u32::MAX;
 
 /// A body nobody refers to.
 pub(super) const SWEEP_BODY: u8 = 0;

@@ -20,7 +20,7 @@ use super::table::{ACCOUNT, ADDRESS, BLOB, MBOX, MSG, PROGRESS, STATE, STRUCTURE
 
 /// The schema this program writes. Raise it with any change that an older program would misread,
 /// and add the step to [`prepare`].
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 const SCHEMA_ROW: &str = "schema";
 const IDENTITY_ROW: &str = "identity";
@@ -39,9 +39,11 @@ pub(super) fn prepare(index: &Database) -> Result<[u8; 16], OpenError> {
             tracing::info!("the store is upgraded from schema 1; this happens once and takes a while");
             seal_rows(index, &identity)?;
         }
-        // From 2 to 3 an address may also be a list's or lead elsewhere: old rows are as they were.
-        2 => {
+        // From 2 to 3 an address may also be a list's or lead elsewhere, from 3 to 4 there are
+        // annotations: old rows are as they were.
+        2 | 3 => {
             let mut transaction = index.begin_write().map_err(Trouble::from)?;
+            Tables::create(&transaction)?;
             write(&transaction, SCHEMA, &identity)?;
             transaction.set_durability(Durability::Immediate).map_err(Trouble::from)?;
             transaction.set_quick_repair(true);

@@ -1,5 +1,6 @@
 //! TLS with other domains' servers: MTA-STS, DANE, and what was seen before.
 
+use std::io::Read as _;
 use std::net::TcpListener;
 use std::sync::atomic::Ordering;
 
@@ -88,14 +89,14 @@ fn a_policy_on_trial_is_no_hindrance() {
     dns.mx("sts.test", 10, "mx.sts.test").a("mx.sts.test", "127.0.0.2");
     let sink = sink("127.0.0.2", port, SinkTls::None);
     let more = format!("mta-sts-port = {}\n", policies.address.port());
-    let mut server = Server::start(&settings(&dns, port, &more));
+    let mut server = Server::start(&settings(&dns, port, &(more + REPORTS)));
     server.submit("ann@here.test", &["you@sts.test"], LETTER);
     assert!(!sink.wait_for(1)[0].tls);
     server.wait_until_sent();
     server.stop();
-    let kept = std::fs::read_to_string(server.folder.join("data/tls-policies.json")).unwrap();
+    let kept = std::fs::read_to_string(server.folder.join("data/reports.json")).unwrap();
     let kept: Value = serde_json::from_str(&kept).unwrap();
-    let counted = &kept["tally"]["domains"]["sts.test"][0];
+    let counted = &kept["present"]["tls"]["domains"]["sts.test"][0];
     assert_eq!(counted["policy"]["kind"], "sts");
     assert_eq!(counted["bad"][0][0], "starttls-not-supported");
 }
@@ -164,4 +165,72 @@ fn a_server_that_gives_up_tls_finds_that_mail_waits() {
     let taken = sink.wait_for(2);
     assert!(!taken[1].tls);
     again.wait_until_sent();
+}
+
+/// What a command about reports says.
+fn report(server: &Server, words: &[&str]) -> Value {
+    let data = server.folder.join("data");
+    let said =
+        pillarbox(&server.folder).args(["dmarc", "report", "--json"]).args(words).arg("--data").arg(data).output();
+    let said = said.unwrap();
+    serde_json::from_slice(&said.stdout).unwrap_or_else(|_| panic!("{said:?}"))
+}
+
+const REPORTS: &str = "[tls-report]\nsend = true\nfrom = \"postmaster@here.test\"\n";
+
+#[test]
+fn a_report_about_tls_gets_through_where_tls_does_not() {
+    let dns = dns::Dns::start();
+    let port = free_port();
+    let policies = policies(&["sts.test"], "version: STSv1\nmode: enforce\nmx: mx.sts.test\nmax_age: 86400\n");
+    dns.txt("_mta-sts.sts.test", "v=STSv1; id=1;").a("mta-sts.sts.test", "127.0.0.1");
+    dns.mx("sts.test", 10, "mx.sts.test").a("mx.sts.test", "127.0.0.2");
+    dns.txt("_smtp._tls.sts.test", "v=TLSRPTv1; rua=mailto:tls@sts.test");
+    let sink = sink("127.0.0.2", port, SinkTls::None);
+    let more = format!("mta-sts-port = {}\n{REPORTS}", policies.address.port());
+    let server = Server::start(&settings(&dns, port, &more));
+    let keys = pillarbox(&server.folder)
+        .args(["dkim", "list", "here.test", "--data"])
+        .arg(server.folder.join("data"))
+        .output();
+    assert!(keys.unwrap().status.success());
+    server.submit("ann@here.test", &["you@sts.test"], LETTER);
+    wait_for_reason(&server, "offers no TLS, and this mail may not go without");
+    assert_eq!(report(&server, &["--now"])["sent"], 1);
+    let taken = &sink.wait_for(1)[0];
+    assert_eq!((taken.rcpt[0].as_str(), taken.tls), ("RCPT TO:<tls@sts.test>", false));
+    assert!(taken.content.contains("DKIM-Signature: v=1; a=rsa-sha256;"), "{}", taken.content);
+    let body = taken.content.split("\r\n\r\n").nth(3).unwrap().split("\r\n--").next().unwrap().replace("\r\n", "");
+    let mut told = String::new();
+    flate2::read::GzDecoder::new(&STANDARD.decode(body).unwrap()[..]).read_to_string(&mut told).unwrap();
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let policy = &told["policies"][0];
+    assert_eq!(
+        (&policy["policy"]["policy-type"], &policy["policy"]["policy-domain"]),
+        (&"sts".into(), &"sts.test".into())
+    );
+    assert_eq!(policy["failure-details"][0]["result-type"], "starttls-not-supported");
+    assert!(policy["summary"]["total-failure-session-count"].as_u64().unwrap() > 0, "{told}");
+    // The letter waits as before.
+    assert!(server.queued().iter().any(|queued| queued.to_string().contains("you@sts.test")));
+    assert_eq!(sink.taken().len(), 1);
+}
+
+#[test]
+fn a_session_that_brings_a_report_about_tls_is_not_reported_about() {
+    let dns = dns::Dns::start();
+    let port = free_port();
+    dns.mx("good.test", 10, "mx.good.test").a("mx.good.test", "127.0.0.2");
+    dns.txt("_smtp._tls.good.test", "v=TLSRPTv1; rua=mailto:tls@good.test");
+    let sink = sink("127.0.0.2", port, SinkTls::Good);
+    let server = Server::start(&settings(&dns, port, REPORTS));
+    server.submit("ann@here.test", &["you@good.test"], LETTER);
+    sink.wait_for(1);
+    server.wait_until_sent();
+    until("the session is counted", || report(&server, &[])["growing"][0]["count"] == 1);
+    assert_eq!(report(&server, &["--now"])["sent"], 1);
+    let taken = &sink.wait_for(2)[1];
+    assert!(taken.tls && taken.content.contains("TLS-Report-Domain: good.test"), "{taken:?}");
+    server.wait_until_sent();
+    assert_eq!(report(&server, &[])["growing"], Value::Array(Vec::new()));
 }

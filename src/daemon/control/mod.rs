@@ -36,7 +36,9 @@ pub use order::{
 };
 
 use super::deliver::Deliverer;
+use super::guard::Guard;
 use super::local::{LocalSocket, SocketPath};
+use super::reports::Reports;
 use super::teacher::Teacher;
 use crate::flow::backup::Job;
 use crate::flow::carry::Exchange;
@@ -71,6 +73,8 @@ struct Desk {
     teacher: Teacher,
     status: StatusSource,
     deliverer: Deliverer,
+    reports: Option<Reports>,
+    guard: Option<Guard>,
     /// One import or export at a time: each holds a batch of messages in memory.
     carrying: Arc<Semaphore>,
     /// One check at a time: each reads the whole store.
@@ -95,7 +99,9 @@ impl Control {
         let socket = LocalSocket::bind(&folder.join(SOCKET), 0o600)?;
         let one = || Arc::new(Semaphore::new(1));
         let deliverer = Deliverer::default();
-        let desk = Desk { store, teacher, status, deliverer, carrying: one(), saving: one(), checking: one() };
+        let (reports, guard) = (None, None);
+        let desk =
+            Desk { store, teacher, status, deliverer, reports, guard, carrying: one(), saving: one(), checking: one() };
         Ok(Self { socket, desk })
     }
 
@@ -103,6 +109,20 @@ impl Control {
     #[must_use]
     pub fn with_deliverer(mut self, deliverer: Deliverer) -> Self {
         self.desk.deliverer = deliverer;
+        self
+    }
+
+    /// Lets the operator see reports to other domains, and send them.
+    #[must_use]
+    pub fn with_reports(mut self, reports: Reports) -> Self {
+        self.desk.reports = Some(reports);
+        self
+    }
+
+    /// Tells who scans when there are other signatures.
+    #[must_use]
+    pub fn with_guard(mut self, guard: Guard) -> Self {
+        self.desk.guard = Some(guard);
         self
     }
 
@@ -180,6 +200,14 @@ impl Desk {
                     });
                     working.await.unwrap_or_else(|_| Outcome::Refused { reason: "the server is stopping".into() })
                 }
+                Ok(Order::Reports { send }) => self.reports(send).await,
+                Ok(Order::TakeSignatures) => {
+                    if let Some(guard) = self.guard.clone() {
+                        // Whoever can't open the set says so in the log.
+                        let _ = tokio::task::spawn_blocking(move || guard.set()).await;
+                    }
+                    Outcome::Done
+                }
                 Ok(Order::Status) => Outcome::Status { status: Box::new((self.status)()) },
                 Ok(order) => {
                     let store = self.store.clone();
@@ -197,6 +225,19 @@ impl Desk {
                 return Ok(());
             }
         }
+    }
+
+    /// Reports to other domains, sent before they are told of where that is wanted.
+    async fn reports(&self, now: bool) -> Outcome {
+        let Some(reports) = self.reports.as_ref().filter(|reports| reports.are_sent()) else {
+            let reason = "no reports are sent: [dmarc-report] and [tls-report] in the settings say so";
+            return Outcome::Refused { reason: reason.into() };
+        };
+        let sent = if now { reports.send_now().await } else { 0 };
+        let (mut owed, mut growing) = reports.waiting();
+        owed.truncate(ROWS_MAX);
+        growing.truncate(ROWS_MAX);
+        Outcome::Reports { owed, growing, sent }
     }
 
     /// A backup that is about to be sent, or why there is none.

@@ -204,9 +204,13 @@ fn carry_out(store: &Store, order: Order) -> Result<Outcome, Refusal> {
         Order::Compact { force } => return Ok(compacting(store.compact(force).wait())),
         Order::Compaction => return Ok(Outcome::Compaction { compaction: store.compaction() }),
         Order::NoteBackup { made } => note_made(store, made).map_err(|error| Refusal::Note(error.to_string())),
-        Order::Carry { .. } | Order::Backup { .. } | Order::CheckStore { .. } | Order::Spam { .. } | Order::Status => {
-            Err(Refusal::NoServer)
-        }
+        Order::Carry { .. }
+        | Order::Backup { .. }
+        | Order::CheckStore { .. }
+        | Order::Spam { .. }
+        | Order::Status
+        | Order::TakeSignatures
+        | Order::Reports { .. } => Err(Refusal::NoServer),
     };
     done.map(|()| Outcome::Done)
 }

@@ -13,6 +13,8 @@ use crate::flow::backup::Made;
 use crate::flow::brake::Braked;
 use crate::flow::dkim::KeyRow;
 use crate::flow::judge::{Opinion, SpamFigures};
+use crate::flow::report::Owed;
+use crate::flow::scan::rescan::RescanState;
 use crate::mail::list::{Answers, List, Posting};
 use crate::mail::queue::QueueFigures;
 use crate::mail::secret::ScramVerifier;
@@ -191,6 +193,13 @@ pub enum Order {
         /// Its number.
         id: u64,
     },
+    /// Tell of reports to other domains. [`Outcome::Reports`]
+    Reports {
+        /// Those that there are, the day so far included, are sent before.
+        send: bool,
+    },
+    /// Look at once whether there are other signatures. [`Outcome::Done`]
+    TakeSignatures,
     /// Ask or teach the spam filter. [`Outcome::Spam`]
     Spam {
         /// For the account with this address; none for the box alone.
@@ -347,6 +356,15 @@ pub enum Outcome {
         /// Recipients.
         recipients: u32,
     },
+    /// Reports to other domains, [`ROWS_MAX`] of each kind at most.
+    Reports {
+        /// Those that are to be sent.
+        owed: Vec<Owed>,
+        /// What is counted for the next.
+        growing: Vec<Owed>,
+        /// How many were sent at this order.
+        sent: usize,
+    },
     /// What the spam filter says of a message; where it was to learn it, before that.
     Spam {
         /// What.
@@ -455,6 +473,8 @@ pub struct Status {
     pub store: Figures,
     /// How far the monthly reading of the whole store is; `None` when it is turned off.
     pub scrub: Option<ScrubState>,
+    /// How far mail was scanned again with the signatures; `None` when that is turned off or there are none.
+    pub rescan: Option<RescanState>,
     /// The last backup.
     pub last_backup: Option<Made>,
     /// What the spam filter has learnt; `None` as long as it has judged nothing.

@@ -13,7 +13,7 @@ use crate::flow::relay::{AttemptTerms, Changed, Content, Outgoing};
 use crate::flow::sign::Stored;
 use crate::mail::address::{Address, Domain};
 use crate::mail::envelope::BodyType;
-use crate::mail::queue::{Answer as Told, Due};
+use crate::mail::queue::{Answer as Told, Due, Submitter};
 use crate::net::drive::Answers;
 use crate::protocol::smtp::sender::{Answer, Done, Enhanced, Heard, Mail, Nature, Origin, Outcome, Request, Sender};
 use crate::queue::outcome::Verdict;
@@ -42,6 +42,8 @@ pub(super) struct Hand {
     current: Option<Box<Outgoing>>,
     /// Messages handed out.
     given: u16,
+    /// Only the message that was looked for before goes.
+    alone: bool,
     /// Messages that the peer itself said something about.
     pub(super) judged: u32,
     /// When something was last asked.
@@ -60,7 +62,12 @@ pub(super) struct Server {
 impl Hand {
     pub(super) fn new(hub: Rc<Hub>, way: Way, first: Box<Outgoing>, progress: Rc<Cell<Instant>>) -> Self {
         let (peer, next) = (String::new(), Some(first));
-        Self { hub, way, peer, server: None, next, current: None, given: 0, judged: 0, progress }
+        Self { hub, way, peer, server: None, next, current: None, given: 0, alone: false, judged: 0, progress }
+    }
+
+    /// The same with no other message behind the first.
+    pub(super) fn with_one_alone(self) -> Self {
+        Self { alone: true, ..self }
     }
 
     /// Begins with a server.
@@ -79,7 +86,7 @@ impl Hand {
     /// section 4.2.1).
     async fn unproved(&self, outgoing: &Outgoing) -> Option<Verdict> {
         let Server { domain, policy, host, port } = self.server.as_ref().filter(|_| outgoing.queued.require_tls)?;
-        let text = self.hub.terms_of(domain, policy, host, *port, true).await.err()?;
+        let text = self.hub.terms_of(domain, policy, host, *port, (true, false)).await.err()?;
         let answer = Told::new("", &text);
         Some(if text.starts_with('5') { Verdict::Refused(answer) } else { Verdict::Deferred(answer) })
     }
@@ -92,6 +99,11 @@ impl Hand {
     /// Tells whether the message that the connection is opened for demands TLS all the way.
     pub(super) fn requires_tls(&self) -> bool {
         self.next.as_ref().is_some_and(|next| next.queued.require_tls)
+    }
+
+    /// Tells whether a report about TLS is what the connection is opened for.
+    pub(super) fn brings_tls_report(&self) -> bool {
+        self.next.as_ref().is_some_and(|next| next.queued.by == Submitter::TlsReport)
     }
 
     /// Notes what became of the message that the connection was opened for, and does without it.
@@ -109,6 +121,7 @@ impl Hand {
         loop {
             let outgoing = match self.next.take() {
                 Some(outgoing) => outgoing,
+                None if self.alone => return None,
                 None => self.hub.next_mail(&self.way).await?,
             };
             let outgoing = self.hub.signed(outgoing).await?;
@@ -231,26 +244,48 @@ impl Answers<Sender> for Hand {
 impl Hub {
     /// The next message for a connection.
     pub(super) async fn next_mail(&self, way: &Way) -> Option<Box<Outgoing>> {
+        self.next_of(way, |_| true).await
+    }
+
+    /// The next report about TLS that goes a way.
+    pub(super) async fn next_tls_report(&self, way: &Way) -> Option<Box<Outgoing>> {
+        self.next_of(way, |by| by == Submitter::TlsReport).await
+    }
+
+    async fn next_of(&self, way: &Way, wanted: fn(Submitter) -> bool) -> Option<Box<Outgoing>> {
         let (exit, way, situation) = (self.exit.clone(), way.clone(), self.situation_without_rests());
-        let found = tokio::task::spawn_blocking(move || exit.next_mail(&way, &situation)).await.ok()?;
+        let found = tokio::task::spawn_blocking(move || exit.next_mail(&way, &situation, wanted)).await.ok()?;
         found.inspect_err(|error| tracing::error!(%error, "the queue cannot be read")).ok()?.map(Box::new)
     }
 
-    /// Signs a message that was submitted here (RFC 6376): mail that comes from elsewhere may claim any
-    /// author, and a signature of ours would bear that out.
+    /// Signs a message that was submitted here or that this server wrote (RFC 6376): mail that comes from elsewhere
+    /// may claim any author, and a signature of ours would bear that out.
     async fn signed(&self, mut outgoing: Box<Outgoing>) -> Option<Box<Outgoing>> {
-        let Some(by) = outgoing.queued.by else { return Some(outgoing) };
+        let by = outgoing.queued.by;
+        if !by.is_ours() {
+            return Some(outgoing);
+        }
         let (signer, store) = (self.signer.clone(), self.exit.store.clone());
         let working = tokio::task::spawn_blocking(move || {
             let Ok(content) = &mut outgoing.content else { return outgoing };
+            let from = outgoing.queued.from.address();
             // A user speaks for his own domain and his aliases, and not for others' domains that are served here.
-            let may = |author: &Address| {
-                let Ok(reader) = store.reader() else { return false };
-                let own = reader.account(by).ok().flatten();
-                own.is_some_and(|own| own.address.domain() == author.domain())
-                    || reader.may_send_as(by, author).unwrap_or(false)
+            let may = |author: &Address| match by {
+                Submitter::Account(account) => {
+                    let Ok(reader) = store.reader() else { return false };
+                    let own = reader.account(account).ok().flatten();
+                    own.is_some_and(|own| own.address.domain() == author.domain())
+                        || reader.may_send_as(account, author).unwrap_or(false)
+                }
+                Submitter::Network => from.is_some_and(|from| from.key() == author.key()),
+                Submitter::Nobody | Submitter::Server | Submitter::TlsReport => false,
             };
-            match signer.sign_if(&mut Stored::new(content.body_mut()), now(), &may) {
+            let mut stored = Stored::new(content.body_mut());
+            let fields = match by {
+                Submitter::Server | Submitter::TlsReport => signer.sign(&mut stored, now()),
+                _ => signer.sign_if(&mut stored, now(), &may),
+            };
+            match fields {
                 Ok(fields) => {
                     content.put_before(fields);
                     content.rewind();

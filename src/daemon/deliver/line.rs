@@ -35,6 +35,9 @@ const SLOW_AFTER: Duration = Duration::from_secs(5);
 /// Pages of mail that are put off at one stroke; what is left is seen by the next survey.
 const PAGES_MAX: usize = 1024;
 
+/// Reports about TLS that get through to a domain at one time whatever its policies are.
+const TLS_REPORTS_MAX: usize = 4;
+
 /// Longest password file that is read, in bytes.
 const PASSWORD_FILE_MAX: u64 = 4096;
 
@@ -49,6 +52,14 @@ enum Found {
     Failed(Verdict),
     /// The network is away.
     Away,
+}
+
+/// By what mail the policies of a domain about TLS are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kept {
+    ByAll,
+    /// Only reports about TLS go.
+    NotByReports,
 }
 
 /// How one server was found.
@@ -73,7 +84,7 @@ enum Security {
 pub(super) async fn run(hub: Rc<Hub>, way: Way) {
     let progress = Rc::new(Cell::new(Instant::now()));
     let mut pace = Pace::Brisk;
-    let mut attempt = Box::pin(attempt(&hub, &way, &progress));
+    let mut attempt = Box::pin(attempts(&hub, &way, &progress));
     let found = loop {
         let deadline = progress.get() + SLOW_AFTER;
         let slow = async {
@@ -140,8 +151,26 @@ async fn put_off(hub: &Hub, way: &Way, verdict: Verdict) {
     }
 }
 
-async fn attempt(hub: &Rc<Hub>, way: &Way, progress: &Rc<Cell<Instant>>) -> Found {
-    let Some(first) = hub.next_mail(way).await else { return Found::Nothing };
+/// Serves a way as its domain's policies have it. Where that fails, reports about TLS get through without them: what
+/// is wrong may be what they tell of (RFC 8460 section 3).
+async fn attempts(hub: &Rc<Hub>, way: &Way, progress: &Rc<Cell<Instant>>) -> Found {
+    let found = attempt(hub, way, progress, Kept::ByAll).await;
+    if matches!((&found, way), (Found::Failed(_), Way::Direct(_))) {
+        for _ in 0..TLS_REPORTS_MAX {
+            if !matches!(attempt(hub, way, progress, Kept::NotByReports).await, Found::Served) {
+                break;
+            }
+        }
+    }
+    found
+}
+
+async fn attempt(hub: &Rc<Hub>, way: &Way, progress: &Rc<Cell<Instant>>, kept: Kept) -> Found {
+    let first = match kept {
+        Kept::ByAll => hub.next_mail(way).await,
+        Kept::NotByReports => hub.next_tls_report(way).await,
+    };
+    let Some(first) = first else { return Found::Nothing };
     let deferred = |text: &str| Verdict::Deferred(Answer::new("", text));
     let targets = match hub.targets(way).await {
         Ok(targets) => targets,
@@ -149,18 +178,20 @@ async fn attempt(hub: &Rc<Hub>, way: &Way, progress: &Rc<Cell<Instant>>) -> Foun
         Err(Trouble::Later(text)) => return Found::Failed(deferred(&text)),
         Err(Trouble::Away) => return Found::Away,
     };
-    let mut hand = Box::new(Hand::new(Rc::clone(hub), way.clone(), first, Rc::clone(progress)));
+    let hand = Hand::new(Rc::clone(hub), way.clone(), first, Rc::clone(progress));
+    let mut hand = Box::new(if kept == Kept::ByAll { hand } else { hand.with_one_alone() });
     let (mut last, mut never, mut away, mut reached, mut silent) = (None, None, false, false, false);
     // What a domain's own servers must prove; a route or a relay is the operator's word.
     let policy = Rc::new(match way {
-        Way::Direct(domain) => hub.policy(domain).await,
-        Way::Place(_) | Way::Relay(_) => super::safety::Policy::default(),
+        Way::Direct(domain) if kept == Kept::ByAll => hub.policy(domain).await,
+        Way::Direct(_) | Way::Place(_) | Way::Relay(_) => super::safety::Policy::default(),
     });
     for target in &targets {
         progress.set(Instant::now());
+        let demands = (hand.requires_tls(), !hand.brings_tls_report());
         let terms = match (way, &target.place.host) {
-            (Way::Direct(domain), Host::Name(name)) => {
-                match hub.terms_of(domain, &policy, name, target.place.port, hand.requires_tls()).await {
+            (Way::Direct(domain), Host::Name(name)) if kept == Kept::ByAll => {
+                match hub.terms_of(domain, &policy, name, target.place.port, demands).await {
                     Ok(terms) => {
                         let (domain, host, port) = (domain.clone(), name.clone(), target.place.port);
                         Some((terms, Server { domain, policy: Rc::clone(&policy), host, port }))

@@ -8,35 +8,27 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::fs;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::{Hub, now};
-use crate::mail::address::{Address, Domain};
-use crate::mail::date::ZonedTime;
-use crate::mail::envelope::{BodyType, Envelope, ForwardPath, Notify, Recipient, ReversePath};
-use crate::mail::message::FlagNames;
-use crate::mail::queue::{Due, NewQueued};
-use crate::mail::structure::Walker;
+use crate::daemon::kept;
+use crate::daemon::reports::Reports;
+use crate::mail::address::Domain;
 use crate::net::mta_sts::{self, FetchError};
 use crate::net::resolver::{DnsError, Resolver, Tlsa};
 use crate::net::verify::{TlsFault, TlsMode, is_usable};
 use crate::protocol::smtp::sender::{End, How, Point};
+use crate::queue::TlsPolicyConfig;
 use crate::queue::policy::{self, Book, Dane, Demand, Known, Level, Proof, Reason};
 use crate::queue::sts::{StsMode, StsPolicy, record_id};
-use crate::queue::tls_report::{self, Applied, Failure, Tally};
-use crate::queue::{TlsPolicyConfig, TlsReportConfig};
-use crate::store::{NewMessage, WriteError};
+use crate::queue::tls_report::{self, Applied, Failure};
 
 /// The file's name in the data folder.
 const FILE: &str = "tls-policies.json";
-
-/// Largest file that is read, in bytes: more than the bounds of its parts come to.
-const FILE_MAX: u64 = 8 << 20;
 
 /// Shortest time between two writes of the file.
 const WRITE_EVERY: Duration = Duration::from_mins(10);
@@ -58,14 +50,13 @@ const DNSSEC_AGAIN: Duration = Duration::from_hours(1);
 #[serde(default, rename_all = "kebab-case")]
 struct Kept {
     book: Book,
-    tally: Tally,
 }
 
 /// What is known of other domains' TLS.
 #[derive(Debug)]
 pub struct Safety {
     config: TlsPolicyConfig,
-    reports: TlsReportConfig,
+    reports: Option<Reports>,
     path: PathBuf,
     state: RefCell<State>,
 }
@@ -75,8 +66,6 @@ struct State {
     kept: Kept,
     /// Something is not in the file yet.
     dirty: bool,
-    /// Sessions were counted since the last write, and somebody will be told of them.
-    counted: bool,
     written: Option<Instant>,
     failed: BTreeMap<String, (Instant, Failure)>,
     dnssec: Option<(Instant, bool)>,
@@ -92,6 +81,9 @@ pub(super) struct Terms {
     /// The domain's policy is on trial: how it would have gone is counted.
     trial: Option<StsPolicy>,
     applied: Applied,
+    /// Reports tell of it; not where a report is all that it is opened for (RFC 8460 section 3), or there would be
+    /// reports about reports for ever.
+    counted: bool,
 }
 
 impl Terms {
@@ -129,9 +121,9 @@ pub(super) struct Policy {
 
 impl Safety {
     /// Reads what was kept in the data folder. A file that cannot be read begins anew.
-    pub fn open(config: TlsPolicyConfig, reports: TlsReportConfig, data: &Path) -> Self {
+    pub fn open(config: TlsPolicyConfig, data: &Path) -> Self {
         let path = data.join(FILE);
-        let kept = match read(&path) {
+        let kept = match kept::read(&path) {
             Ok(kept) => kept,
             Err(error) if error.kind() == io::ErrorKind::NotFound => Kept::default(),
             Err(error) => {
@@ -139,7 +131,13 @@ impl Safety {
                 Kept::default()
             }
         };
-        Self { config, reports, path, state: RefCell::new(State { kept, ..State::default() }) }
+        Self { config, reports: None, path, state: RefCell::new(State { kept, ..State::default() }) }
+    }
+
+    /// Has what becomes of TLS counted for reports.
+    #[must_use]
+    pub fn telling(self, reports: Reports) -> Self {
+        Self { reports: Some(reports), ..self }
     }
 
     fn delay_secs(&self) -> i64 {
@@ -151,16 +149,15 @@ impl Safety {
         let text = {
             let mut state = self.state.borrow_mut();
             let waits = state.written.is_some_and(|at| at.elapsed() < WRITE_EVERY);
-            let wanted = if at_once { state.dirty || state.counted } else { state.dirty && !waits };
-            if !wanted {
+            if !state.dirty || waits && !at_once {
                 return;
             }
-            (state.dirty, state.counted) = (false, false);
+            state.dirty = false;
             state.written = Some(Instant::now());
             serde_json::to_vec(&state.kept)
         };
         let path = self.path.clone();
-        let writing = tokio::task::spawn_blocking(move || write(&path, &text.map_err(io::Error::other)?)).await;
+        let writing = tokio::task::spawn_blocking(move || kept::write(&path, &text.map_err(io::Error::other)?)).await;
         if let Ok(Err(error)) = writing {
             tracing::warn!(file = %self.path.display(), %error, "what is known of other servers' TLS was not kept");
         }
@@ -226,7 +223,7 @@ impl Hub {
         policy: &Policy,
         host: &str,
         port: u16,
-        require_tls: bool,
+        (require_tls, counted): (bool, bool),
     ) -> Result<Terms, String> {
         let safety = &self.safety;
         let Told { dane, records, proved } = self.dane(domain.as_str(), host, port).await;
@@ -243,18 +240,22 @@ impl Hub {
         };
         if let Some(failure) = policy.failure {
             let applied = Applied { kind: tls_report::PolicyKind::Sts, ..Applied::none() };
-            self.count_session(domain.as_str(), host, &applied, Some(failure));
+            if counted {
+                self.count_session(domain.as_str(), host, &applied, Some(failure));
+            }
         }
         let known = Known { domain: domain.as_str(), host, dane, proved, sts, seen, require_tls };
         match policy::decide(&known) {
             Ok(demand) => {
                 let trial = sts.filter(|policy| policy.mode == StsMode::Testing && dane == Dane::Absent).cloned();
                 let (domain, host) = (domain.to_string(), host.to_owned());
-                Ok(Terms { demand, domain, host, records, trial, applied })
+                Ok(Terms { demand, domain, host, records, trial, applied, counted })
             }
             Err(text) => {
                 let failure = if dane == Dane::Broken { Failure::DnssecInvalid } else { Failure::ValidationFailure };
-                self.count_session(domain.as_str(), host, &applied, Some(failure));
+                if counted {
+                    self.count_session(domain.as_str(), host, &applied, Some(failure));
+                }
                 Err(text)
             }
         }
@@ -322,7 +323,7 @@ impl Hub {
     /// Notes how a connection went: how safe it was, and what a report will tell of it. `fault` is why
     /// TLS failed, `noted` what was wrong with a certificate that did not matter.
     pub(super) fn note_safety(&self, terms: &Terms, end: &End, fault: Option<TlsFault>, noted: Option<TlsFault>) {
-        let Terms { demand, domain, host, trial, applied, .. } = terms;
+        let Terms { demand, domain, host, trial, applied, counted, .. } = terms;
         let at = match &end.how {
             How::Failed(heard) => Some(heard.at),
             How::Fine => None,
@@ -349,7 +350,9 @@ impl Hub {
                 None => None,
             },
         };
-        self.count_session(domain, host, applied, failure);
+        if *counted {
+            self.count_session(domain, host, applied, failure);
+        }
         // What a policy demands is not learnt, and what it forbids is no fall.
         if matches!(demand.reason, Reason::Dane | Reason::Sts | Reason::Sender) && failure.is_some() {
             return;
@@ -366,71 +369,10 @@ impl Hub {
     }
 
     fn count_session(&self, domain: &str, host: &str, applied: &Applied, failure: Option<Failure>) {
-        let mut state = self.safety.state.borrow_mut();
-        let before = state.kept.tally.turn(now());
-        state.kept.tally.count(domain, host, applied, failure);
-        let reports = &self.safety.reports;
-        state.counted |= reports.send;
-        drop(state);
-        if let (Some(before), true, Some(from)) = (before, reports.send, reports.from.as_deref()) {
-            match Address::parse(from) {
-                Ok(from) => {
-                    tokio::task::spawn_local(send_reports(self.exit.clone(), self.resolver.clone(), before, from));
-                }
-                Err(error) => tracing::warn!(from, %error, "no TLS reports are sent: tls-report.from is wrong"),
-            }
+        if let Some(reports) = &self.safety.reports {
+            reports.session(domain, host, applied, failure);
         }
     }
-}
-
-/// Sends a day's reports to the domains that ask for them (RFC 8460 section 3).
-async fn send_reports(exit: crate::flow::relay::Exit, resolver: Resolver, tally: Tally, from: Address) {
-    let domains: Vec<String> = tally.domains().map(ToOwned::to_owned).collect();
-    for domain in domains {
-        let Ok(found) = resolver.txt(&format!("_smtp._tls.{domain}")).await else { continue };
-        let to = tls_report::addresses(&found.value);
-        if to.is_empty() {
-            continue;
-        }
-        let Some(letter) = tally.letter(&domain, &exit.host, &from, &to, ZonedTime::utc(now())) else { continue };
-        match send_report(&exit, letter, to).await {
-            Ok(()) => tracing::info!(domain, "a report about TLS was sent"),
-            Err(error) => tracing::warn!(domain, %error, "a report about TLS was not sent"),
-        }
-    }
-}
-
-async fn send_report(exit: &crate::flow::relay::Exit, letter: String, to: Vec<Address>) -> Result<(), WriteError> {
-    let (store, at) = (exit.store.clone(), now());
-    let spooling = tokio::task::spawn_blocking(move || {
-        let (mut spool, mut walker) = (store.spool()?, Walker::new());
-        walker.feed(letter.as_bytes());
-        spool.write(letter.as_bytes())?;
-        let (body, structure) = (spool.finish()?, walker.finish());
-        Ok::<_, WriteError>(NewMessage {
-            body,
-            structure,
-            internal_date: ZonedTime::utc(at),
-            flags: FlagNames::default(),
-        })
-    });
-    // A server that stops has no threads left; the report is not missed.
-    let Ok(message) = spooling.await else { return Ok(()) };
-    let recipient = |address| Recipient {
-        path: ForwardPath::Address(address),
-        notify: Notify { given: true, ..Notify::default() },
-        original: None,
-    };
-    let envelope = Envelope {
-        from: ReversePath::Null,
-        recipients: to.into_iter().map(recipient).collect(),
-        body: BodyType::SevenBit,
-        utf8: false,
-        ret: None,
-        envelope_id: None,
-    };
-    let queued = NewQueued { envelope, require_tls: false, by: None, due: Due::from(at) };
-    exit.store.submit(message?, Vec::new(), Some(queued)).await.map(drop)
 }
 
 /// The word of a report for what went wrong in a handshake (RFC 8460 section 4.3).
@@ -453,21 +395,6 @@ fn spelled(record: &Tlsa) -> String {
     text
 }
 
-fn read(path: &Path) -> io::Result<Kept> {
-    let mut text = Vec::new();
-    fs::File::open(path)?.take(FILE_MAX).read_to_end(&mut text)?;
-    serde_json::from_slice(&text).map_err(io::Error::other)
-}
-
-/// Puts a new file in the place of the old one.
-fn write(path: &Path, text: &[u8]) -> io::Result<()> {
-    let new = path.with_extension("new");
-    let mut file = fs::File::create(&new)?;
-    io::Write::write_all(&mut file, text)?;
-    file.sync_all()?;
-    fs::rename(&new, path)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -476,7 +403,7 @@ mod tests {
     #[test]
     fn what_was_learnt_is_there_after_a_restart_and_a_ruined_file_is_not_in_the_way() {
         let folder = tempfile::tempdir().unwrap();
-        let open = || Safety::open(TlsPolicyConfig::default(), TlsReportConfig::default(), folder.path());
+        let open = || Safety::open(TlsPolicyConfig::default(), folder.path());
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let safety = open();
@@ -497,7 +424,7 @@ mod tests {
             safety.save(true).await;
             assert!(!safety.state.borrow().dirty);
         });
-        fs::write(folder.path().join(FILE), "{\"book\": 7").unwrap();
+        std::fs::write(folder.path().join(FILE), "{\"book\": 7").unwrap();
         assert_eq!(open().state.borrow().kept.book, Book::default());
     }
 

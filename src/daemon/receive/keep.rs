@@ -52,6 +52,9 @@ impl Reception {
         let kept = self.keep(letter, &accounts, further, &incoming).await;
         match &kept {
             Ok(()) => {
+                if let Some(looked) = &incoming.looked {
+                    self.visit.count(looked);
+                }
                 tracing::info!(
                     id = %incoming.id,
                     from = %incoming.envelope.from,
@@ -88,7 +91,7 @@ impl Reception {
             _ if nature.eight_bit => BodyType::EightBitMime,
             _ => BodyType::SevenBit,
         };
-        let by = self.by;
+        let by = self.submitter();
         let mut groups: Vec<(ReversePath, Vec<Recipient>)> = Vec::new();
         let own = self.remote.iter().map(|recipient| (&envelope.from, recipient));
         for (from, recipient) in own.chain(self.copies.iter().map(|(from, recipient)| (from, recipient))) {
@@ -209,9 +212,9 @@ impl Reception {
         let to = accounts.iter().map(|&account| (account, folder(account))).collect();
         let passed = match &self.office.guard {
             Some(guard) => guard.pass(message, to).await.map_err(LetterError::Scanned)?,
-            None => Passed { message, to, aside: false },
+            None => Passed { message, to, aside: false, told: None },
         };
-        let Passed { message, to, aside } = passed;
+        let Passed { message, to, aside, told } = passed;
         let Further { queued, held, posts, require_tls } = further;
         let parcels = if aside {
             // What was put aside goes nowhere else, and confirms nothing.
@@ -227,6 +230,10 @@ impl Reception {
             let posts = posts.into_iter().map(|post| Parcel { held, ..post });
             [Parcel { message, local: to, queued, held }].into_iter().chain(posts).chain(told).collect()
         };
-        self.office.store.submit_all(parcels).await.map(drop).map_err(LetterError::Spool)
+        self.office.store.submit_all(parcels).await.map_err(LetterError::Spool)?;
+        if let Some(guard) = &self.office.guard {
+            guard.tell(told).await;
+        }
+        Ok(())
     }
 }

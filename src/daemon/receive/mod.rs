@@ -26,6 +26,7 @@ use crate::mail::date::ZonedTime;
 use crate::mail::envelope::{Client, Envelope, ForwardPath, Recipient, ReversePath};
 use crate::mail::list::List;
 use crate::mail::mailbox::AccountId;
+use crate::mail::queue::Submitter;
 use crate::net::drive::Answers;
 use crate::protocol::smtp::{self, Answer, Begin, Reply, Request, Role, Sender};
 use crate::queue::outcome::wants_success;
@@ -169,8 +170,15 @@ impl Reception {
         let mut found = found;
         if found.is_ok() && !self.submits {
             // Lists are not asked for recipients that are none.
-            let checked = self.visit.recipient(&sender.from, &recipient.path).await;
+            let accounts = match &found {
+                Ok(Destination::Local(accounts) | Destination::Forward { accounts, .. }) => accounts.as_slice(),
+                _ => &[],
+            };
+            let checked = self.visit.recipient(&sender.from, &recipient.path, accounts).await;
             found = found.and_then(|destination| checked.map(|()| destination));
+        }
+        if self.submits && found == Ok(Destination::Remote) {
+            found = self.office.look_for(&sender.from, &recipient.path).await.map(|()| Destination::Remote);
         }
         let destination = found.inspect_err(|reply| {
             tracing::info!(from = %sender.from, to = %recipient.path, %reply, "recipient refused");
@@ -268,6 +276,15 @@ impl Reception {
         Ok(())
     }
 
+    /// Who is said to have submitted the message.
+    fn submitter(&self) -> Submitter {
+        match self.by {
+            Some(account) => Submitter::Account(account),
+            None if self.submits => Submitter::Network,
+            None => Submitter::Nobody,
+        }
+    }
+
     fn role(&self) -> Role {
         if self.submits { Role::Submission } else { Role::Exchange }
     }
@@ -281,6 +298,7 @@ impl Reception {
         if let Some(signed) = letter.signed(end) {
             let looked = self.visit.look(&incoming.client, &incoming.envelope, &signed).await;
             if let Some(reply) = looked.refusal() {
+                self.visit.count(&looked);
                 incoming.log_refusal(&reply);
                 self.incoming = None;
                 return Err(reply);
@@ -289,7 +307,7 @@ impl Reception {
         }
         let (filter, accounts) = (self.office.teacher.filter().clone(), self.targets.clone());
         let (standing, results) = match &incoming.looked {
-            Some(Looked { standing, field }) => (standing.clone(), field.clone()),
+            Some(Looked { standing, field, .. }) => (standing.clone(), field.clone()),
             None => (Standing::unchecked(), String::new()),
         };
         let working = tokio::task::spawn_blocking(move || {
@@ -318,6 +336,9 @@ impl Reception {
             }
         }
         if incoming.verdict.as_ref().is_some_and(Verdict::is_rejected) {
+            if let Some(looked) = &incoming.looked {
+                self.visit.count(looked);
+            }
             let reply = Reply::new(554, "5.7.1", "this looks like spam and is not taken");
             incoming.log_refusal(&reply);
             self.incoming = None;
@@ -365,6 +386,7 @@ impl Reception {
         };
         let looked = self.visit.look(&incoming.client, &incoming.envelope, &signed).await;
         if let Some(reply) = looked.refusal() {
+            self.visit.count(&looked);
             incoming.log_refusal(&reply);
             self.incoming = None;
             return Err(reply);

@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::Reception;
 use crate::daemon::checks::Checks;
@@ -13,9 +14,15 @@ use crate::daemon::login::Doorway;
 use crate::daemon::teacher::Teacher;
 use crate::flow::brake::{Brake, Braked, SubmissionConfig};
 use crate::flow::relay::Exit;
+use crate::mail::envelope::{ForwardPath, ReversePath};
 use crate::mail::mailbox::AccountId;
-use crate::protocol::smtp::SmtpConfig;
+use crate::net::resolver::{DnsError, Resolver};
+use crate::protocol::smtp::{Reply, SmtpConfig};
+use crate::queue::route::Way;
 use crate::store::Store;
+
+/// How long the DNS is waited for before a user's recipient is taken all the same.
+const NAME_WAIT: Duration = Duration::from_secs(3);
 
 /// Who may send, and how much.
 #[derive(Debug)]
@@ -46,6 +53,8 @@ pub struct Office {
     pub(super) places: Arc<Semaphore>,
     /// Scans what is received, if that is wanted.
     pub(super) guard: Option<Guard>,
+    /// Knows which domains there are.
+    resolver: Option<Resolver>,
 }
 
 impl Office {
@@ -62,7 +71,7 @@ impl Office {
         let places = Arc::new(Semaphore::new(usize::from(config.incoming_max.max(1))));
         let exit = Exit::new(store.clone(), Arc::default(), Arc::default(), Arc::clone(&host));
         let submission = Arc::new(Submission::new(SubmissionConfig::default()));
-        Self { store, doorway, teacher, checks, host, exit, submission, places, guard: None }
+        Self { store, doorway, teacher, checks, host, exit, submission, places, guard: None, resolver: None }
     }
 
     /// Sets who may send, and how much.
@@ -93,6 +102,36 @@ impl Office {
     pub fn with_exit(mut self, exit: Exit) -> Self {
         self.exit = exit;
         self
+    }
+
+    /// Has the DNS asked whether a recipient's domain exists.
+    #[must_use]
+    pub fn asking(self, resolver: Resolver) -> Self {
+        Self { resolver: Some(resolver), ..self }
+    }
+
+    /// Looks whether a user's recipient elsewhere has a domain that takes mail, so that a slip of the pen is told at
+    /// once and not by a notification. Only what the DNS says for certain counts, and it is not waited for long.
+    ///
+    /// # Errors
+    /// The reply to RCPT.
+    pub(super) async fn look_for(&self, from: &ReversePath, to: &ForwardPath) -> Result<(), Reply> {
+        let (Some(resolver), Some(address)) = (&self.resolver, to.address()) else { return Ok(()) };
+        let domain = address.domain();
+        let direct = matches!(self.exit.routes.way(domain, from, false), Some(Way::Direct(_)));
+        if !direct || domain.is_literal() {
+            return Ok(());
+        }
+        match timeout(NAME_WAIT, resolver.mx(domain.as_str())).await {
+            Ok(Err(DnsError::NoSuchName)) => {
+                Err(Reply::new(550, "5.1.2", "there is no such domain: check how it is spelled"))
+            }
+            // RFC 7505 section 4.1
+            Ok(Ok(found)) if matches!(found.value.as_slice(), [(_, host)] if host.is_empty()) => {
+                Err(Reply::new(556, "5.1.10", "this domain takes no mail"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Has what is received scanned.

@@ -65,7 +65,7 @@ pub fn field(findings: &Findings, host: &str) -> String {
 }
 
 /// What is left of a text that is a name.
-fn name(text: &str) -> String {
+pub(super) fn name(text: &str) -> String {
     text.chars().filter(|c| c.is_ascii_alphanumeric() || "-._".contains(*c)).take(NAME_MAX).collect()
 }
 

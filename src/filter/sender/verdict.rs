@@ -57,22 +57,35 @@ fn listing(findings: &Findings, config: &SenderConfig, standing: &mut Standing) 
     }
 }
 
+/// What is done with mail that fails DMARC; `None` where somebody who is trusted sealed it, so that the domain's wish
+/// does not hold.
+pub(super) fn wish(findings: &Findings, config: &SenderConfig) -> Option<Action> {
+    let arc = &findings.arc;
+    let trusted = config.arc_trusted.iter().any(|domain| domain.eq_ignore_ascii_case(&arc.domain));
+    if arc.verdict == Verdict::Pass && trusted {
+        return None;
+    }
+    Some(match findings.dmarc.policy {
+        Policy::Reject => config.dmarc_reject,
+        Policy::Quarantine => config.dmarc_quarantine,
+        Policy::None => Action::Accept,
+    })
+}
+
 fn identity(findings: &Findings, config: &SenderConfig, standing: &mut Standing) {
-    let Findings { spf, dmarc, arc, dkim, .. } = findings;
+    let Findings { spf, dmarc, dkim, .. } = findings;
     let signed = dkim.iter().any(|signature| signature.verdict == Verdict::Pass);
     match dmarc.verdict {
         Verdict::Pass => return standing.share("From is authenticated (DMARC)", -0.2),
         Verdict::Fail => {
             standing.credible = false;
-            let believed = arc.verdict == Verdict::Pass
-                && config.arc_trusted.iter().any(|domain| domain.eq_ignore_ascii_case(&arc.domain));
-            if believed {
+            let Some(action) = wish(findings, config) else {
                 return standing.share("a forwarder that is trusted sealed it (ARC)", 0.0);
-            }
-            let (action, logit, wish) = match dmarc.policy {
-                Policy::Reject => (config.dmarc_reject, 2.0, "refused"),
-                Policy::Quarantine => (config.dmarc_quarantine, 1.5, "treated as suspicious"),
-                Policy::None => (Action::Accept, 0.7, ""),
+            };
+            let (logit, wish) = match dmarc.policy {
+                Policy::Reject => (2.0, "refused"),
+                Policy::Quarantine => (1.5, "treated as suspicious"),
+                Policy::None => (0.7, ""),
             };
             standing.share("From is not authenticated (DMARC)", logit);
             let policy = dmarc.policy.word();

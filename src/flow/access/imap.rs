@@ -7,10 +7,12 @@
 use super::order;
 use super::search::{Budget, Question};
 use crate::flow::learn::{self, Lesson};
+use crate::mail::annotation::{Annotation, EntryName};
 use crate::mail::date::{Timestamp, ZonedTime};
 use crate::mail::mailbox::{AccountId, Mailbox, MailboxId, MailboxName, ModSeq, SpecialUse, Uid};
 use crate::mail::message::{BlobId, FlagNames, Flagged, Message, Placed, SystemFlags, UidSet};
 use crate::mail::structure::{Section, Walker};
+use crate::protocol::imap::metadata::{MetadataQuery, SPECIAL_USE_ENTRY};
 use crate::protocol::imap::request::{AHEAD_MAX, Ahead, Answer, Changes, Letter, Opened, Refused, Request, Search};
 use crate::store::{NewMessage, Pending, ReadError, Reader, SPOOL_MEMORY_MAX, Spool, Store, WriteError};
 
@@ -57,6 +59,7 @@ pub fn plan(store: &Store, account: AccountId, request: Request) -> Plan {
         | Request::Vanished { .. }
         | Request::Sort { .. }
         | Request::Thread { .. }
+        | Request::Annotations { .. }
         | Request::Search { .. } => Plan::Read(request),
         Request::Rows { ref uids, .. } if uids.count() > INLINE_ROWS => Plan::Read(request),
         Request::Rows { .. } | Request::Mailbox(_) | Request::Quota => {
@@ -83,6 +86,7 @@ pub fn plan(store: &Store, account: AccountId, request: Request) -> Plan {
         Request::Create { name, special_use } => {
             Plan::Write(Write::Created(store.create_mailbox(account, name, special_use)))
         }
+        Request::Annotate { mailbox, changes } => Plan::Write(Write::Done(store.annotate(account, mailbox, changes))),
         Request::Rename { from, to } => Plan::Write(Write::Done(store.rename_mailbox(account, from, to))),
         Request::Subscribe { name, subscribed } => Plan::Write(Write::Done(store.subscribe(account, name, subscribed))),
         Request::Sasl(_)
@@ -133,6 +137,9 @@ pub fn read(store: &Store, account: AccountId, request: Request, now: Timestamp)
                 Answer::Letters(letters(store, &reader, &blobs, structure, ahead)?)
             }
             Request::Search { mailbox, uids, search } => find(store, mailbox, &uids, &search, now)?,
+            Request::Annotations { mailbox, query } => {
+                Answer::Annotations(annotations(&reader, account, mailbox, &query)?)
+            }
             Request::Quota => match reader.account(account)? {
                 Some(found) => Answer::Quota { limit: found.quota, used: found.used },
                 None => Answer::Refused(Refused::Unavailable),
@@ -286,6 +293,25 @@ impl Incoming {
             None => store.append(mailbox, messages),
         })
     }
+}
+
+/// What is asked of what is said; a mailbox's special use is among it (RFC 6154 section 4).
+fn annotations(
+    reader: &Reader,
+    account: AccountId,
+    mailbox: Option<MailboxId>,
+    query: &MetadataQuery,
+) -> Result<Vec<Annotation>, ReadError> {
+    let mut found = reader.annotations(account, mailbox)?;
+    let found_use = match mailbox {
+        Some(id) => reader.mailbox(id)?.and_then(|mailbox| mailbox.special_use),
+        None => None,
+    };
+    if let Some((special_use, entry)) = found_use.zip(EntryName::new(SPECIAL_USE_ENTRY)) {
+        found.push(Annotation { entry, value: special_use.attribute().as_bytes().to_vec() });
+    }
+    found.retain(|one| query.wants(&one.entry));
+    Ok(found)
 }
 
 fn has_children(store: &Store, account: AccountId, name: &MailboxName) -> Result<bool, ReadError> {

@@ -5,7 +5,7 @@ use crate::mail::address::Address;
 use crate::mail::date::ZonedTime;
 use crate::mail::envelope::{BodyType, ForwardPath, Notify};
 use crate::mail::message::FlagNames;
-use crate::mail::queue::{Answer, NewQueued};
+use crate::mail::queue::{Answer, NewQueued, Submitter};
 use crate::mail::structure::Walker;
 use crate::queue::RelayConfig;
 use crate::store::{NewMessage, StoreConfig};
@@ -53,7 +53,7 @@ impl House {
             ret: None,
             envelope_id: None,
         };
-        let queued = NewQueued { envelope, require_tls: false, by: None, due: Due(due) };
+        let queued = NewQueued { envelope, require_tls: false, by: Submitter::Nobody, due: Due(due) };
         store.submit(message, Vec::new(), Some(queued)).wait().unwrap().queued.unwrap()
     }
 
@@ -91,9 +91,9 @@ fn what_is_due_is_told_by_its_way_and_when_the_next_is() {
 fn a_message_is_sent_once_and_to_all_who_go_one_way() {
     let house = house(&[]);
     let id = house.queue(LETTER, "ann@x.test", &["a@one.test", "b@two.test", "c@one.test"], 1000);
-    let one = house.exit.next_mail(&direct("one.test"), &at(2000)).unwrap().unwrap();
+    let one = house.exit.next_mail(&direct("one.test"), &at(2000), |_| true).unwrap().unwrap();
     assert_eq!((one.queued.id, numbers(&one)), (id, vec![0, 2]));
-    assert!(house.exit.next_mail(&direct("one.test"), &at(2000)).unwrap().is_none());
+    assert!(house.exit.next_mail(&direct("one.test"), &at(2000), |_| true).unwrap().is_none());
     assert_eq!(house.survey(&at(2000)).wanted, [(direct("two.test"), 1)]);
     drop(one);
     assert_eq!(house.survey(&at(2000)).wanted.len(), 2);
@@ -107,9 +107,9 @@ fn all_of_a_message_goes_to_a_relay_at_one_time_where_its_sender_decides() {
     house.queue(LETTER, "ann@x.test", &["a@one.test", "b@two.test"], 1000);
     let survey = house.survey(&at(2000));
     assert_eq!(survey.wanted, [(direct("one.test"), 1), (Way::Relay(0), 2)]);
-    let outgoing = house.exit.next_mail(&Way::Relay(0), &at(2000)).unwrap().unwrap();
+    let outgoing = house.exit.next_mail(&Way::Relay(0), &at(2000), |_| true).unwrap().unwrap();
     assert_eq!(numbers(&outgoing), [0, 1]);
-    let direct = house.exit.next_mail(&direct("one.test"), &at(2000)).unwrap().unwrap();
+    let direct = house.exit.next_mail(&direct("one.test"), &at(2000), |_| true).unwrap().unwrap();
     assert_eq!(direct.envelope().from.to_string(), "<bob@x.test>");
 }
 
@@ -134,10 +134,10 @@ fn a_flood_by_one_relay_hides_nothing_that_goes_by_another() {
     let many: Vec<String> = (0..PAGE + 50).map(|number| format!("u{number}@one.test")).collect();
     house.queue(LETTER, "ann@x.test", &many.iter().map(String::as_str).collect::<Vec<_>>(), 1000);
     house.queue(LETTER, "bob@x.test", &["b@two.test"], 1001);
-    let found = house.exit.next_mail(&Way::Relay(1), &at(2000)).unwrap().unwrap();
+    let found = house.exit.next_mail(&Way::Relay(1), &at(2000), |_| true).unwrap().unwrap();
     assert_eq!(found.envelope().from.to_string(), "<bob@x.test>");
     drop(found);
-    assert!(house.exit.next_mail(&Way::Relay(2), &at(2000)).unwrap().is_none());
+    assert!(house.exit.next_mail(&Way::Relay(2), &at(2000), |_| true).unwrap().is_none());
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn who_has_no_way_any_more_is_told() {
 fn a_message_goes_out_without_its_return_path_and_behind_new_fields() {
     let house = house(&[]);
     house.queue(LETTER, "ann@x.test", &["a@one.test"], 1000);
-    let mut outgoing = house.exit.next_mail(&direct("one.test"), &at(2000)).unwrap().unwrap();
+    let mut outgoing = house.exit.next_mail(&direct("one.test"), &at(2000), |_| true).unwrap().unwrap();
     let read = |content: &mut Content, max| {
         let mut all = Vec::new();
         loop {

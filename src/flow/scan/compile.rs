@@ -243,14 +243,17 @@ impl<'f> Maker<'f> {
 
     fn add_pattern(&mut self, logical: Logical) -> Result<Option<Reason>, CompileError> {
         const TOO_LONG: Reason = Reason("patterns that are too long");
-        let simple = logical.bodies.len() == 1 && logical.expression == signature::Expression::Sub(0);
+        let simple = logical.bodies.len() == 1
+            && logical.regexes.is_empty()
+            && logical.expression == signature::Expression::Sub(0);
         let target = logical.terms.target;
-        let record = PatternRecord { name: logical.name, terms: logical.terms, expression: logical.expression };
+        let Logical { name, terms, expression, bodies, regexes } = logical;
+        let record = PatternRecord { name, terms, expression, regexes };
         let Some(frame) = framed(&record) else { return Ok(Some(TOO_LONG)) };
         // A signature counts with all of its segments or not at all.
         let mut segments = Vec::new();
         let at = self.place()?;
-        for (number, (sub, place, body)) in logical.bodies.into_iter().enumerate() {
+        for (number, (sub, place, body)) in bodies.into_iter().enumerate() {
             let segments_of_it = body.segments.len();
             for (index, segment) in body.segments.into_iter().enumerate() {
                 let Some(anchor) = segment.anchor() else { return Ok(Some(TOO_LONG)) };

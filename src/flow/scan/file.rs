@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use crate::filter::scan::ReadAt;
-use crate::filter::scan::set::{Set, SetError};
+use crate::filter::scan::set::{HEADER_BYTES, Header, Set, SetError};
 
 /// An open file of a size that was looked at once: what is added to it later is not seen.
 #[derive(Debug)]
@@ -54,10 +54,28 @@ impl ReadAt for SeenFile {
     }
 }
 
+/// What the compiled set at `path` is known by ([`Header::mark`]), without opening it.
+///
+/// # Errors
+/// Those of the file system; [`io::ErrorKind::UnexpectedEof`] for what is too short to be one.
+pub fn mark_of(path: &Path) -> io::Result<u64> {
+    let mut first_block = vec![0; HEADER_BYTES];
+    File::open(path)?.read_exact_at(&mut first_block, 0)?;
+    Ok(Header::mark(&first_block))
+}
+
 /// Opens a compiled set.
 ///
 /// # Errors
 /// Why it can't be used.
 pub fn open_set(path: &Path) -> Result<Set, SetError> {
-    Set::open(Box::new(SeenFile::new(File::open(path)?)?))
+    open_set_within(path, u64::MAX)
+}
+
+/// Opens a compiled set of which `room` bytes may be in memory.
+///
+/// # Errors
+/// Why it can't be used.
+pub fn open_set_within(path: &Path, room: u64) -> Result<Set, SetError> {
+    Set::open_within(Box::new(SeenFile::new(File::open(path)?)?), room)
 }

@@ -1,20 +1,43 @@
-//! A message on its way in as something to scan.
+//! A message as something to scan: on its way in, or kept.
 
 use std::cell::RefCell;
 use std::io;
 
 use crate::filter::scan::ReadAt;
-use crate::store::{Spooled, SpooledReader};
+use crate::store::{Body, ReadError, Spooled, SpooledReader};
 
-/// A finished body, read where it is wanted; a block of it is unpacked at a time.
-pub struct SpooledObject<'s> {
+/// A body, read where it is wanted; a block of it is unpacked at a time.
+pub struct LetterObject<R> {
     size: u64,
-    reader: RefCell<SpooledReader<'s>>,
+    reader: RefCell<R>,
 }
 
-impl std::fmt::Debug for SpooledObject<'_> {
+/// A finished body on its way in.
+pub type SpooledObject<'s> = LetterObject<SpooledReader<'s>>;
+
+/// A body of a message that is kept.
+pub type KeptObject = LetterObject<Body>;
+
+/// Gives bytes from an offset on: some of them, none past the end.
+trait Pull {
+    fn pull(&mut self, offset: u64, max: usize) -> Result<&[u8], ReadError>;
+}
+
+impl Pull for SpooledReader<'_> {
+    fn pull(&mut self, offset: u64, max: usize) -> Result<&[u8], ReadError> {
+        self.read(offset, max)
+    }
+}
+
+impl Pull for Body {
+    fn pull(&mut self, offset: u64, max: usize) -> Result<&[u8], ReadError> {
+        self.read(offset, max)
+    }
+}
+
+impl<R> std::fmt::Debug for LetterObject<R> {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "SpooledObject({})", self.size)
+        write!(out, "LetterObject({})", self.size)
     }
 }
 
@@ -25,7 +48,14 @@ impl<'s> SpooledObject<'s> {
     }
 }
 
-impl ReadAt for SpooledObject<'_> {
+impl KeptObject {
+    /// Takes a body that is kept.
+    pub fn kept(body: Body) -> Self {
+        Self { size: body.len(), reader: RefCell::new(body) }
+    }
+}
+
+impl<R: Pull> ReadAt for LetterObject<R> {
     fn size(&self) -> u64 {
         self.size
     }
@@ -35,7 +65,7 @@ impl ReadAt for SpooledObject<'_> {
         let mut done = 0;
         while done < buffer.len() {
             let rest = buffer.get_mut(done..).unwrap_or_default();
-            let bytes = reader.read(offset + done as u64, rest.len()).map_err(io::Error::other)?;
+            let bytes = reader.pull(offset + done as u64, rest.len()).map_err(io::Error::other)?;
             let Some(into) = rest.get_mut(..bytes.len()).filter(|into| !into.is_empty()) else { break };
             into.copy_from_slice(bytes);
             done += bytes.len();

@@ -6,7 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::scanner::Findings;
 use crate::filter::scan::unpack::{Limits, NameFault};
+use crate::mail::address::Address;
+use crate::mail::mailbox::AccountId;
 use crate::protocol::smtp::Reply;
+use crate::store::{ReadError, Reader, Route};
 
 /// The mailbox for mail that was put aside, in the account that [`ScanConfig::quarantine_account`] names.
 pub const QUARANTINE: &str = "Quarantine";
@@ -53,6 +56,16 @@ pub struct ScanConfig {
     pub unreadable: Action,
     /// The address whose account has the mail that is put aside, in its mailbox Quarantine. Default: none.
     pub quarantine_account: Option<String>,
+    /// Recipients are told, in plain words, when mail for them was put aside or refused for what was found in
+    /// it, five times an hour at most. Default: false.
+    pub notify_recipients: bool,
+    /// Mail of so many days is scanned again when new signatures come: first by what was noted of its
+    /// attachments, then its bodies, slowly and only while no other mail is scanned. 0 turns that off.
+    /// Default: 7.
+    pub rescan_days: u16,
+    /// Bodies are read for that. Without it only signatures that are digests of whole files are found late.
+    /// Default: true.
+    pub rescan_bodies: bool,
     /// Deepest nesting of what is unpacked. Default: 16.
     pub depth_max: u32,
     /// Most files that are unpacked of a message. Default: 5000.
@@ -65,6 +78,14 @@ pub struct ScanConfig {
     /// A socket on which other programs of this machine may have files scanned, in the protocol of
     /// ClamAV's server. Default: none.
     pub clamd_socket: Option<PathBuf>,
+    /// Most bytes of the signatures that are in memory; the board says how many.
+    #[serde(skip, default = "memory_by_default")]
+    pub memory_max_bytes: u64,
+}
+
+/// Of [`ScanConfig::memory_max_bytes`].
+const fn memory_by_default() -> u64 {
+    4 << 20
 }
 
 impl Default for ScanConfig {
@@ -79,11 +100,15 @@ impl Default for ScanConfig {
             limits: Action::Tag,
             unreadable: Action::Accept,
             quarantine_account: None,
+            notify_recipients: false,
+            rescan_days: 7,
+            rescan_bodies: true,
             depth_max: 16,
             files_max: 5000,
             unpacked_max_bytes: 128 << 20,
             time_max_secs: 8,
             clamd_socket: None,
+            memory_max_bytes: memory_by_default(),
         }
     }
 }
@@ -108,6 +133,18 @@ impl Ruling {
 }
 
 impl ScanConfig {
+    /// The account that has what is put aside, if one is named that exists.
+    ///
+    /// # Errors
+    /// The store's.
+    pub fn quarantine(&self, reader: &Reader) -> Result<Option<AccountId>, ReadError> {
+        let address = self.quarantine_account.as_deref().and_then(|text| Address::parse(text).ok());
+        match address.map(|address| reader.route(&address)).transpose()? {
+            Some(Route::Local(accounts)) => Ok(accounts.first().copied()),
+            _ => Ok(None),
+        }
+    }
+
     /// How far unpacking goes.
     pub fn limits_of_unpacking(&self) -> Limits {
         let bytes = u64::from(self.unpacked_max_bytes);

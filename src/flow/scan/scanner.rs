@@ -1,20 +1,30 @@
 //! One scan: an object, a set if there is one, a time limit, and a folder for what is unpacked.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use crate::filter::scan::ReadAt;
 use crate::filter::scan::engine::{Examiner, Facts};
 use crate::filter::scan::set::Set;
-use crate::filter::scan::unpack::{About, Examine, Limit, Limits, Listed, Report, Sheet, Unpacker, Workshop};
+use crate::filter::scan::signature::DigestKind;
+use crate::filter::scan::unpack::kind::Kind;
+use crate::filter::scan::unpack::{
+    About, Examine, Limit, Limits, Listed, Report, Sheet, Unpacker, Workshop, name_fault,
+};
+use crate::mail::scanned::{PRINTS_MAX, Print};
 use crate::store::temporary;
 
 use super::file::SeenFile;
 
-/// Bytes of what is unpacked that are kept in memory; more goes into a file without a name.
+/// Bytes of one thing that is unpacked that are kept in memory; more goes into a file without a name.
 const SHEET_MEMORY_MAX: usize = 256 << 10;
+
+/// The same of all things that there are at one time: of what is nested each level has some.
+const SHEETS_MEMORY_MAX: usize = 1 << 20;
 
 /// What a scan is done with.
 #[derive(Clone, Copy)]
@@ -46,16 +56,73 @@ pub struct Findings {
     pub report: Report,
 }
 
+/// Prints of what is in a message.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prints {
+    /// Nothing is missing.
+    pub whole: bool,
+    /// At most [`PRINTS_MAX`].
+    pub prints: Vec<Print>,
+}
+
+impl Prints {
+    fn add(&mut self, digests: &[(DigestKind, Vec<u8>)], size: u64) {
+        let beginning = |wanted: DigestKind| {
+            let found = digests.iter().find(|(kind, _)| *kind == wanted);
+            found.and_then(|(_, digest)| digest.first_chunk::<8>().copied())
+        };
+        match (beginning(DigestKind::Md5), beginning(DigestKind::Sha256)) {
+            (Some(md5), Some(sha256)) if self.prints.len() < PRINTS_MAX => {
+                self.prints.push(Print { size: u32::try_from(size).unwrap_or(u32::MAX), md5, sha256 });
+            }
+            _ => self.whole = false,
+        }
+    }
+}
+
+/// Tells whether a print is kept: of attachments and of what is in archives and documents, but not of the
+/// text that a message is, and of what an office document is full of (text, pictures) only where its name
+/// says that it runs.
+fn is_printed(about: &About<'_>) -> bool {
+    match about.kind {
+        Kind::Mail => false,
+        Kind::Text | Kind::Html | Kind::Picture if about.container == Kind::Mail.clamav() => !about.name.is_empty(),
+        Kind::Text | Kind::Html | Kind::Picture => name_fault(about.name).is_some(),
+        _ => true,
+    }
+}
+
 impl Bench<'_> {
     /// Scans an object and what is in it; `is_message` when it is known to be a message.
     ///
     /// # Errors
     /// Those of the object's medium, the set's, and of the folder.
     pub fn scan(&self, object: &dyn ReadAt, name: &str, is_message: bool) -> io::Result<Findings> {
+        self.look(object, name, is_message, None)
+    }
+
+    /// Scans a message and takes prints of what is in it.
+    ///
+    /// # Errors
+    /// As [`Bench::scan`].
+    pub fn scan_and_print(&self, message: &dyn ReadAt) -> io::Result<(Findings, Prints)> {
+        let mut prints = Prints { whole: true, prints: Vec::new() };
+        let findings = self.look(message, "message", true, Some(&mut prints))?;
+        prints.whole &= findings.report.limit.is_none();
+        Ok((findings, prints))
+    }
+
+    fn look(
+        &self,
+        object: &dyn ReadAt,
+        name: &str,
+        is_message: bool,
+        prints: Option<&mut Prints>,
+    ) -> io::Result<Findings> {
         let start = (self.clock)();
-        let mut shop = Shop { folder: self.folder, clock: self.clock, until: start + self.time };
-        let mut eye = Eye { set: self.set, examiner: self.set.map(Examiner::new), found: None, cut: false };
-        let mut report = Unpacker::new(self.limits, &mut shop, &mut eye).run(object, name, is_message)?;
+        let shop = Shop { folder: self.folder, clock: self.clock, until: start + self.time, memory: Rc::default() };
+        let mut eye = Eye { set: self.set, examiner: self.set.map(Examiner::new), prints, found: None, cut: false };
+        let mut report = Unpacker::new(self.limits, &shop, &mut eye).run(object, name, is_message)?;
         if eye.cut {
             report.limit.get_or_insert(Limit::Time);
         }
@@ -67,6 +134,7 @@ impl Bench<'_> {
 struct Eye<'e> {
     set: Option<&'e Set>,
     examiner: Option<Examiner<'e>>,
+    prints: Option<&'e mut Prints>,
     found: Option<String>,
     cut: bool,
 }
@@ -79,9 +147,13 @@ impl Examine for Eye<'_> {
         goes_on: &mut dyn FnMut() -> bool,
     ) -> io::Result<bool> {
         let Some(examiner) = &mut self.examiner else { return Ok(true) };
-        let facts = Facts { target: about.kind.target(), container: about.container, pe: about.pe };
+        let print = self.prints.is_some() && is_printed(about);
+        let facts = Facts { target: about.kind.target(), container: about.container, pe: about.pe, print };
         let seen = examiner.examine(object, facts, goes_on)?;
         self.cut |= seen.cut;
+        if let Some(prints) = self.prints.as_deref_mut().filter(|_| print) {
+            prints.add(&seen.digests, object.size());
+        }
         if !seen.allowed {
             self.found = seen.found;
         }
@@ -110,14 +182,17 @@ struct Shop<'s> {
     folder: &'s Path,
     clock: &'s dyn Fn() -> Duration,
     until: Duration,
+    /// Bytes of all sheets that are in memory.
+    memory: Rc<Cell<usize>>,
 }
 
 impl Workshop for Shop<'_> {
-    fn sheet(&mut self) -> io::Result<Box<dyn Sheet>> {
-        Ok(Box::new(Paper { folder: self.folder.into(), memory: Vec::new(), file: None, size: 0 }))
+    fn sheet(&self) -> io::Result<Box<dyn Sheet>> {
+        let (folder, held) = (self.folder.into(), Rc::clone(&self.memory));
+        Ok(Box::new(Paper { folder, memory: Vec::new(), held, file: None, size: 0 }))
     }
 
-    fn goes_on(&mut self) -> bool {
+    fn goes_on(&self) -> bool {
         (self.clock)() < self.until
     }
 }
@@ -126,8 +201,16 @@ impl Workshop for Shop<'_> {
 struct Paper {
     folder: std::path::PathBuf,
     memory: Vec<u8>,
+    /// See [`Shop::memory`].
+    held: Rc<Cell<usize>>,
     file: Option<File>,
     size: u64,
+}
+
+impl Drop for Paper {
+    fn drop(&mut self) {
+        self.held.set(self.held.get() - self.memory.len());
+    }
 }
 
 impl Sheet for Paper {
@@ -136,12 +219,16 @@ impl Sheet for Paper {
         if let Some(file) = &mut self.file {
             return file.write_all(bytes);
         }
-        if self.memory.len() + bytes.len() <= SHEET_MEMORY_MAX {
+        let all = self.held.get() + bytes.len();
+        if self.memory.len() + bytes.len() <= SHEET_MEMORY_MAX && all <= SHEETS_MEMORY_MAX {
             self.memory.extend_from_slice(bytes);
+            self.held.set(all);
             return Ok(());
         }
         let mut file = temporary(&self.folder)?;
-        file.write_all(&std::mem::take(&mut self.memory))?;
+        let memory = std::mem::take(&mut self.memory);
+        self.held.set(self.held.get() - memory.len());
+        file.write_all(&memory)?;
         file.write_all(bytes)?;
         self.file = Some(file);
         Ok(())

@@ -19,7 +19,7 @@ use mail_auth::common::resolver::ToFqdn as _;
 use mail_auth::common::verify::{DomainKey, VerifySignature as _};
 use mail_auth::dkim::{Canonicalization, DkimError};
 use mail_auth::dmarc::verify::DmarcParameters;
-use mail_auth::dmarc::{Dmarc as Record, Policy as Wanted};
+use mail_auth::dmarc::{Alignment, Dmarc as Record, Policy as Wanted};
 use mail_auth::{
     AuthenticatedMessage, DkimOutput, DkimResult, DmarcResult, Error, MessageAuthenticator, Parameters, ResolverCache,
     SpfOutput, SpfResult, Txt,
@@ -27,7 +27,7 @@ use mail_auth::{
 use tokio::task::JoinSet;
 
 use super::is_within;
-use crate::mail::authentication::{Chain, Dmarc, Policy, Signature, Spf, Verdict};
+use crate::mail::authentication::{Chain, Dmarc, Policy, Published, ReportAddress, Signature, Spf, Verdict};
 use crate::mail::signed::{BodyHash, Signed};
 use crate::net::resolver::{DnsError, Resolver};
 
@@ -48,6 +48,9 @@ const RECORD_MAX: usize = 8192;
 
 /// Most addresses for reports that are kept of a domain.
 const REPORTS_MAX: usize = 4;
+
+/// Longest of them, in bytes: a path's length (RFC 5321 section 4.5.3.1.3).
+const REPORT_ADDRESS_MAX: usize = 256;
 
 /// What was found in a message.
 pub(super) struct Found {
@@ -171,7 +174,9 @@ impl<'s> Question<'s> {
                 _ => Policy::None,
             }
         });
-        let dmarc = dmarc(&output, &domain, away);
+        let mut dmarc = dmarc(&output, &domain, away);
+        dmarc.published =
+            output.dmarc_record().map(|record| Box::new(published(record, answers.place(record, &domain))));
         (Found { dkim, arc, dmarc }, of_missing)
     }
 }
@@ -315,12 +320,7 @@ fn spf_result(verdict: Verdict) -> SpfResult {
 fn dmarc(output: &mail_auth::DmarcOutput, domain: &str, away: bool) -> Dmarc {
     let by_spf = *output.spf_result() == DmarcResult::Pass;
     let by_dkim = *output.dkim_result() == DmarcResult::Pass;
-    let record = output.dmarc_record();
-    let policy = match output.policy() {
-        Wanted::Reject => Policy::Reject,
-        Wanted::Quarantine => Policy::Quarantine,
-        Wanted::None | Wanted::Unspecified => Policy::None,
-    };
+    let policy = policy_of(output.policy());
     let (verdict, reason) = match output.result() {
         DmarcResult::Pass => {
             let by = match (by_spf, by_dkim) {
@@ -336,10 +336,34 @@ fn dmarc(output: &mail_auth::DmarcOutput, domain: &str, away: bool) -> Dmarc {
         DmarcResult::TempError(_) if away => (Verdict::Unchecked, "the DNS does not answer".to_owned()),
         DmarcResult::TempError(_) => (Verdict::TempError, "the DNS of a domain does not answer".to_owned()),
     };
-    let reports = record.map(Record::rua).unwrap_or_default().iter();
-    let reports = reports.filter_map(|uri| uri.uri().strip_prefix("mailto:").or(Some(uri.uri())));
-    let reports_to = reports.filter(|address| address.contains('@')).map(str::to_owned).take(REPORTS_MAX).collect();
-    Dmarc { verdict, domain: domain.to_owned(), policy, by_spf, by_dkim, reports_to, reason }
+    Dmarc { verdict, domain: domain.to_owned(), policy, by_spf, by_dkim, published: None, reason }
+}
+
+fn policy_of(wanted: Wanted) -> Policy {
+    match wanted {
+        Wanted::Reject => Policy::Reject,
+        Wanted::Quarantine => Policy::Quarantine,
+        Wanted::None | Wanted::Unspecified => Policy::None,
+    }
+}
+
+/// What reports say of a record that was found at `domain`.
+fn published(record: &Record, domain: String) -> Published {
+    let reports = record.rua().iter().filter(|uri| uri.uri().contains('@') && uri.uri().len() <= REPORT_ADDRESS_MAX);
+    let report = |uri: &mail_auth::dmarc::URI| ReportAddress {
+        address: uri.uri().strip_prefix("mailto:").unwrap_or(uri.uri()).to_owned(),
+        bytes_max: uri.max_size() as u64,
+    };
+    Published {
+        domain,
+        policy: policy_of(record.p),
+        below: policy_of(record.sp),
+        missing: policy_of(record.np),
+        strict_dkim: record.adkim == Alignment::Strict,
+        strict_spf: record.aspf == Alignment::Strict,
+        testing: record.t,
+        reports_to: reports.map(report).take(REPORTS_MAX).collect(),
+    }
 }
 
 /// The names of the tree walk from a domain to its top (RFC 9989 section 4.10): eight at most.
@@ -390,6 +414,14 @@ impl Answers {
             answers.insert(name.into_boxed_str(), record);
         }
         Self(Mutex::new(answers))
+    }
+
+    /// Where From's domain or one above it has this record.
+    fn place(&self, record: &Record, author: &str) -> String {
+        let names = walk(author);
+        let here = |name: &&String| matches!(self.get(name.as_str()), Some(Txt::Dmarc(known)) if std::ptr::eq(Arc::as_ptr(&known), record));
+        let name = names.iter().find(here).and_then(|name| name.strip_prefix("_dmarc."));
+        name.map_or(author, |name| name.trim_end_matches('.')).to_owned()
     }
 
     /// Tells whether there is a DMARC record under a name.

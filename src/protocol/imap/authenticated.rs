@@ -8,10 +8,11 @@ use super::desk::{Begun, Desk, Enabled, End, Stage, Then, Turn, unexpected};
 use super::errand::append::Append;
 use super::errand::delete::Delete;
 use super::errand::list::List;
-use super::errand::quota;
+use super::errand::metadata::{self, GetMetadata};
 use super::errand::select::{Select, leave};
 use super::errand::single::Single;
 use super::errand::status::Status;
+use super::errand::{notify, quota};
 use super::idle::Idle;
 use super::request::{Answer, Refused, Request};
 
@@ -39,10 +40,13 @@ pub(crate) fn begin(desk: &mut Desk, command: Command) -> Begun {
             End::ok("NAMESPACE completed").into()
         }
         Command::Status { mailbox, items } => Begun::errand(Status::new(mailbox, items)),
+        Command::Notify(program) => notify::begin(desk, program),
+        Command::GetMetadata { mailbox, query } => Begun::errand(GetMetadata::new(mailbox, query)),
+        Command::SetMetadata { mailbox, changes } => metadata::set(mailbox, changes),
         Command::Append(head) => Begun::errand(Append::new(head)),
         Command::Compress(mechanism) => compress(desk, &mechanism).into(),
         Command::Unauthenticate => unauthenticate(desk).into(),
-        Command::Idle => Begun::errand(Idle::default()),
+        Command::Idle => Begun::errand(Idle::new()),
         Command::GetQuota(root) => quota::of_root(&root),
         Command::GetQuotaRoot(name) => quota::of_mailbox(name),
         Command::SetQuota(_) => End::no("[NOPERM] quotas are the administrator's").into(),
@@ -99,7 +103,7 @@ fn compress(desk: &Desk, mechanism: &str) -> End {
 
 /// UNAUTHENTICATE (RFC 8437): as it was after the greeting, but TLS stays on.
 fn unauthenticate(desk: &mut Desk) -> End {
-    desk.view = None;
+    (desk.view, desk.notify) = (None, None);
     desk.enabled = Enabled::default();
     desk.stage = Stage::Greeting;
     End::ok("UNAUTHENTICATE completed").quiet()

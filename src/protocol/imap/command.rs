@@ -1,11 +1,15 @@
 //! The commands of IMAP4rev1 and IMAP4rev2 as types (RFC 3501 section 6, RFC 9051 section 6).
 
+use crate::mail::annotation::EntryName;
 use crate::mail::date::ZonedTime;
 use crate::mail::mailbox::{MailboxName, ModSeq, SpecialUse};
 use crate::mail::message::{FlagMode, FlagNames};
 use crate::mail::secret::Password;
 
 use super::fetch::FetchItem;
+use super::filter::MailboxFilter;
+use super::metadata::MetadataQuery;
+use super::notify::NotifyProgram;
 use super::search::{Page, SearchProgram, SortKey, Threading};
 use super::sequence::SequenceSet;
 
@@ -68,6 +72,25 @@ pub enum Command {
     Status {
         mailbox: MailboxName,
         items: Vec<StatusItem>,
+    },
+    /// RFC 5464; without a mailbox it is about the account.
+    GetMetadata {
+        mailbox: Option<MailboxName>,
+        query: MetadataQuery,
+    },
+    /// RFC 5464; an entry without a value goes.
+    SetMetadata {
+        mailbox: Option<MailboxName>,
+        changes: Vec<(EntryName, Option<Vec<u8>>)>,
+    },
+    /// RFC 5465; `None` is `NONE`.
+    Notify(Option<NotifyProgram>),
+    /// RFC 5267: the tags of searches.
+    CancelUpdate(Vec<String>),
+    /// RFC 7377
+    Esearch {
+        sources: Vec<MailboxFilter>,
+        program: SearchProgram,
     },
     /// What stands before the message literal; the message itself streams past the parser.
     Append(AppendHead),
@@ -169,6 +192,8 @@ pub struct ListCommand {
     pub return_children: bool,
     pub return_special_use: bool,
     pub return_status: Vec<StatusItem>,
+    /// RFC 9590
+    pub return_metadata: Vec<EntryName>,
     /// Selection options, a list of patterns or RETURN was given, empty or not.
     pub extended: bool,
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use super::config::ImapConfig;
 use super::intake::Intake;
+use super::notify::Notify;
 use super::request::{Answer, Refused, Request};
 use super::response::Condition;
 use super::view::View;
@@ -83,6 +84,8 @@ pub(crate) struct Desk {
     pub(crate) compressed: bool,
     pub(crate) stage: Stage,
     pub(crate) enabled: Enabled,
+    /// What NOTIFY asked to be told of; without it as ever (RFC 5465 section 3.1).
+    pub(crate) notify: Option<Box<Notify>>,
     /// The selected mailbox, if there is one.
     pub(crate) view: Option<Box<View>>,
     /// What is to be sent.

@@ -4,7 +4,7 @@
 //! mailbox is the view, and each notice runs one short sync.
 
 use super::desk::{Desk, End, Errand, Then, Turn};
-use super::errand::sync::Sync;
+use super::errand::telling::Telling;
 use super::intake::Intake;
 use super::request::Answer;
 
@@ -12,36 +12,46 @@ use super::request::Answer;
 const LINE_MAX: usize = 4;
 
 /// A client in IDLE.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Idle {
     state: State,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 enum State {
-    #[default]
     Begin,
     Wait,
+    /// Something changed.
+    Woken,
     /// Changes are being told.
-    Sync(Box<Sync>),
+    Tell(Box<Telling>),
     /// The client's line has come.
     Ended {
         done: bool,
     },
 }
 
+impl Idle {
+    /// A client that begins to wait.
+    pub(crate) fn new() -> Self {
+        Self { state: State::Begin }
+    }
+}
+
 impl Errand for Idle {
-    fn go(&mut self, desk: &mut Desk, answer: Option<Answer>) -> Turn {
+    fn go(&mut self, desk: &mut Desk, mut answer: Option<Answer>) -> Turn {
         loop {
+            let answer = answer.take();
             match &mut self.state {
                 State::Begin => {
                     desk.put(format_args!("+ idling\r\n"));
                     // What happened between the last command and now is told at once.
-                    self.state = State::Sync(Box::new(Sync::idling()));
+                    self.state = State::Woken;
                 }
                 State::Wait => return Turn::Read,
-                State::Sync(_) if desk.view.is_none() => self.state = State::Wait,
-                State::Sync(sync) => match sync.go(desk, answer) {
+                State::Woken if desk.view.is_none() && desk.notify.is_none() => self.state = State::Wait,
+                State::Woken => self.state = State::Tell(Box::new(Telling::unasked(desk, true))),
+                State::Tell(telling) => match telling.go(desk, answer) {
                     Turn::Done(end) if end.then == Then::GoOn => {
                         self.state = State::Wait;
                         return Turn::Read;
@@ -67,6 +77,6 @@ impl Errand for Idle {
     }
 
     fn changed(&mut self) {
-        self.state = State::Sync(Box::new(Sync::idling()));
+        self.state = State::Woken;
     }
 }

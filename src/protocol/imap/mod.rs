@@ -5,15 +5,19 @@ mod authenticated; // the authenticated state
 pub mod command; //   the commands as types
 mod compress; //      COMPRESS=DEFLATE
 mod config; //        settings
+mod context; //       searches that are kept up to date
 mod desk; //          what all commands of a session share
 mod errand; //        commands that take more than one step
 pub mod fetch; //     what FETCH asks for
+pub mod filter; //    which mailboxes ESEARCH and NOTIFY are about
 mod grammar; //       a whole command into its type
 mod greeting; //      the not authenticated state
 mod idle; //          IDLE
 pub mod intake; //    bytes into whole commands
 pub mod matching; //  whether a message is what SEARCH asks for
+pub mod metadata; //  what GETMETADATA asks for
 pub mod name; //      mailbox names in UTF-8 and modified UTF-7, LIST patterns
+pub mod notify; //    what NOTIFY asks to be told of
 pub mod request; //   what a session asks the world
 pub mod response; //  the pieces of responses
 pub mod search; //    what SEARCH asks for

@@ -6,12 +6,14 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::mail::annotation::{Annotation, EntryName};
 use crate::mail::date::{Timestamp, ZonedTime};
 use crate::mail::mailbox::{Mailbox, MailboxId, MailboxName, ModSeq, Quota, SpecialUse, Uid, Usage};
 use crate::mail::message::{BlobId, FlagMode, FlagNames, Flagged, Message, Placed, UidSet};
 use crate::mail::structure::Structure;
 use crate::protocol::sasl;
 
+use super::metadata::MetadataQuery;
 use super::search::{SearchKey, SortKey, Threading};
 use super::threading::Twig;
 
@@ -113,6 +115,20 @@ pub enum Request {
     },
     /// The account's quota. [`Answer::Quota`]
     Quota,
+    /// What is said of a mailbox, or of the account. [`Answer::Annotations`]
+    Annotations {
+        /// Of which; none is the account.
+        mailbox: Option<MailboxId>,
+        /// Which entries; their size is not looked at.
+        query: Arc<MetadataQuery>,
+    },
+    /// SETMETADATA, all or none. [`Answer::Done`]
+    Annotate {
+        /// Of which; none is the account.
+        mailbox: Option<MailboxId>,
+        /// Entries with their new values; without one an entry goes.
+        changes: Vec<(EntryName, Option<Vec<u8>>)>,
+    },
     /// STORE. [`Answer::Flagged`]
     Flag {
         /// Where.
@@ -291,6 +307,8 @@ pub enum Answer {
         limit: Quota,
         used: Usage,
     },
+    /// Sorted by entry.
+    Annotations(Vec<Annotation>),
     Flagged(Flagged),
     Placed(Placed),
     Expunged(UidSet),

@@ -30,6 +30,8 @@ pub struct SearchReturns {
     pub all: bool,
     pub count: bool,
     pub save: bool,
+    /// RFC 5267
+    pub update: bool,
     /// Some of the result, by place (RFC 9394 section 3.1).
     pub partial: Option<Page>,
 }

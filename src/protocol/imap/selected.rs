@@ -6,6 +6,7 @@ use super::command::{AppendHead, Command};
 use super::desk::{Begun, Desk, End};
 use super::errand::append::Append;
 use super::errand::batches;
+use super::errand::context;
 use super::errand::expunge::{close, expunge, unselect};
 use super::errand::fetch::Fetch;
 use super::errand::search::{Purpose, Searching};
@@ -34,6 +35,7 @@ pub(crate) fn begin(desk: &mut Desk, tag: &str, command: Command) -> Begun {
     let begun = match command {
         Command::Close => return close(desk),
         Command::Unselect => return unselect(desk),
+        Command::CancelUpdate(tags) => return context::cancel(desk, &tags).into(),
         Command::Check => Ok(End::ok("CHECK completed").into()),
         Command::Expunge { uids: None } => return expunge(desk, None),
         Command::Expunge { uids: Some(set) } => view.resolve(&set, true).map(|uids| expunge(desk, Some(uids))),
@@ -98,6 +100,20 @@ pub(crate) fn holds_expunges(command: &Command) -> bool {
         Command::Store(store) => !store.uid,
         _ => false,
     }
+}
+
+/// Tells whether a command may change the selected mailbox or what is in it: what comes of that is
+/// told even where NOTIFY asks for nothing about it.
+pub(crate) fn may_change(command: &Command) -> bool {
+    matches!(
+        command,
+        Command::Append(_)
+            | Command::Replace { .. }
+            | Command::Copy { .. }
+            | Command::Move { .. }
+            | Command::Store(_)
+            | Command::Expunge { .. }
+    )
 }
 
 /// The end of such a command: says when numbers it used are of messages that are gone (RFC 5530).

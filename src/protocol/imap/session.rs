@@ -17,8 +17,10 @@ use super::compress::Channel;
 use super::config::ImapConfig;
 use super::desk::{Begun, Desk, Enabled, End, Errand, Site, Stage, Then, Turn};
 use super::errand::append::Append;
-use super::errand::sync::Sync;
+use super::errand::multisearch::MultiSearch;
+use super::errand::telling::Telling;
 use super::intake::{Intake, Taken};
+use super::notify::Notify;
 use super::request::{Answer, Request};
 use super::response::{Condition, write_status};
 use super::{any, authenticated, greeting, selected};
@@ -47,9 +49,20 @@ enum Work {
     /// Between commands.
     Rest,
     /// A command is being answered.
-    Command { tag: String, errand: Box<dyn Errand>, expunges: bool },
+    Command { tag: String, errand: Box<dyn Errand>, manner: Manner },
     /// A command is done but for the tagged response: changes are told first.
-    Settle { tag: String, end: End, sync: Box<Sync> },
+    Settle { tag: String, end: End, telling: Box<Telling> },
+    /// Between commands: changes are told, as NOTIFY wants it.
+    Notice(Box<Telling>),
+}
+
+/// What a command says about what is told at its end.
+#[derive(Clone, Copy, Debug)]
+struct Manner {
+    /// EXPUNGE may be told.
+    expunges: bool,
+    /// It may change the selected mailbox.
+    changes: bool,
 }
 
 /// What `next` says.
@@ -80,6 +93,7 @@ impl Session {
             compressed: false,
             stage: Stage::Greeting,
             enabled: Enabled::default(),
+            notify: None,
             view: None,
             out: Vec::new(),
             failed_logins: 0,
@@ -102,7 +116,7 @@ impl Session {
                     return;
                 }
                 Work::Command { errand, .. } => errand.go(&mut self.desk, answer.take()),
-                Work::Settle { sync, .. } => sync.go(&mut self.desk, answer.take()),
+                Work::Settle { telling, .. } | Work::Notice(telling) => telling.go(&mut self.desk, answer.take()),
             };
             self.due = match turn {
                 Turn::Ask(request) => Due::Ask(request),
@@ -124,19 +138,21 @@ impl Session {
     fn done(&mut self, outcome: End) {
         self.due = Due::Go;
         match mem::replace(&mut self.work, Work::Rest) {
-            Work::Command { tag, expunges, .. } => self.settle(tag, outcome, expunges),
-            // The mailbox has gone: the sync has said BYE.
-            Work::Settle { .. } if outcome.then != Then::GoOn => self.due = Due::Close,
+            Work::Command { tag, manner, .. } => self.settle(tag, outcome, manner),
+            // The mailbox has gone: BYE was said.
+            Work::Settle { .. } | Work::Notice(_) if outcome.then != Then::GoOn => self.due = Due::Close,
             Work::Settle { tag, end, .. } => self.tagged(&tag, &end),
-            Work::Greet | Work::Rest => {}
+            Work::Greet | Work::Rest | Work::Notice(_) => {}
         }
     }
 
-    /// Tells changes, then writes the tagged response (RFC 9051 sections 5.2 and 7).
-    fn settle(&mut self, tag: String, end: End, expunges: bool) {
-        if self.desk.view.is_some() && !end.quiet && end.then == Then::GoOn {
-            let sync = Box::new(Sync::new(expunges));
-            self.work = Work::Settle { tag, end, sync };
+    /// Tells changes, then writes the tagged response (RFC 9051 sections 5.2 and 7). Where NOTIFY asks
+    /// for nothing about the selected mailbox, only what the command itself may have done is told.
+    fn settle(&mut self, tag: String, end: End, manner: Manner) {
+        let told = self.desk.notify.as_deref().is_none_or(|notify| notify.selected.is_some()) || manner.changes;
+        if self.desk.view.is_some() && told && !end.quiet && end.then == Then::GoOn {
+            let telling = Box::new(Telling::after_command(manner.expunges));
+            self.work = Work::Settle { tag, end, telling };
         } else {
             self.tagged(&tag, &end);
         }
@@ -240,13 +256,13 @@ impl Session {
             }
         }
         self.due = Due::Go;
-        let expunges = !selected::holds_expunges(&command);
+        let manner = Manner { expunges: !selected::holds_expunges(&command), changes: selected::may_change(&command) };
         if matches!(command, Command::Unauthenticate) && self.desk.stage == Stage::Authenticated {
             self.commands = 0;
         }
         match dispatch(&mut self.desk, &tag, command) {
-            Begun::End(end) => self.settle(tag, end, expunges),
-            Begun::Errand(errand) => self.work = Work::Command { tag, errand, expunges },
+            Begun::End(end) => self.settle(tag, end, manner),
+            Begun::Errand(errand) => self.work = Work::Command { tag, errand, manner },
         }
     }
 }
@@ -267,6 +283,7 @@ fn dispatch(desk: &mut Desk, tag: &str, command: Command) -> Begun {
         | Command::Unselect
         | Command::Expunge { .. }
         | Command::Check
+        | Command::CancelUpdate(_)
         | Command::Search { .. }
         | Command::Sort { .. }
         | Command::Thread { .. }
@@ -276,7 +293,16 @@ fn dispatch(desk: &mut Desk, tag: &str, command: Command) -> Begun {
         | Command::Store(_)
         | Command::Copy { .. }
         | Command::Move { .. } => selected::begin(desk, tag, command),
+        Command::Esearch { sources, program } => MultiSearch::begin(desk, tag, sources, program),
         _ => authenticated::begin(desk, command),
+    }
+}
+
+impl Session {
+    /// Tells whether changes are told between commands, and this is between two.
+    fn waits_for_notices(&self) -> bool {
+        let watches = |notify: &Notify| notify.selected.is_some() || !notify.groups.is_empty();
+        matches!((&self.work, &self.due), (Work::Rest, Due::Read)) && self.desk.notify.as_deref().is_some_and(watches)
     }
 }
 
@@ -364,7 +390,10 @@ impl Protocol for Session {
     fn notice(&mut self, notice: Notice) {
         match notice {
             Notice::Changed => {
-                if let Work::Command { errand, .. } = &mut self.work
+                if self.waits_for_notices() {
+                    self.work = Work::Notice(Box::new(Telling::unasked(&self.desk, false)));
+                    self.due = Due::Go;
+                } else if let Work::Command { errand, .. } = &mut self.work
                     && errand.wants_changes()
                 {
                     errand.changed();
@@ -401,7 +430,8 @@ impl Protocol for Session {
     }
 
     fn wants_changes(&self) -> bool {
-        matches!(&self.work, Work::Command { errand, .. } if errand.wants_changes()) && matches!(self.due, Due::Read)
+        let waits = matches!(&self.work, Work::Command { errand, .. } if errand.wants_changes());
+        waits && matches!(self.due, Due::Read) || self.waits_for_notices()
     }
 }
 

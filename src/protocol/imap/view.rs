@@ -8,6 +8,7 @@
 use crate::mail::mailbox::{MailboxId, ModSeq, Uid};
 use crate::mail::message::{Flagged, Keywords, UidSet};
 
+use super::context::Contexts;
 use super::request::Opened;
 use super::sequence::{SeqNumber, SequenceSet};
 
@@ -33,6 +34,10 @@ pub(crate) struct View {
     pub(crate) keywords: Keywords,
     /// The result of the last SEARCH RETURN (SAVE), for `$` (RFC 5182); cut at its next use.
     pub(crate) saved: UidSet,
+    /// New messages of which NOTIFY wants something fetched.
+    pub(crate) fresh: UidSet,
+    /// Searches that are kept up to date.
+    pub(crate) contexts: Option<Box<Contexts>>,
     /// What the client counts: `gone` is part of it.
     uids: UidSet,
     /// Messages before each range of `uids`.
@@ -56,6 +61,8 @@ impl View {
             uid_next: mailbox.uid_next,
             keywords: mailbox.keywords.clone(),
             saved: UidSet::new(),
+            fresh: UidSet::new(),
+            contexts: None,
             uids: opened.uids.clone(),
             before: Vec::new(),
             gone: UidSet::new(),
@@ -90,6 +97,18 @@ impl View {
     /// Every message the client counts, those that are gone included.
     pub(crate) fn uids(&self) -> &UidSet {
         &self.uids
+    }
+
+    /// Messages that are gone and still counted.
+    pub(crate) fn gone(&self) -> &UidSet {
+        &self.gone
+    }
+
+    /// Notes that messages may have come into the results of kept searches, or have left them.
+    pub(crate) fn touch(&mut self, uids: &UidSet) {
+        if let Some(contexts) = self.contexts.as_deref_mut() {
+            contexts.touched.union_with(uids);
+        }
     }
 
     /// Tells whether some messages are gone that the client still counts.
@@ -158,6 +177,7 @@ impl View {
     /// `recent_from` on are `\Recent`.
     pub(crate) fn arrive(&mut self, new: &UidSet, recent_from: Uid) {
         self.uids.union_with(new);
+        self.touch(new);
         for &(first, last) in new.ranges() {
             if last >= recent_from {
                 self.recent.insert_range(first.max(recent_from), last);
@@ -169,6 +189,7 @@ impl View {
     /// Notes what the session's own STORE did. Where nobody else changed flags since the last
     /// report, the client knows it all and nothing has to be looked through for it.
     pub(crate) fn flagged(&mut self, flagged: &Flagged) {
+        self.touch(&flagged.changed);
         if flagged.flags_before <= self.flags_modseq {
             self.flags_modseq = self.flags_modseq.max(flagged.modseq);
         }

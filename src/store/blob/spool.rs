@@ -11,6 +11,7 @@ use super::block::{BLOCK_MAX, Window, pack};
 use super::piece::{TakePiece, cut_from};
 use super::{BlobRecord, Hasher};
 use crate::mail::message::BlobId;
+use crate::mail::scanned::Scanned;
 use crate::store::{ReadError, WriteError};
 
 /// Most bytes of a compressed stream that are held in memory; what is larger goes to a temporary
@@ -37,6 +38,8 @@ pub struct Spool {
 pub struct Spooled {
     place: Place,
     record: BlobRecord,
+    /// What the scan leaves behind.
+    scanned: Option<Scanned>,
 }
 
 /// Where the compressed stream is.
@@ -129,7 +132,7 @@ impl Spool {
         self.blocks.shrink_to_fit();
         let hash = Some(self.hasher.finish());
         let record = BlobRecord { refs: 0, size: self.size, stored: self.stored, blocks: self.blocks, hash };
-        Ok(Spooled { place: self.place, record })
+        Ok(Spooled { place: self.place, record, scanned: None })
     }
 
     /// Makes room in the block for `more` bytes, doubling but never beyond a block.
@@ -187,6 +190,16 @@ impl Spooled {
     /// The record to keep, with no references yet.
     pub fn record(&self) -> BlobRecord {
         self.record.clone()
+    }
+
+    /// Takes what the scan leaves behind, to be kept with the body.
+    pub fn set_scanned(&mut self, scanned: Scanned) {
+        self.scanned = Some(scanned);
+    }
+
+    /// What the scan leaves behind, if the body was scanned.
+    pub fn scanned(&self) -> Option<&Scanned> {
+        self.scanned.as_ref()
     }
 
     /// The whole compressed stream where it is in memory: what goes into the journal.

@@ -10,10 +10,11 @@ use super::finding::{Damage, Finding, Place};
 use super::view::{Row, View, row};
 use super::{Checkup, Halt, Mode, Step, mend};
 use crate::mail::message::BlobId;
-use crate::mail::structure::{Structure, Walker};
+use crate::mail::structure::Walker;
 use crate::store::blob::{BlobRecord, BodyHash, Wholeness, piece_count, read_whole};
 use crate::store::error::Trouble;
 use crate::store::record::{Bytes, StructureRecord};
+use crate::store::scanned::walked;
 use crate::store::table::load;
 
 /// Findings about bodies that are named together: one look at all references names them all.
@@ -82,7 +83,7 @@ impl Checkup<'_> {
         }
         let kept = row::<StructureRecord>(load(&view.structures, id))?.there();
         let structure = kept.map(|StructureRecord(Bytes(bytes))| bytes);
-        let structure = structure.filter(|bytes| postcard::from_bytes::<Structure>(bytes).is_ok());
+        let structure = structure.and_then(|bytes| walked(&bytes).map(<[u8]>::to_vec));
         let tail = view.tails.get(id).map_err(Trouble::from)?.is_some();
         let pieces = piece_count(record.stored).saturating_sub(u32::from(tail));
         let excess = view.pieces.range((id, pieces)..=(id, u32::MAX)).map_err(Trouble::from)?.next().is_some();

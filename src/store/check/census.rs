@@ -9,10 +9,11 @@ use super::view::{Row, View, row};
 use super::{Checkup, Step};
 use crate::mail::address::Domain;
 use crate::store::Usage;
+use crate::store::annotation;
 use crate::store::blob::BlobRecord;
 use crate::store::error::Trouble;
 use crate::store::record::{AccountRecord, AddressRecord, MailboxRecord, Progress, Record};
-use crate::store::table::{PROGRESS, SWEEP_BODY, SWEEP_MAILBOX, SWEEP_STAGED, load};
+use crate::store::table::{OF_ACCOUNT, PROGRESS, SWEEP_BODY, SWEEP_MAILBOX, SWEEP_STAGED, load};
 
 /// What the mailboxes came to.
 #[derive(Debug, Default)]
@@ -37,6 +38,7 @@ impl Checkup<'_> {
         self.listed(&view)?;
         self.queue(&view, &mut sums)?;
         self.learned(&view)?;
+        self.annotations(&view)?;
         self.references(&view)?;
         self.numbers(&view, &sums, next_account)
     }
@@ -61,6 +63,30 @@ impl Checkup<'_> {
             let (account, name) = key.value();
             if view.accounts.get(account).map_err(Trouble::from)?.is_none() {
                 self.find(Place::Name { account, name: name.to_owned() }, Damage::NoAccount)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every annotation can be read and is about something.
+    fn annotations(&mut self, view: &View) -> Step {
+        for row in view.annotations.iter().map_err(Trouble::from)? {
+            let (key, value) = row.map_err(Trouble::from)?;
+            let (account, mailbox, entry) = key.value();
+            let mailbox = Some(mailbox).filter(|mailbox| *mailbox != OF_ACCOUNT);
+            let owned = match mailbox {
+                None => view.accounts.get(account).map_err(Trouble::from)?.is_some(),
+                Some(mailbox) => match super::view::row::<MailboxRecord>(load(&view.mailboxes, mailbox))? {
+                    Row::There(record) => record.account == account,
+                    Row::Missing => false,
+                    Row::Damaged => true,
+                },
+            };
+            let place = Place::Annotation { account, mailbox, entry: entry.to_owned() };
+            if !annotation::is_whole(key.value(), value.value()) {
+                self.find(place, Damage::Unreadable)?;
+            } else if !owned {
+                self.find(place, Damage::AboutNothing)?;
             }
         }
         Ok(())

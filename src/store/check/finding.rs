@@ -96,6 +96,15 @@ pub enum Place {
         /// Its number.
         piece: u16,
     },
+    /// An annotation.
+    Annotation {
+        /// The account's number.
+        account: u32,
+        /// The mailbox's, none where it is about the account.
+        mailbox: Option<u32>,
+        /// Its entry.
+        entry: String,
+    },
     /// A body that no message refers to.
     Body {
         /// Its number.
@@ -180,6 +189,8 @@ pub enum Damage {
     Unscheduled,
     /// There are recipients of a queued message that is not there.
     NoMessage,
+    /// What an annotation is about is not there.
+    AboutNothing,
 }
 
 /// A counter that differs from a recount.
@@ -316,6 +327,12 @@ impl fmt::Display for Place {
             Self::Learned { learner, piece } => {
                 write!(out, "piece {piece} of what the spam filter learnt of account number {}", learner - 1)
             }
+            Self::Annotation { account, mailbox: Some(mailbox), entry } => {
+                write!(out, "annotation {entry} of mailbox number {mailbox} of account number {account}")
+            }
+            Self::Annotation { account, mailbox: None, entry } => {
+                write!(out, "annotation {entry} of account number {account}")
+            }
             Self::Body { id, subject: Some(subject) } => write!(out, "body {id} (\"{subject}\")"),
             Self::Body { id, subject: None } => write!(out, "body {id}"),
         }
@@ -370,6 +387,7 @@ impl fmt::Display for Damage {
             Self::LoneStructure => out.write_str("there is a structure of it and nothing else"),
             Self::Unscheduled => out.write_str("the schedule does not agree with its recipients"),
             Self::NoMessage => out.write_str("it has recipients and no record"),
+            Self::AboutNothing => out.write_str("what it is about is not there"),
             Self::Listed => out.write_str("it is listed for removal and should not be"),
         }
     }

@@ -10,8 +10,8 @@ use crate::store::error::Trouble;
 use crate::store::queue::QueuedRecord;
 use crate::store::record::{AccountRecord, Bytes, MailboxRecord, MessageRecord, Record, StructureRecord};
 use crate::store::table::{
-    ACCOUNT, ADDRESS, BLOB, DOMAIN, LEARNED, MBOX, MBOXNAME, MSG, PIECE, QDEST, QRCPT, QSCHED, QUEUE, STATE, STRUCTURE,
-    SUBSCRIPTION, SWEEP, SWEEP_BODY, SWEEP_MAILBOX, SWEEP_STAGED, TAIL, VANISH, load,
+    ACCOUNT, ADDRESS, ANNOTATION, BLOB, DOMAIN, LEARNED, MBOX, MBOXNAME, MSG, PIECE, QDEST, QRCPT, QSCHED, QUEUE,
+    STATE, STRUCTURE, SUBSCRIPTION, SWEEP, SWEEP_BODY, SWEEP_MAILBOX, SWEEP_STAGED, TAIL, VANISH, load,
 };
 
 type Rows<K> = ReadOnlyTable<K, &'static [u8]>;
@@ -37,6 +37,7 @@ pub(super) struct View {
     pub(super) schedule: ReadOnlyTable<(u64, u64, u32), ()>,
     pub(super) destinations: ReadOnlyTable<(&'static str, u64, u64, u32), ()>,
     pub(super) learned: Rows<(u32, u16)>,
+    pub(super) annotations: Rows<(u32, u32, &'static str)>,
 }
 
 /// What a row holds.
@@ -87,6 +88,7 @@ impl View {
             schedule: reader.table(QSCHED)?,
             destinations: reader.table(QDEST)?,
             learned: reader.table(LEARNED)?,
+            annotations: reader.table(ANNOTATION)?,
         })
     }
 

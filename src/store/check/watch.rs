@@ -52,7 +52,7 @@ impl CheckStop {
     }
 
     /// Waits, but not once the word is said.
-    fn sleep(&self, time: Duration) {
+    pub fn sleep(&self, time: Duration) {
         let stopped = self.0.0.lock().unwrap_or_else(PoisonError::into_inner);
         // Whether the time is over or the word was said, the caller looks.
         drop(self.0.1.wait_timeout_while(stopped, time, |stopped| !*stopped));

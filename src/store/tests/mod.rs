@@ -3,6 +3,7 @@
 #![allow(clippy::cast_possible_truncation, reason = "sizes in tests are small")]
 
 mod accounts; //  accounts, aliases, domains, logins
+mod annotations; // annotations of mailboxes and accounts
 mod check; //     what a check finds, and what repair does about it
 mod check_course; // a check beside deliveries, killed, in slices
 mod clock; //     a clock that jumps
@@ -18,6 +19,7 @@ mod mailboxes; // create, rename, delete, subscribe
 mod medium; //    the two files: cut while they are made, failed syncs, flipped bits, a missing journal
 mod model; //     random commands against a plain model
 mod queue; //     queued mail
+mod scanned; //   what the scan left behind, recent mail
 mod wear; //      the wear meter
 
 use std::path::Path;

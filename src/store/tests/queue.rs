@@ -6,7 +6,7 @@ use super::failure::{Dice, Fuse, fused};
 use super::*;
 use crate::mail::envelope::{BodyType, Envelope, ForwardPath, Notify, Recipient, ReturnContent, ReversePath};
 use crate::mail::queue::{
-    Answer, Delivery, Due, NewQueued, QueueId, QueueOrder, Queued, QueuedRecipient, Scheduled, Stage,
+    Answer, Delivery, Due, NewQueued, QueueId, QueueOrder, Queued, QueuedRecipient, Scheduled, Stage, Submitter,
 };
 use crate::store::change::Op;
 
@@ -26,7 +26,7 @@ pub(super) fn queued(to: &[&str], due: u64) -> NewQueued {
             envelope_id: Some("QQ314159".to_owned()),
         },
         require_tls: true,
-        by: Some(AccountId(0)),
+        by: Submitter::Account(AccountId(0)),
         due: Due(due),
     }
 }
@@ -70,7 +70,7 @@ fn a_queued_message_is_there_with_its_envelope_after_a_kill() {
     let asked = queued(&["bob@far.test", "eve@near.test"], 5000);
     let told = (found.from, found.body, found.utf8, found.ret, found.envelope_id, found.require_tls, found.by);
     let Envelope { from, body, utf8, ret, envelope_id, recipients } = asked.envelope;
-    assert_eq!(told, (from, body, utf8, ret, envelope_id, true, Some(AccountId(0))));
+    assert_eq!(told, (from, body, utf8, ret, envelope_id, true, Submitter::Account(AccountId(0))));
     assert_eq!((found.size, found.recipients, found.unsettled), (8, 2, 2));
     assert!(found.accepted > Timestamp(1_700_000_000));
     assert_eq!(read_body(&rig.store, found.blob), b"far away");
@@ -414,7 +414,7 @@ fn what_a_removed_account_submitted_still_goes_out() {
     rig.swept();
     check(&rig.store);
     let found = rig.queued(id).unwrap();
-    assert_eq!(found.by, Some(ann));
+    assert_eq!(found.by, Submitter::Account(ann));
     assert!(read_body(&rig.store, found.blob) == body);
     assert_eq!(rig.update(id, 0, DELIVERED), 0);
     rig.swept();

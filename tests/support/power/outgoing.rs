@@ -6,7 +6,7 @@ use pillarbox::mail::address::{Address, Domain};
 use pillarbox::mail::date::Timestamp;
 use pillarbox::mail::envelope::{BodyType, Envelope, ForwardPath, Notify, Recipient, ReversePath};
 use pillarbox::mail::mailbox::AccountId;
-use pillarbox::mail::queue::{Answer, Delivery, Due, NewQueued, QueueOrder, Scheduled, Stage};
+use pillarbox::mail::queue::{Answer, Delivery, Due, NewQueued, QueueOrder, Scheduled, Stage, Submitter};
 use pillarbox::store::{ReadError, Reader};
 
 use super::command::{Command, Into, Part, address};
@@ -56,7 +56,7 @@ pub(crate) fn envelope(by: Option<u32>, to: &[String], due: u64) -> NewQueued {
         ret: None,
         envelope_id: None,
     };
-    NewQueued { envelope, require_tls: false, by: by.map(AccountId), due: Due(due) }
+    NewQueued { envelope, require_tls: false, by: by.map(AccountId).into(), due: Due(due) }
 }
 
 /// Notes new states; tells how many recipients are unsettled, and lets the message go at none.
@@ -108,7 +108,11 @@ pub(crate) fn shown(
             }
             recipients.push((address.to_string(), found.delivery));
         }
-        let waiting = Waiting { print: print(queued.blob.0)?, by: queued.by.map(|account| account.0), recipients };
+        let by = match queued.by {
+            Submitter::Account(account) => Some(account.0),
+            _ => None,
+        };
+        let waiting = Waiting { print: print(queued.blob.0)?, by, recipients };
         let counts = (waiting.recipients.len(), waiting.unsettled(), waiting.print.length);
         if counts != (queued.recipients as usize, queued.unsettled as usize, queued.size as usize) {
             return Err(format!("queued message {}: recount {counts:?}, counters {queued:?}", queued.id));

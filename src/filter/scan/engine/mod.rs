@@ -1,9 +1,9 @@
 //! Matches one object against one set, in one pass: digests and patterns together.
 //!
 //! A bit map over hashes of four bytes, letters in lower case, says at each place whether an anchor may
-//! begin there; few places are left, and of those the grams in memory say which segment to compare,
-//! four more bytes at a time. Only then is a segment read from the set and compared. What was found of
-//! signatures with several parts is kept until the end of the object, and no longer.
+//! begin there, and a second one over eight bytes says it again; few places are left, and of those the
+//! grams say which segment to compare. Only then is a segment read from the set and compared. What was
+//! found of signatures with several parts is kept until the end of the object, and no longer.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,13 +11,14 @@ use std::rc::Rc;
 
 use md5::Digest as _;
 
-use super::set::record::{Gram, SegmentRecord, gram_hash};
+use super::set::record::{GRAM_BYTES, Gram, SegmentRecord, gram_hash};
 use super::set::{Set, short_bit};
 use super::signature::logical::Terms;
 use super::signature::{DigestKind, HashRole};
 use super::unpack::pe::Pe;
 use super::{ReadAt, Stretch, Target};
 
+mod regex;
 pub mod verify;
 
 /// Bytes read at one time.
@@ -44,6 +45,8 @@ pub struct Facts<'f> {
     pub container: &'f str,
     /// If it is a Windows program, what is known of it.
     pub pe: Option<&'f Pe>,
+    /// A print of it is wanted: its MD5 and its SHA-256, whatever the set asks for.
+    pub print: bool,
 }
 
 /// What an object is like.
@@ -55,6 +58,8 @@ pub struct Examined {
     pub allowed: bool,
     /// It was not examined to its end: the time was over, or it has too much that looks like something.
     pub cut: bool,
+    /// Its digests, if it was examined to its end: those that the set asks for, and those for a print.
+    pub digests: Vec<(DigestKind, Vec<u8>)>,
 }
 
 /// Matches objects against a set.
@@ -62,6 +67,7 @@ pub struct Examined {
 pub struct Examiner<'s> {
     set: &'s Set,
     cache: HashMap<u32, Option<Rc<SegmentRecord>>>,
+    expressions: regex::Expressions,
 }
 
 /// The digests of something.
@@ -72,8 +78,8 @@ struct Digests {
 }
 
 impl Digests {
-    fn new(set: &Set) -> Self {
-        let wants = |kind| set.wants(kind);
+    fn new(set: &Set, print: bool) -> Self {
+        let wants = |kind| set.wants(kind) || print && kind != DigestKind::Sha1;
         Self {
             md5: wants(DigestKind::Md5).then(md5::Md5::new),
             sha1: wants(DigestKind::Sha1).then(|| ring::digest::Context::new(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY)),
@@ -121,7 +127,7 @@ struct Sight<'o> {
 impl<'s> Examiner<'s> {
     /// Examines with this set.
     pub fn new(set: &'s Set) -> Self {
-        Self { set, cache: HashMap::new() }
+        Self { set, cache: HashMap::new(), expressions: regex::Expressions::default() }
     }
 
     /// Examines an object; `goes_on` is asked now and then whether there is time left.
@@ -134,7 +140,7 @@ impl<'s> Examiner<'s> {
         facts: Facts<'_>,
         goes_on: &mut dyn FnMut() -> bool,
     ) -> io::Result<Examined> {
-        let mut digests = Digests::new(self.set);
+        let mut digests = Digests::new(self.set, facts.print);
         let mut sight =
             Sight { object, facts, states: States::default(), found: None, cut: false, compared: 0, goes_on };
         let mut buffer = Vec::with_capacity(WINDOW + AHEAD);
@@ -161,10 +167,11 @@ impl<'s> Examiner<'s> {
         if sight.found.is_none() {
             self.weigh(&mut sight)?;
         }
-        let mut examined = Examined { found: sight.found, allowed: false, cut: sight.cut };
+        let mut examined = Examined { found: sight.found, cut: sight.cut, ..Examined::default() };
         if !examined.cut {
             let digests = digests.finish();
             self.name_digests(object, facts, &digests, &mut examined, goes_on)?;
+            examined.digests = digests;
         }
         Ok(examined)
     }
@@ -201,7 +208,8 @@ impl<'s> Examiner<'s> {
         goes_on: &mut dyn FnMut() -> bool,
     ) -> io::Result<(Option<String>, bool)> {
         for section in &pe.sections {
-            let (mut digests, stretch) = (Digests::new(self.set), Stretch::new(object, section.offset, section.size));
+            let (mut digests, stretch) =
+                (Digests::new(self.set, false), Stretch::new(object, section.offset, section.size));
             let mut buffer = vec![0; WINDOW];
             let mut at = 0;
             loop {
@@ -224,7 +232,7 @@ impl<'s> Examiner<'s> {
             }
         }
         let Some(imports) = pe.imports(object)? else { return Ok((None, false)) };
-        let mut digests = Digests::new(self.set);
+        let mut digests = Digests::new(self.set, false);
         digests.update(imports.as_bytes());
         for (kind, digest) in digests.finish() {
             if let Some(name) = self.set.look_up(HashRole::Import, kind, &digest, imports.len() as u64)?
@@ -247,8 +255,8 @@ impl<'s> Examiner<'s> {
                 let hash = gram_hash(gram);
                 let bit = hash >> shift;
                 let there = set.map.get((bit >> 3) as usize).is_some_and(|byte| byte >> (bit & 7) & 1 == 1);
-                if there && last >= 3 && last - 3 < upto {
-                    self.compare(sight, window, last - 3, 4, base, set.grams(hash))?;
+                if there && last >= 3 && last - 3 < upto && set.may_follow(hash, four(window, last + 1)) {
+                    self.compare(sight, window, last - 3, 4, base, (hash, &set.grams(hash)?))?;
                 }
             }
         }
@@ -259,7 +267,7 @@ impl<'s> Examiner<'s> {
                 let hash = gram_hash(gram);
                 let bit = short_bit(hash);
                 if set.short_map.get(bit / 8).is_some_and(|byte| byte >> (bit % 8) & 1 == 1) {
-                    self.compare(sight, window, at, 2, base, set.shorts(hash))?;
+                    self.compare(sight, window, at, 2, base, (hash, set.shorts(hash)))?;
                 }
             }
         }
@@ -274,10 +282,12 @@ impl<'s> Examiner<'s> {
         at: usize,
         length: usize,
         base: u64,
-        grams: impl Iterator<Item = Gram>,
+        (hash, grams): (u32, &[u8]),
     ) -> io::Result<()> {
         let behind = window.get(at + length..).unwrap_or_default();
-        for gram in grams {
+        let wanted = hash.to_be_bytes();
+        let grams = grams.chunks_exact(GRAM_BYTES).filter(|gram| gram.starts_with(&wanted));
+        for gram in grams.filter_map(Gram::from_bytes) {
             let mut next = behind.iter().take(4).map(u8::to_ascii_lowercase);
             let follows = (0..gram.next_length)
                 .all(|place| next.next().is_some_and(|byte| u32::from(byte) == gram.next >> (8 * place) & 0xFF));
@@ -381,28 +391,48 @@ impl<'s> Examiner<'s> {
     }
 
     /// Takes a signature as found if what must be true of the file and of its patterns is.
-    fn take(&self, sight: &mut Sight<'_>, signature: u32, counts: Option<&HashMap<u16, u32>>) -> io::Result<()> {
+    fn take(&mut self, sight: &mut Sight<'_>, signature: u32, counts: Option<HashMap<u16, u32>>) -> io::Result<()> {
         let Some(record) = self.set.pattern(signature)? else { return Ok(()) };
-        let count = |sub: u16| counts.map_or(1, |counts| counts.get(&sub).copied().unwrap_or(0));
-        let holds = terms_hold(&record.terms, sight.object.size(), sight.facts) && record.expression.holds(&count);
-        if holds && !self.set.ignores(&record.name)? {
+        if !terms_hold(&record.terms, sight.object.size(), sight.facts) {
+            return Ok(());
+        }
+        let mut counts = counts;
+        for regex in &record.regexes {
+            let Some(counts) = &mut counts else { break };
+            if regex.trigger.holds(&|sub| counts.get(&sub).copied().unwrap_or(0)) {
+                let found = self.expressions.count(signature, regex, sight.object, sight.facts.pe, sight.goes_on)?;
+                let Some(found) = found else {
+                    sight.cut = true;
+                    return Ok(());
+                };
+                counts.insert(regex.sub, found);
+            }
+        }
+        let count = |sub: u16| counts.as_ref().map_or(1, |counts| counts.get(&sub).copied().unwrap_or(0));
+        if record.expression.holds(&count) && !self.set.ignores(&record.name)? {
             sight.found = Some(record.name);
         }
         Ok(())
     }
 
     /// Looks at the end whether signatures with several parts are there.
-    fn weigh(&self, sight: &mut Sight<'_>) -> io::Result<()> {
+    fn weigh(&mut self, sight: &mut Sight<'_>) -> io::Result<()> {
         let mut counts: Vec<_> = std::mem::take(&mut sight.states.counts).into_iter().collect();
         counts.sort_unstable_by_key(|(signature, _)| *signature);
         for (signature, counts) in counts {
-            self.take(sight, signature, Some(&counts))?;
+            self.take(sight, signature, Some(counts))?;
             if sight.found.is_some() {
                 break;
             }
         }
         Ok(())
     }
+}
+
+/// The four bytes at a place, letters in lower case, the first lowest.
+fn four(window: &[u8], at: usize) -> Option<u32> {
+    let bytes = window.get(at..)?.first_chunk::<4>()?;
+    Some(u32::from_le_bytes(bytes.map(|byte| byte.to_ascii_lowercase())))
 }
 
 fn is_word(window: &[u8], at: Option<usize>) -> bool {

@@ -1,20 +1,24 @@
 //! The compiled set: many signatures in one read-only file of which little is in memory.
 //!
-//! A block of 4,096 bytes says where its [`Section`]s are and what they sum up to. In memory are the
-//! approximate filter over the digests (a byte each) and the grams of the patterns (some 15 bytes each,
-//! and a bit map); digests, names and patterns are read where they are wanted, and the system's page
-//! cache keeps what is wanted often. Every read from the disk is checked: in-memory sections by their
-//! sum at opening, pattern records by their own, digests by being the digest that was looked for.
+//! A block of 4,096 bytes says where its [`Section`]s are and what they sum up to. In memory are two bit
+//! maps over the patterns' grams, a MiB each at most, and as far as there is room for them the grams
+//! (some 15 bytes each) and the approximate filter over the digests (a byte each). All else is read where
+//! it is wanted, and the system's page cache keeps what is wanted often. Every read from the disk is
+//! checked: filter and grams by their sum at opening, pattern records by their own, digests by being the
+//! digest that was looked for.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::io;
 
 use serde::{Deserialize, Serialize};
 
 pub mod filter;
+mod part;
 pub mod record;
 
-use self::filter::Filter;
+use self::filter::{BLOCK, Place};
+use self::part::Part;
 use self::record::{
     ALIGNMENT, GRAM_BYTES, Gram, HASH_BYTES, HashRecord, IGNORED_TAG, PatternRecord, SOUGHT_BYTES, SegmentRecord,
     filter_key, frame, key, sought, tag, unframed,
@@ -26,7 +30,7 @@ use super::{ReadAt, read_vec};
 pub const MAGIC: &[u8; 8] = b"pboxscan";
 
 /// The version of the layout.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Bytes of the first block.
 pub const HEADER_BYTES: usize = 4096;
@@ -44,7 +48,7 @@ const RESIDENT_MAX: u64 = 64 << 20;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Section {
-    /// The approximate filter; in memory.
+    /// The approximate filter; in memory if there is room.
     Filter = 0,
     /// Where each bucket of digests begins, a number of four bytes each.
     Directory = 1,
@@ -54,9 +58,9 @@ pub enum Section {
     Names = 3,
     /// A bit for each hash of a gram that there may be; in memory.
     GramMap = 4,
-    /// Where each bucket of grams begins; in memory.
+    /// Where each bucket of grams begins; in memory if there is room.
     GramDirectory = 5,
-    /// The grams, sorted; in memory.
+    /// The grams, sorted; in memory if there is room.
     Grams = 6,
     /// Anchors of two and three bytes, sorted; in memory.
     Shorts = 7,
@@ -140,6 +144,12 @@ impl Header {
         Some(bytes)
     }
 
+    /// What a set is known by: a number over its first block, which has the sums of all others.
+    pub fn mark(first_block: &[u8]) -> u64 {
+        let digest = ring::digest::digest(&ring::digest::SHA256, first_block);
+        digest.as_ref().first_chunk::<8>().map_or(0, |head| u64::from_be_bytes(*head))
+    }
+
     fn from_bytes(bytes: &[u8]) -> Result<Self, SetError> {
         let rest = bytes.strip_prefix(MAGIC).ok_or(SetError::NotASet)?;
         let (version, rest) = rest.split_first_chunk::<4>().ok_or(SetError::Damaged("its header"))?;
@@ -190,11 +200,15 @@ impl From<io::Error> for SetError {
 pub struct Set {
     medium: Box<dyn ReadAt + Send + Sync>,
     header: Header,
-    filter: Filter,
+    mark: u64,
+    filter: Part,
     /// See [`Section::GramMap`].
     pub(super) map: Vec<u8>,
-    gram_directory: Vec<u8>,
-    grams: Vec<u8>,
+    /// A bit for each hash of a gram and the four bytes behind it that there may be, of [`Gram::hash`]
+    /// alone where fewer count: what passes one map and not the other needs no look at the grams.
+    next_map: Vec<u8>,
+    gram_directory: Part,
+    grams: Part,
     shorts: Vec<u8>,
     /// A bit for each pair of bytes that a short anchor begins with; empty when there are none.
     pub(super) short_map: Vec<u8>,
@@ -210,12 +224,22 @@ impl std::fmt::Debug for Set {
 }
 
 impl Set {
-    /// Opens a set and reads what of it is kept in memory.
+    /// Opens a set, with as much of it in memory as is of use there.
     ///
     /// # Errors
     /// Why it can't be used.
     pub fn open(medium: Box<dyn ReadAt + Send + Sync>) -> Result<Self, SetError> {
-        let header = Header::from_bytes(&read_vec(&*medium, 0, HEADER_BYTES)?)?;
+        Self::open_within(medium, u64::MAX)
+    }
+
+    /// Opens a set of which `room` bytes may be in memory: what is looked at for each byte that is scanned
+    /// always is (2 MiB at most), then the grams, then the filter, as far as they fit.
+    ///
+    /// # Errors
+    /// Why it can't be used.
+    pub fn open_within(medium: Box<dyn ReadAt + Send + Sync>, room: u64) -> Result<Self, SetError> {
+        let first_block = read_vec(&*medium, 0, HEADER_BYTES)?;
+        let (header, mark) = (Header::from_bytes(&first_block)?, Header::mark(&first_block));
         let end = header.sections.iter().map(|extent| extent.offset.saturating_add(extent.length)).max().unwrap_or(0);
         if end > medium.size() {
             return Err(SetError::Damaged("its end is missing"));
@@ -230,31 +254,43 @@ impl Set {
             let whole = bytes.len() == length && crc32c::crc32c(&bytes) == extent.checksum;
             if whole { Ok(bytes) } else { Err(SetError::Damaged(what)) }
         };
-        let filter = Filter::from_bytes(resident(Section::Filter, "filter")?).ok_or(SetError::Damaged("filter"))?;
-        let (map, gram_directory) =
-            (resident(Section::GramMap, "map")?, resident(Section::GramDirectory, "directory")?);
-        let (grams, shorts) = (resident(Section::Grams, "grams")?, resident(Section::Shorts, "grams")?);
+        let (map, shorts) = (resident(Section::GramMap, "map")?, resident(Section::Shorts, "grams")?);
         let members = postcard::from_bytes(&resident(Section::Members, "members")?);
         let members: Vec<Member> = members.map_err(|_| SetError::Damaged("members"))?;
+        let lengths = [Section::GramDirectory, Section::Filter].map(|section| extent(&header, section).length);
         let fits = (map.is_empty() || (map.len() as u64) * 8 == 1_u64.checked_shl(header.map_bits.into()).unwrap_or(0))
             && header.gram_bits <= 24
             && header.hash_bits <= 32
-            && (gram_directory.is_empty() || gram_directory.len() == 4 * ((1 << header.gram_bits) + 1));
+            && (lengths[0] == 0 || lengths[0] == 4 * ((1 << header.gram_bits) + 1))
+            && lengths[1].is_multiple_of(BLOCK as u64);
         if !fits {
             return Err(SetError::Damaged("its header"));
         }
         let mut short_map = if shorts.is_empty() { Vec::new() } else { vec![0; 1 << 13] };
         for gram in shorts.chunks_exact(GRAM_BYTES).filter_map(Gram::from_bytes) {
-            let bit = short_bit(gram.hash);
-            if let Some(byte) = short_map.get_mut(bit / 8) {
-                *byte |= 1 << (bit % 8);
-            }
+            set_bit(&mut short_map, short_bit(gram.hash));
         }
+        let mut room = room.saturating_sub(2 * map.len() as u64 + shorts.len() as u64);
+        let mut next_map = vec![0; map.len()];
+        let mut part = |section: Section, what: &'static str, see: &mut dyn FnMut(&[u8])| {
+            Part::open(&*medium, extent(&header, section), &mut room, what, see)
+        };
+        let grams = part(Section::Grams, "grams", &mut |piece| {
+            for gram in piece.chunks_exact(GRAM_BYTES).filter_map(Gram::from_bytes) {
+                let next = (gram.next_length == 4).then_some(gram.next);
+                let bit = next_bit(gram.hash, next, next_map.len());
+                set_bit(&mut next_map, bit);
+            }
+        })?;
+        let gram_directory = part(Section::GramDirectory, "directory", &mut |_| {})?;
+        let filter = part(Section::Filter, "filter", &mut |_| {})?;
         let mut set = Self {
             medium,
             header,
+            mark,
             filter,
             map,
+            next_map,
             gram_directory,
             grams,
             shorts,
@@ -271,14 +307,15 @@ impl Set {
         &self.header
     }
 
+    /// What it is known by; see [`Header::mark`].
+    pub fn mark(&self) -> u64 {
+        self.mark
+    }
+
     /// Bytes it holds in memory.
     pub fn resident(&self) -> usize {
-        self.filter.bytes().len()
-            + self.map.len()
-            + self.gram_directory.len()
-            + self.grams.len()
-            + self.shorts.len()
-            + self.short_map.len()
+        let parts = [&self.filter, &self.gram_directory, &self.grams].map(Part::resident);
+        parts.iter().sum::<usize>() + 2 * self.map.len() + self.shorts.len() + self.short_map.len()
     }
 
     /// Where it came from.
@@ -341,6 +378,46 @@ impl Set {
         self.find(&key(digest), tag(role, kind), size)
     }
 
+    /// Tells whether a whole file of `size` bytes whose digest begins like this may be known; the file itself
+    /// has to be looked at then.
+    ///
+    /// # Errors
+    /// Those of the medium.
+    pub fn may_know(&self, kind: DigestKind, beginning: [u8; 8], size: u32) -> io::Result<bool> {
+        let (key, tag) = (key(&beginning), tag(HashRole::File, kind));
+        let place = Place::of(filter_key(&key, tag), self.filter.length());
+        if !place.is_in(&self.filter.bytes(&*self.medium, place.start, BLOCK)?) {
+            return Ok(false);
+        }
+        let (hashes, (mut low, mut high)) = (extent(&self.header, Section::Hashes), self.bucket_of(&key)?);
+        let record_at = |number: u64| {
+            let mut record = [0; HASH_BYTES];
+            self.medium.read_at(hashes.offset + number * HASH_BYTES as u64, &mut record)?;
+            io::Result::Ok(record)
+        };
+        let end = high;
+        while low < high {
+            let middle = low + (high - low) / 2;
+            if record_at(middle)?.first_chunk::<8>().is_some_and(|head| *head < beginning) {
+                low = middle + 1;
+            } else {
+                high = middle;
+            }
+        }
+        while low < end {
+            let record = record_at(low)?;
+            if !record.starts_with(&beginning) {
+                break;
+            }
+            let fits = |found: HashRecord| found.tag == tag && found.size.is_none_or(|wanted| wanted == size);
+            if HashRecord::from_bytes(&record).is_some_and(fits) {
+                return Ok(true);
+            }
+            low += 1;
+        }
+        Ok(false)
+    }
+
     /// Tells whether signatures of this name count for nothing.
     ///
     /// # Errors
@@ -358,19 +435,11 @@ impl Set {
     }
 
     fn find(&self, key: &[u8; 16], tag: u8, size: u64) -> io::Result<Option<String>> {
-        if !self.filter.may_have(filter_key(key, tag)) {
+        let place = Place::of(filter_key(key, tag), self.filter.length());
+        if !place.is_in(&self.filter.bytes(&*self.medium, place.start, BLOCK)?) {
             return Ok(None);
         }
-        let (directory, hashes) = (extent(&self.header, Section::Directory), extent(&self.header, Section::Hashes));
-        let bucket = bucket(key, self.header.hash_bits);
-        let mut bounds = [0; 8];
-        if self.medium.read_at(directory.offset + bucket * 4, &mut bounds)? < bounds.len() {
-            return Ok(None);
-        }
-        let (first, second) = bounds.split_at(4);
-        let end = hashes.length / HASH_BYTES as u64;
-        let low = u64::from(record::number(first)).min(end);
-        let high = u64::from(record::number(second)).clamp(low, end);
+        let (hashes, (low, high)) = (extent(&self.header, Section::Hashes), self.bucket_of(key)?);
         let exact = u32::try_from(size).ok();
         for wanted in [exact.map(Some), Some(None)].into_iter().flatten() {
             let sought = sought(key, tag, wanted);
@@ -393,6 +462,20 @@ impl Set {
         Ok(None)
     }
 
+    /// From which to which digest a key's bucket goes.
+    fn bucket_of(&self, key: &[u8; 16]) -> io::Result<(u64, u64)> {
+        let (directory, hashes) = (extent(&self.header, Section::Directory), extent(&self.header, Section::Hashes));
+        let bucket = bucket(key, self.header.hash_bits);
+        let mut bounds = [0; 8];
+        if self.medium.read_at(directory.offset + bucket * 4, &mut bounds)? < bounds.len() {
+            return Ok((0, 0));
+        }
+        let (first, second) = bounds.split_at(4);
+        let end = hashes.length / HASH_BYTES as u64;
+        let low = u64::from(record::number(first)).min(end);
+        Ok((low, u64::from(record::number(second)).clamp(low, end)))
+    }
+
     fn name(&self, at: u64) -> io::Result<String> {
         let names = extent(&self.header, Section::Names);
         let bytes = read_vec(&*self.medium, names.offset + at.min(names.length), NAME_MAX + 1)?;
@@ -400,26 +483,32 @@ impl Set {
         Ok(name.map_or_else(|| "unnamed".to_owned(), |name| String::from_utf8_lossy(name).into_owned()))
     }
 
-    /// The grams with this hash.
-    pub(super) fn grams(&self, hash: u32) -> impl Iterator<Item = Gram> + '_ {
-        let bucket = usize::try_from(hash >> (32 - u32::from(self.header.gram_bits).clamp(1, 24))).unwrap_or(0);
-        let bound = |index: usize| {
-            let bytes = self.gram_directory.get(index * 4..).and_then(|rest| rest.first_chunk::<4>());
-            bytes.map_or(0, |bytes| usize::try_from(u32::from_le_bytes(*bytes)).unwrap_or(0))
-        };
-        let range = bound(bucket) * GRAM_BYTES..bound(bucket + 1) * GRAM_BYTES;
-        let wanted = hash.to_be_bytes();
-        let within = self.grams.get(range).unwrap_or_default().chunks_exact(GRAM_BYTES);
-        within.filter(move |gram| gram.starts_with(&wanted)).filter_map(Gram::from_bytes)
+    /// Tells whether there may be a gram of this hash before these bytes, letters in lower case.
+    pub(super) fn may_follow(&self, hash: u32, next: Option<u32>) -> bool {
+        let there = |next| get_bit(&self.next_map, next_bit(hash, next, self.next_map.len()));
+        there(None) || next.is_some() && there(next)
     }
 
-    /// The short anchors with this hash.
-    pub(super) fn shorts(&self, hash: u32) -> impl Iterator<Item = Gram> + '_ {
+    /// Records of grams, among them those with this hash.
+    ///
+    /// # Errors
+    /// Those of the medium.
+    pub(super) fn grams(&self, hash: u32) -> io::Result<Cow<'_, [u8]>> {
+        let bucket = u64::from(hash >> (32 - u32::from(self.header.gram_bits).clamp(1, 24)));
+        let bounds = self.gram_directory.bytes(&*self.medium, bucket * 4, 8)?;
+        let Some((first, second)) = bounds.split_at_checked(4) else { return Ok(Cow::Borrowed(&[])) };
+        let (first, second) = (u64::from(record::number(first)), u64::from(record::number(second)));
+        let count = usize::try_from(second.saturating_sub(first)).unwrap_or(0).saturating_mul(GRAM_BYTES);
+        self.grams.bytes(&*self.medium, first * GRAM_BYTES as u64, count)
+    }
+
+    /// Records of short anchors, beginning with those with this hash.
+    pub(super) fn shorts(&self, hash: u32) -> &[u8] {
         let (rows, _) = self.shorts.as_chunks::<GRAM_BYTES>();
         let wanted = hash.to_be_bytes();
         let from = rows.partition_point(|row| row.first_chunk::<4>().is_some_and(|hash| *hash < wanted));
-        let rest = rows.get(from..).unwrap_or_default().iter();
-        rest.take_while(move |row| row.starts_with(&wanted)).filter_map(|row| Gram::from_bytes(row))
+        let rest = rows.get(from..).unwrap_or_default();
+        rest.get(..rest.partition_point(|row| row.starts_with(&wanted))).unwrap_or_default().as_flattened()
     }
 
     /// A segment's record; `None` when it is damaged.
@@ -472,4 +561,21 @@ pub fn name_key(name: &str) -> [u8; 16] {
 /// The bit of a short anchor's hash in the short map.
 pub(super) fn short_bit(hash: u32) -> usize {
     usize::try_from(hash >> 16).unwrap_or(0)
+}
+
+/// The bit of a gram with what is behind it, or of one of which less than eight bytes are known.
+fn next_bit(hash: u32, next: Option<u32>, bytes: usize) -> usize {
+    let mixed = next.map_or(hash ^ 0x5BD1_E995, |next| hash.rotate_left(15) ^ next.wrapping_mul(0x85EB_CA6B));
+    let bits = (bytes * 8).max(1).ilog2();
+    usize::try_from(record::gram_hash(mixed ^ mixed >> 15).unbounded_shr(32 - bits)).unwrap_or(0)
+}
+
+fn set_bit(map: &mut [u8], bit: usize) {
+    if let Some(byte) = map.get_mut(bit / 8) {
+        *byte |= 1 << (bit % 8);
+    }
+}
+
+fn get_bit(map: &[u8], bit: usize) -> bool {
+    map.get(bit / 8).is_some_and(|byte| byte >> (bit % 8) & 1 == 1)
 }

@@ -5,7 +5,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::filter::scan::Target;
 use crate::filter::scan::signature::logical::Terms;
-use crate::filter::scan::signature::{Anchor, DigestKind, Expression, HashRole, HashSignature, Place, Segment};
+use crate::filter::scan::signature::{
+    Anchor, DigestKind, Expression, HashRole, HashSignature, Place, RegexSub, Segment,
+};
 
 /// Bytes of a digest's record: key (16), role and kind (1), size (4), place of the name (5).
 pub const HASH_BYTES: usize = 26;
@@ -143,6 +145,8 @@ pub struct PatternRecord {
     pub terms: Terms,
     /// What must be true of the patterns.
     pub expression: Expression,
+    /// Regular expressions that count as patterns.
+    pub regexes: Vec<RegexSub>,
 }
 
 /// A record with its frame: length (4), CRC-32C (4), the record, zeros up to [`ALIGNMENT`].

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::place::Place;
-use super::{Body, Reason, level, name, range, target};
+use super::{Body, Reason, RegexSub, level, name, range, regex, target};
 use crate::filter::scan::Target;
 
 /// Most patterns of a signature, as ClamAV has it.
@@ -23,6 +23,8 @@ pub struct Logical {
     pub expression: Expression,
     /// The patterns with the number of the subsignature that each counts for.
     pub bodies: Vec<(u16, Place, Body)>,
+    /// The regular expressions.
+    pub regexes: Vec<RegexSub>,
 }
 
 /// What must be true of a file.
@@ -85,7 +87,8 @@ impl Expression {
         }
     }
 
-    fn parse(text: &str, subs: usize) -> Result<Self, Reason> {
+    /// Reads an expression over subsignatures below `subs`.
+    pub(super) fn parse(text: &str, subs: usize) -> Result<Self, Reason> {
         let mut reader = Reader { rest: text.as_bytes(), subs };
         let expression = reader.either(0)?;
         if reader.rest.is_empty() { Ok(expression) } else { Err(BAD) }
@@ -167,7 +170,7 @@ impl Logical {
     /// A signature of one pattern.
     pub fn single(name: String, target: Target, place: Place, body: Body) -> Self {
         let terms = Terms { target, ..Terms::default() };
-        Self { name, terms, expression: Expression::Sub(0), bodies: vec![(0, place, body)] }
+        Self { name, terms, expression: Expression::Sub(0), bodies: vec![(0, place, body)], regexes: Vec::new() }
     }
 }
 
@@ -184,20 +187,21 @@ pub(super) fn line(text: &str) -> Result<Logical, Reason> {
         return Err(Reason("more than 64 patterns in a line"));
     }
     let expression = Expression::parse(expression, subs.len())?;
-    let mut bodies = Vec::new();
+    let (mut bodies, mut regexes) = (Vec::new(), Vec::new());
     for (number, text) in subs.iter().enumerate() {
         let number = u16::try_from(number).map_err(|_| BAD)?;
+        if text.contains('/') {
+            regexes.push(regex::sub(number, text)?);
+            continue;
+        }
         let (place, forms) = sub(text)?;
         bodies.extend(forms.into_iter().map(|body| (number, place, body)));
     }
-    Ok(Logical { name: label, terms, expression, bodies })
+    Ok(Logical { name: label, terms, expression, bodies, regexes })
 }
 
 /// `[OFFSET:]HEX[::MODIFIERS]`.
 fn sub(text: &str) -> Result<(Place, Vec<Body>), Reason> {
-    if text.contains('/') {
-        return Err(Reason("regular expressions (PCRE)"));
-    }
     if text.starts_with("${") || text.contains('$') {
         return Err(Reason("macros"));
     }

@@ -10,11 +10,13 @@ mod hash;
 pub mod logical;
 mod ours;
 pub mod place;
+pub mod regex;
 
 pub use body::{Anchor, Body, Node, Segment};
 pub use hash::{DigestKind, HashRole, HashSignature};
 pub use logical::{Expression, Logical};
 pub use place::Place;
+pub use regex::RegexSub;
 
 use super::Target;
 use hash::{container_hash_line, import_line, plain_line, section_line};

@@ -70,26 +70,37 @@ impl Place {
         Ok(Self { base: Base::Start, by: i64::try_from(from).map_err(|_| BAD)?, shift })
     }
 
-    /// Tells whether a pattern that begins at `start` of a file of `size` bytes is where it must be.
-    pub fn holds(self, start: u64, size: u64, pe: Option<&Pe>) -> bool {
+    /// From where to where a match may begin in a file of `size` bytes; `None` for nowhere.
+    pub fn range(self, size: u64, pe: Option<&Pe>) -> Option<(u64, u64)> {
         let base = match self.base {
-            Base::Anywhere => return true,
+            Base::Anywhere => return Some((0, size)),
             Base::Start => Some(0),
             Base::End => Some(size),
-            Base::Entry => pe.and_then(|pe| pe.entry),
-            Base::Section(number) => {
-                pe.and_then(|pe| pe.sections.get(usize::from(number))).map(|section| section.offset)
-            }
-            Base::LastSection => pe.and_then(|pe| pe.sections.last()).map(|section| section.offset),
+            Base::Entry => pe?.entry,
+            Base::Section(number) => pe?.sections.get(usize::from(number)).map(|section| section.offset),
+            Base::LastSection => pe?.sections.last().map(|section| section.offset),
             Base::WithinSection(number) => {
-                let section = pe.and_then(|pe| pe.sections.get(usize::from(number)));
-                return section.is_some_and(|section| {
-                    (section.offset..section.offset.saturating_add(section.size).saturating_add(self.shift))
-                        .contains(&start)
-                });
+                let section = pe?.sections.get(usize::from(number))?;
+                let end = section.offset.saturating_add(section.size).saturating_add(self.shift);
+                return Some((section.offset, end.checked_sub(1)?));
             }
         };
-        let Some(from) = base.and_then(|base| base.checked_add_signed(self.by)) else { return false };
-        (from..=from.saturating_add(self.shift)).contains(&start)
+        let from = base?.checked_add_signed(self.by)?;
+        Some((from, from.saturating_add(self.shift)))
+    }
+
+    /// Tells whether a match may begin at one place only.
+    pub fn is_point(self) -> bool {
+        self.shift == 0 && !matches!(self.base, Base::Anywhere | Base::WithinSection(_))
+    }
+
+    /// Tells whether a match may begin anywhere.
+    pub fn is_anywhere(self) -> bool {
+        self.base == Base::Anywhere
+    }
+
+    /// Tells whether a pattern that begins at `start` of a file of `size` bytes is where it must be.
+    pub fn holds(self, start: u64, size: u64, pe: Option<&Pe>) -> bool {
+        self.is_anywhere() || self.range(size, pe).is_some_and(|(from, to)| (from..=to).contains(&start))
     }
 }

@@ -156,7 +156,7 @@ fn wide_and_ascii_are_two_bodies_of_one_pattern() {
 #[test]
 fn a_logical_signature_that_is_not_taken_says_why() {
     let cases = [
-        ("N;Target:0;0;0/abc/", "regular expressions (PCRE)"),
+        ("N;Target:0;0;0/abc/", "logical expressions that name a pattern they do not have"),
         ("N;Target:0;0;${1-2}3$", "macros"),
         ("N;Target:0;0&1;aabb;0(>>5#hb2#=1)", "fuzzy hashes and comparisons of bytes"),
         ("N;Target:0;0&5;aabb", "logical expressions that name a pattern they do not have"),

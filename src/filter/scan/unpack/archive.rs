@@ -7,14 +7,15 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::kind::Kind;
 use super::tar::{BLOCK, TarEntry};
-use super::{DICTIONARY_MAX, Inner, Item, Limit, Listed, Step, Unpacker, u32_at};
+use super::watch::limit_of;
+use super::{Inner, Item, Limit, Limits, Listed, Step, Unpacker, u32_at};
 use crate::filter::scan::Stretch;
 
-/// Memory that a decoder of LZMA may take, in KiB: its dictionary and its tables.
-pub(super) const LZMA_MEMORY_KIB: u32 = DICTIONARY_MAX / 1024 + 2048;
+/// Most memory of a decoder of LZMA beside its dictionary, in KiB: its tables.
+const LZMA_TABLES_KIB: u32 = 2048;
 
-/// The largest window of Zstandard as a power of two: [`DICTIONARY_MAX`].
-const ZSTD_WINDOW: u32 = 23;
+/// Memory of a decoder of bzip2, in bytes: four times its largest block.
+pub(super) const BZIP2_MEMORY: u32 = 3_600_000;
 
 /// Bytes of a block of a CD.
 const CD_BLOCK: u64 = 2048;
@@ -22,24 +23,33 @@ const CD_BLOCK: u64 = 2048;
 /// Most folders of a CD that are looked at.
 const FOLDERS_MAX: usize = 1000;
 
-/// Most bytes of a folder of a CD.
-const FOLDER_BYTES_MAX: usize = 1 << 20;
+/// Most blocks of a folder of a CD.
+const FOLDER_BLOCKS_MAX: u64 = 512;
 
 impl Unpacker<'_> {
     pub(super) fn packed(&mut self, item: Item<'_>, kind: Kind) -> Step {
-        let from = item.reader(0);
+        let from = self.source(&item, 0);
         let reader: Box<dyn Read + '_> = match kind {
             Kind::Gzip => Box::new(MultiGzDecoder::new(from)),
+            Kind::Bzip2 if self.limits.dictionary < BZIP2_MEMORY => {
+                self.limit(Limit::Memory);
+                return Ok(());
+            }
             Kind::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(from)),
-            Kind::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(from, true, LZMA_MEMORY_KIB)),
-            Kind::Zstd => match zstd_reader(from) {
+            Kind::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(from, true, lzma_memory_kib(&self.limits))),
+            Kind::Zstd => match zstd_reader(from, &self.limits) {
                 Some(reader) => reader,
                 None => return Ok(()),
             },
-            _ => match lzma_rust2::LzmaReader::new_mem_limit(from, LZMA_MEMORY_KIB, None) {
+            _ => match lzma_rust2::LzmaReader::new_mem_limit(from, lzma_memory_kib(&self.limits), None) {
                 Ok(reader) => Box::new(reader),
-                // Few files that begin like LZMA are LZMA.
-                Err(_) => return Ok(()),
+                Err(error) => {
+                    // Few files that begin like LZMA are LZMA.
+                    if limit_of(&error) == Some(Limit::Memory) && item.name.to_ascii_lowercase().ends_with(".lzma") {
+                        self.limit(Limit::Memory);
+                    }
+                    return Ok(());
+                }
             },
         };
         let name = inner_name(item.name);
@@ -98,39 +108,48 @@ impl Unpacker<'_> {
         while let Some(&(block, length)) = folders.get(done) {
             done += 1;
             self.time()?;
-            let bytes = usize::try_from(length).unwrap_or(0).min(FOLDER_BYTES_MAX);
-            let folder = item.bytes(u64::from(block) * CD_BLOCK, bytes)?;
-            let mut at = 0;
-            while at < folder.len() {
-                let length = usize::from(folder.get(at).copied().unwrap_or(0));
-                if length == 0 {
-                    // Records do not cross blocks.
-                    at = (at / 2048 + 1) * 2048;
-                    continue;
+            let blocks = u64::from(length).div_ceil(CD_BLOCK);
+            if blocks > FOLDER_BLOCKS_MAX {
+                self.limit(Limit::Files);
+            }
+            for number in 0..blocks.min(FOLDER_BLOCKS_MAX) {
+                let block = item.bytes((u64::from(block) + number) * CD_BLOCK, 2048)?;
+                if block.is_empty() {
+                    break;
                 }
-                let record = folder.get(at..at + length).unwrap_or_default();
-                at += length;
-                let (Some(block), Some(size)) = (u32_at(record, 2), u32_at(record, 10)) else { continue };
-                let flags = record.get(25).copied().unwrap_or(0);
-                let name = record.get(33..33 + usize::from(record.get(32).copied().unwrap_or(0))).unwrap_or_default();
-                if matches!(name, b"\0" | b"\x01") {
-                    continue;
-                }
-                let name = String::from_utf8_lossy(name);
-                let name = name.split(';').next().unwrap_or_default();
-                if flags & 2 != 0 {
-                    if folders.len() < FOLDERS_MAX && !folders.iter().any(|(one, _)| *one == block) {
-                        folders.push((block, size));
-                    }
-                    continue;
-                }
-                self.name(name);
-                let stretch = Stretch::new(item.object, u64::from(block) * CD_BLOCK, size.into());
-                self.object(Item { object: &stretch, name, depth: item.depth + 1 }, Kind::Iso.clamav())?;
+                self.time()?;
+                self.iso_block(item, &block, &mut folders)?;
             }
         }
         if folders.len() >= FOLDERS_MAX {
             self.limit(Limit::Files);
+        }
+        Ok(())
+    }
+
+    /// The records of a block of a folder; they do not cross blocks.
+    fn iso_block(&mut self, item: Item<'_>, records: &[u8], folders: &mut Vec<(u32, u32)>) -> Step {
+        let mut at = 0;
+        while let Some(length) = records.get(at).copied().map(usize::from).filter(|length| *length > 0) {
+            let record = records.get(at..at + length).unwrap_or_default();
+            at += length;
+            let (Some(block), Some(size)) = (u32_at(record, 2), u32_at(record, 10)) else { continue };
+            let flags = record.get(25).copied().unwrap_or(0);
+            let name = record.get(33..33 + usize::from(record.get(32).copied().unwrap_or(0))).unwrap_or_default();
+            if matches!(name, b"\0" | b"\x01") {
+                continue;
+            }
+            let name = String::from_utf8_lossy(name);
+            let name = name.split(';').next().unwrap_or_default();
+            if flags & 2 != 0 {
+                if folders.len() < FOLDERS_MAX && !folders.iter().any(|(one, _)| *one == block) {
+                    folders.push((block, size));
+                }
+                continue;
+            }
+            self.name(name);
+            let stretch = Stretch::new(item.object, u64::from(block) * CD_BLOCK, size.into());
+            self.object(Item { object: &stretch, name, depth: item.depth + 1 }, Kind::Iso.clamav())?;
         }
         Ok(())
     }
@@ -143,10 +162,15 @@ impl Unpacker<'_> {
 }
 
 /// A decoder of Zstandard with a bounded window.
-pub(super) fn zstd_reader<'r>(from: impl std::io::BufRead + 'r) -> Option<Box<dyn Read + 'r>> {
+pub(super) fn zstd_reader<'r>(from: impl std::io::BufRead + 'r, limits: &Limits) -> Option<Box<dyn Read + 'r>> {
     let mut reader = zstd::stream::read::Decoder::with_buffer(from).ok()?;
-    reader.window_log_max(ZSTD_WINDOW).ok()?;
+    reader.window_log_max(limits.dictionary.max(1024).ilog2()).ok()?;
     Some(Box::new(reader))
+}
+
+/// Memory that a decoder of LZMA may take, in KiB: its dictionary and its tables.
+pub(super) fn lzma_memory_kib(limits: &Limits) -> u32 {
+    limits.dictionary / 1024 + LZMA_TABLES_KIB
 }
 
 /// The name without what the packer added.

@@ -58,7 +58,7 @@ impl Unpacker<'_> {
             self.time()?;
         }
         let about = About { name: item.name, kind, container: kind.clamav(), pe: None };
-        let workshop = &mut *self.workshop;
+        let workshop = self.workshop;
         let goes_on = self.examine.object(&*sheet, &about, &mut || workshop.goes_on())?;
         if goes_on { Ok(()) } else { Err(Stop::Enough) }
     }

@@ -23,14 +23,18 @@ impl Unpacker<'_> {
             .filter(|leaf| matches!(leaf.encoding, TransferEncoding::Base64))
             .map(|leaf| leaf.extent)
             .collect();
-        for leaf in &leaves {
-            self.name(&leaf.name);
-            let sheet = self.decoded(item, leaf)?;
-            if sheet.size() > 0 {
-                self.object(Item { object: &*sheet, name: &leaf.name, depth: item.depth + 1 }, Kind::Mail.clamav())?;
+        let held = leaves.iter().map(|leaf| size_of::<Leaf>() + size_of::<Extent>() + leaf.name.len()).sum();
+        self.holding(held, |unpacker| {
+            for leaf in &leaves {
+                unpacker.name(&leaf.name);
+                let sheet = unpacker.decoded(item, leaf)?;
+                if sheet.size() > 0 {
+                    let inner = Item { object: &*sheet, name: &leaf.name, depth: item.depth + 1 };
+                    unpacker.object(inner, Kind::Mail.clamav())?;
+                }
             }
-        }
-        self.coded_lines(item, &known)
+            unpacker.coded_lines(item, &known)
+        })
     }
 
     /// Walks a message; what it is made of is small whatever it holds.

@@ -9,9 +9,10 @@
 
 use std::io::{self, Read};
 
-use super::{Cursor, ReadAt, read_vec};
+use super::{ReadAt, read_vec};
 use kind::Kind;
 use pe::Pe;
+use watch::limit_of;
 
 mod archive;
 mod cab;
@@ -20,12 +21,14 @@ mod markup;
 mod message;
 mod names;
 mod ole;
+mod ovba;
 mod pdf;
 pub mod pe;
 mod rar;
 mod sevenzip;
 pub mod tar;
 mod tnef;
+mod watch;
 mod zip;
 
 pub use names::{NameFault, name_fault};
@@ -45,10 +48,10 @@ pub trait Workshop {
     ///
     /// # Errors
     /// Those of the medium.
-    fn sheet(&mut self) -> io::Result<Box<dyn Sheet>>;
+    fn sheet(&self) -> io::Result<Box<dyn Sheet>>;
 
     /// Tells whether there is time left.
-    fn goes_on(&mut self) -> bool;
+    fn goes_on(&self) -> bool;
 }
 
 /// How far unpacking goes.
@@ -62,19 +65,21 @@ pub struct Limits {
     pub bytes: u64,
     /// Most bytes that come out of one that goes in, for what is larger than [`RATIO_FLOOR`].
     pub ratio: u64,
+    /// Largest dictionary or window of a packer, in bytes: what it takes of memory is the attacker's to say.
+    pub dictionary: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { depth: 16, files: 5000, bytes: 256 << 20, ratio: 250 }
+        Self { depth: 16, files: 5000, bytes: 256 << 20, ratio: 250, dictionary: 8 << 20 }
     }
 }
 
 /// What unpacks to less is no bomb, in bytes.
 pub const RATIO_FLOOR: u64 = 4 << 20;
 
-/// Largest dictionary of a packer, in bytes: what it takes of memory is the attacker's to say.
-const DICTIONARY_MAX: u32 = 8 << 20;
+/// Most bytes of containers' lists that are held while what is in them is looked at, on all levels together.
+const HELD_MAX: usize = 2 << 20;
 
 /// Bytes read at one time.
 const PIECE: usize = 16 * 1024;
@@ -107,6 +112,8 @@ pub enum Limit {
     Ratio,
     /// There was no time left.
     Time,
+    /// It wants more memory than there is for it: [`Limits::dictionary`], or a container's lists are too long.
+    Memory,
 }
 
 impl Limit {
@@ -118,6 +125,7 @@ impl Limit {
             Self::Bytes => "Limits.Exceeded.Bytes",
             Self::Ratio => "Limits.Exceeded.Ratio",
             Self::Time => "Limits.Exceeded.Time",
+            Self::Memory => "Limits.Exceeded.Memory",
         }
     }
 }
@@ -196,10 +204,11 @@ struct Item<'i> {
 /// Takes objects apart.
 pub struct Unpacker<'u> {
     limits: Limits,
-    workshop: &'u mut dyn Workshop,
+    workshop: &'u dyn Workshop,
     examine: &'u mut dyn Examine,
     files: u32,
     bytes: u64,
+    held: usize,
     report: Report,
 }
 
@@ -211,8 +220,8 @@ impl std::fmt::Debug for Unpacker<'_> {
 
 impl<'u> Unpacker<'u> {
     /// Unpacks within `limits`.
-    pub fn new(limits: Limits, workshop: &'u mut dyn Workshop, examine: &'u mut dyn Examine) -> Self {
-        Self { limits, workshop, examine, files: 0, bytes: 0, report: Report::default() }
+    pub fn new(limits: Limits, workshop: &'u dyn Workshop, examine: &'u mut dyn Examine) -> Self {
+        Self { limits, workshop, examine, files: 0, bytes: 0, held: 0, report: Report::default() }
     }
 
     /// Examines an object and what is in it. A message that is known to be one is not asked what it is.
@@ -246,7 +255,7 @@ impl<'u> Unpacker<'u> {
         self.time()?;
         let pe = if kind == Kind::Pe { Pe::read(item.object)? } else { None };
         let about = About { name: item.name, kind, container, pe: pe.as_ref() };
-        let workshop = &mut *self.workshop;
+        let workshop = self.workshop;
         if !self.examine.object(item.object, &about, &mut || workshop.goes_on())? {
             return Err(Stop::Enough);
         }
@@ -340,7 +349,12 @@ impl<'u> Unpacker<'u> {
                 Ok(0) => break,
                 Ok(read) => read,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => break,
+                Err(error) => {
+                    if let Some(limit) = limit_of(&error) {
+                        self.limit(limit);
+                    }
+                    break;
+                }
             };
             self.count(read)?;
             total += read as u64;
@@ -354,7 +368,20 @@ impl<'u> Unpacker<'u> {
             }
             sheet.write(piece.get(..read).unwrap_or_default())?;
         }
+        self.time()?;
         Ok(sheet)
+    }
+
+    /// Takes a step while a container's lists are held, if there is room for them.
+    fn holding(&mut self, bytes: usize, step: impl FnOnce(&mut Self) -> Step) -> Step {
+        if self.held + bytes > HELD_MAX {
+            self.limit(Limit::Memory);
+            return Ok(());
+        }
+        self.held += bytes;
+        let done = step(self);
+        self.held -= bytes;
+        done
     }
 
     /// Unpacks and examines what comes out. The decoder is gone by then: its memory is for one at a time.
@@ -369,15 +396,6 @@ impl<'u> Unpacker<'u> {
             return Ok(());
         }
         self.object(Item { object: &*sheet, name: inner.name, depth: inner.depth }, inner.container)
-    }
-
-    /// Writes bytes that are in memory already to a sheet and examines them.
-    fn bytes(&mut self, bytes: &[u8], inner: Inner<'_>) -> Step {
-        self.count(bytes.len())?;
-        if bytes.is_empty() {
-            return Ok(());
-        }
-        self.object(Item { object: &bytes.to_vec(), name: inner.name, depth: inner.depth }, inner.container)
     }
 
     /// Tells whoever examines what an archive says of a file.
@@ -402,11 +420,6 @@ impl Item<'_> {
     /// Something in this, called `name`.
     fn inner<'n>(&self, name: &'n str, kind: Kind) -> Inner<'n> {
         Inner { name, depth: self.depth + 1, container: kind.clamav() }
-    }
-
-    /// Reads from `offset`, some KiB at a time.
-    fn reader(&self, offset: u64) -> io::BufReader<Cursor<'_>> {
-        io::BufReader::with_capacity(PIECE, Cursor::new(self.object, offset))
     }
 
     fn bytes(&self, offset: u64, count: usize) -> io::Result<Vec<u8>> {

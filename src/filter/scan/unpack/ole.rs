@@ -7,7 +7,8 @@
 use std::io::{self, Read};
 
 use super::kind::Kind;
-use super::{Item, Sheet, Step, Unpacker, u16_at, u32_at};
+use super::ovba::Source;
+use super::{Item, Sheet, Step, Unpacker, find, u16_at, u32_at};
 use crate::filter::scan::{ReadAt, Stretch, read_vec};
 
 /// From here on sector numbers mean something else.
@@ -22,8 +23,8 @@ const ENTRIES_MAX: u64 = 4000;
 /// Bytes of an entry of the directory.
 const ENTRY: u64 = 128;
 
-/// Most bytes of a macro's stream, packed.
-const MACRO_MAX: usize = 1 << 20;
+/// Bytes at the start of a stream in which the source of a macro is looked for.
+const MACRO_MAX: u64 = 1 << 20;
 
 /// A compound file.
 struct Compound<'i> {
@@ -127,6 +128,10 @@ impl Read for Chain<'_> {
 impl Unpacker<'_> {
     pub(super) fn ole(&mut self, item: Item<'_>) -> Step {
         let Some(file) = Compound::open(item)? else { return Ok(()) };
+        self.holding(file.table.len() * 4, |unpacker| unpacker.streams(item, &file))
+    }
+
+    fn streams(&mut self, item: Item<'_>, file: &Compound<'_>) -> Step {
         let before = self.bytes;
         let directory = self.unpack(&mut file.chain(file.directory, ENTRIES_MAX * ENTRY), item.object.size())?;
         let root = read_vec(&*directory, 0, 128)?;
@@ -171,14 +176,12 @@ impl Unpacker<'_> {
         }
         self.object(inner, Kind::Ole.clamav())?;
         // Word's and Excel's embedded files may follow a header of their own.
-        let head = inner.bytes(0, MACRO_MAX)?;
-        let source = head.windows(9).position(|window| window == b"\0Attribut" || window == b"\0Attribute");
-        if let Some(start) = source.and_then(|place| place.checked_sub(3)) {
-            self.macros(item.name);
-            let source = decompressed(head.get(start..).unwrap_or_default());
-            self.bytes(&source, inner.inner(name, Kind::Ole))?;
-        }
-        Ok(())
+        let Some(start) = find(stream, b"\0Attribut", 0, MACRO_MAX)?.and_then(|place| place.checked_sub(3)) else {
+            return Ok(());
+        };
+        self.macros(item.name);
+        let from = self.source(&inner, start);
+        self.unpacked(Source::new(from), stream.size(), inner.inner(name, Kind::Ole))
     }
 
     /// An embedded file: a length, a header with names, a length, the file.
@@ -201,74 +204,5 @@ impl Unpacker<'_> {
         self.name(&label);
         let stretch = Stretch::new(inner.object, at as u64 + 4, size.into());
         self.object(Item { object: &stretch, name: &label, depth: inner.depth + 1 }, Kind::Ole.clamav())
-    }
-}
-
-/// Undoes the compression of macros (MS-OVBA section 2.4.1): chunks of 4,096 bytes, each of literal bytes
-/// and of copies from the same chunk.
-fn decompressed(bytes: &[u8]) -> Vec<u8> {
-    let mut out: Vec<u8> = Vec::new();
-    let mut rest = bytes.get(1..).unwrap_or_default();
-    while let Some(header) = u16_at(rest, 0).filter(|header| header & 0x7000 == 0x3000) {
-        if out.len() > 8 * MACRO_MAX {
-            break;
-        }
-        let length = usize::from(header & 0x0FFF) + 1;
-        let chunk = rest.get(2..).unwrap_or_default();
-        let (chunk, after) = chunk.split_at(length.min(chunk.len()));
-        rest = after;
-        if header & 0x8000 == 0 {
-            out.extend_from_slice(chunk);
-            continue;
-        }
-        decompress_chunk(chunk, &mut out);
-    }
-    out
-}
-
-fn decompress_chunk(chunk: &[u8], out: &mut Vec<u8>) {
-    let start = out.len();
-    let mut at = 0;
-    while let Some(&flags) = chunk.get(at) {
-        at += 1;
-        for bit in 0..8 {
-            if flags >> bit & 1 == 0 {
-                let Some(&byte) = chunk.get(at) else { return };
-                out.push(byte);
-                at += 1;
-                continue;
-            }
-            let Some(token) = u16_at(chunk, at) else { return };
-            at += 2;
-            let done = out.len() - start;
-            let offset_bits = done.max(16).next_power_of_two().ilog2().clamp(4, 12);
-            let length = usize::from(token & (0xFFFF >> offset_bits)) + 3;
-            let back = usize::from(token >> (16 - offset_bits)) + 1;
-            if back > done || done + length > 4096 + 16 {
-                return;
-            }
-            for _ in 0..length {
-                let Some(&byte) = out.get(out.len() - back) else { return };
-                out.push(byte);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_examples_of_the_specification_are_decompressed() {
-        // MS-OVBA section 3.2.3 and 3.2.2.
-        let packed = [0x01, 0x03, 0xB0, 0x02, 0x61, 0x45, 0x00];
-        assert_eq!(decompressed(&packed), vec![b'a'; 73]);
-        let packed = [
-            0x01, 0x2F, 0xB0, 0x00, 0x23, 0x61, 0x61, 0x61, 0x62, 0x63, 0x64, 0x65, 0x82, 0x66, 0x00, 0x70, 0x61, 0x67,
-            0x68, 0x69, 0x6A, 0x01, 0x38, 0x08, 0x61, 0x6B, 0x6C, 0x00, 0x30, 0x6D, 0x6E, 0x6F, 0x70, 0x06, 0x71, 0x02,
-            0x70, 0x04, 0x10, 0x72, 0x73, 0x74, 0x75, 0x76, 0x10, 0x77, 0x78, 0x79, 0x7A, 0x00, 0x3C,
-        ];
-        assert_eq!(decompressed(&packed), b"#aaabcdefaaaaghijaaaaaklaaamnopqaaaaaaaaaaaarstuvwxyzaaa");
     }
 }

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use flate2::bufread::ZlibDecoder;
 
 use super::kind::Kind;
-use super::{Item, PIECE, Step, Unpacker, find};
+use super::{Item, Step, Unpacker, find};
 use crate::filter::scan::Stretch;
 
 /// Bytes before a stream in which its dictionary is looked for.
@@ -50,12 +50,12 @@ impl Unpacker<'_> {
         if filters.is_empty() {
             return self.object(inner, Kind::Pdf.clamav());
         }
-        let mut reader: Box<dyn Read + '_> = Box::new(inner.reader(0));
+        let mut reader: Box<dyn Read + '_> = Box::new(self.source(&inner, 0));
         for filter in filters {
             reader = match filter.as_str() {
-                "FlateDecode" | "Fl" => Box::new(ZlibDecoder::new(io::BufReader::with_capacity(PIECE, reader))),
-                "ASCIIHexDecode" | "AHx" => Box::new(Ascii::new(reader, false)),
-                "ASCII85Decode" | "A85" => Box::new(Ascii::new(reader, true)),
+                "FlateDecode" | "Fl" => Box::new(ZlibDecoder::new(self.between(reader))),
+                "ASCIIHexDecode" | "AHx" => Box::new(Ascii::new(self.between(reader), false)),
+                "ASCII85Decode" | "A85" => Box::new(Ascii::new(self.between(reader), true)),
                 // Pictures and what a reader needs a key for.
                 _ => return Ok(()),
             };
@@ -95,8 +95,8 @@ fn plain(bytes: &[u8]) -> String {
 }
 
 /// Undoes hexadecimal digits or base 85.
-struct Ascii<'r> {
-    from: Box<dyn Read + 'r>,
+struct Ascii<R> {
+    from: R,
     base85: bool,
     digits: Vec<u8>,
     out: Vec<u8>,
@@ -104,8 +104,8 @@ struct Ascii<'r> {
     over: bool,
 }
 
-impl<'r> Ascii<'r> {
-    fn new(from: Box<dyn Read + 'r>, base85: bool) -> Self {
+impl<R: Read> Ascii<R> {
+    fn new(from: R, base85: bool) -> Self {
         Self { from, base85, digits: Vec::new(), out: Vec::new(), taken: 0, over: false }
     }
 
@@ -139,7 +139,7 @@ impl<'r> Ascii<'r> {
     }
 }
 
-impl Read for Ascii<'_> {
+impl<R: Read> Read for Ascii<R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         while self.taken == self.out.len() && !self.over {
             (self.taken, self.out) = (0, Vec::new());
@@ -171,7 +171,7 @@ mod tests {
 
     fn undone(text: &str, base85: bool) -> Vec<u8> {
         let mut out = Vec::new();
-        Ascii::new(Box::new(text.as_bytes()), base85).read_to_end(&mut out).unwrap();
+        Ascii::new(text.as_bytes(), base85).read_to_end(&mut out).unwrap();
         out
     }
 

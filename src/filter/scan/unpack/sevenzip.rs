@@ -4,22 +4,26 @@
 //! Our own reader of the header: what it says of numbers and lengths is the attacker's, and each list
 //! here has a bound.
 
-use std::io::{BufReader, Read};
+use std::io::{BufRead, Read};
 
 use flate2::bufread::DeflateDecoder;
 use lzma_rust2::filter::bcj::BcjReader;
 
-use super::archive::{LZMA_MEMORY_KIB, zstd_reader};
+use super::archive::{BZIP2_MEMORY, lzma_memory_kib, zstd_reader};
 use super::kind::Kind;
-use super::{DICTIONARY_MAX, Item, Listed, PIECE, Sheet, Step, Unpacker, u32_at, u64_at};
-use crate::filter::scan::{Cursor, ReadAt, Stretch, read_vec};
+use super::{Item, Limit, Limits, Listed, Sheet, Step, Unpacker, u32_at, u64_at};
+use crate::filter::scan::{ReadAt, Stretch, read_vec};
 
 /// Most bytes of a header.
-const HEADER_MAX: u64 = 4 << 20;
+const HEADER_MAX: u64 = 1 << 20;
 
 /// Most folders, and most files; of each some bytes are kept.
 const FOLDERS_MAX: u64 = 4096;
-const FILES_MAX: u64 = 65_536;
+const FILES_MAX: u64 = 16_384;
+
+/// Bytes of a list that are held for each folder and for each file, its name not counted.
+const FOLDER_HELD: usize = 200;
+const FILE_HELD: usize = 40;
 
 /// Most coders of a folder.
 const CODERS_MAX: u64 = 4;
@@ -281,7 +285,7 @@ impl Unpacker<'_> {
         let start = item.bytes(0, 32)?;
         let (Some(offset), Some(length)) = (u64_at(&start, 12), u64_at(&start, 20)) else { return Ok(()) };
         if length > HEADER_MAX {
-            self.opaque(item.name);
+            self.limit(Limit::Memory);
             return Ok(());
         }
         let mut bytes = item.bytes(offset.saturating_add(32), usize::try_from(length).unwrap_or(0))?;
@@ -310,7 +314,10 @@ impl Unpacker<'_> {
             self.opaque(item.name);
             return Ok(());
         };
-        self.members(item, &archive)
+        drop(bytes);
+        let names: usize = archive.names.iter().map(String::len).sum();
+        let held = names + archive.folders.len() * FOLDER_HELD + archive.full.len() * FILE_HELD;
+        self.holding(held, |unpacker| unpacker.members(item, &archive))
     }
 
     fn members(&mut self, item: Item<'_>, archive: &Archive) -> Step {
@@ -366,12 +373,23 @@ impl Unpacker<'_> {
         packed: Option<u64>,
     ) -> Result<Option<Box<dyn Sheet>>, super::Stop> {
         let Some(packed) = packed.filter(|_| !folder.tangled) else { return Ok(None) };
+        // Each packer has a dictionary, and all of a row are at work at one time.
+        if folder.coders.iter().filter(|coder| !is_light(coder)).count() > 1 {
+            self.limit(Limit::Memory);
+            return Ok(None);
+        }
         let stretch = Stretch::new(item.object, at, packed);
-        let mut reader: Box<dyn Read + '_> = Box::new(Cursor::new(&stretch, 0));
+        let whole = Item { object: &stretch, ..item };
+        let mut reader: Box<dyn Read + '_> = Box::new(self.source(&whole, 0));
         for (coder, &size) in folder.coders.iter().zip(&folder.sizes).rev() {
-            match decoder(coder, size, reader) {
-                Some(next) => reader = next,
-                None => return Ok(None),
+            match decoder(coder, size, self.between(reader), &self.limits) {
+                Ok(next) => reader = next,
+                Err(limit) => {
+                    if let Some(limit) = limit {
+                        self.limit(limit);
+                    }
+                    return Ok(None);
+                }
             }
         }
         let most = folder.sizes.first().copied().unwrap_or(0);
@@ -383,31 +401,48 @@ fn is_cipher(coder: &Coder) -> bool {
     coder.id.starts_with(&[6, 0xF1])
 }
 
-fn decoder<'r>(coder: &Coder, size: u64, from: Box<dyn Read + 'r>) -> Option<Box<dyn Read + 'r>> {
-    let from = BufReader::with_capacity(PIECE, from);
+/// Tells whether a coder needs no memory to speak of: what is stored, and the filters for programs.
+fn is_light(coder: &Coder) -> bool {
+    matches!(coder.id.as_slice(), [0] | [3, 3, ..] | [4 | 7 | 10])
+}
+
+/// Undoes a coder; otherwise the limit that forbids it, or none where it can't be undone here at all.
+fn decoder<'r>(
+    coder: &Coder,
+    size: u64,
+    from: impl BufRead + 'r,
+    limits: &Limits,
+) -> Result<Box<dyn Read + 'r>, Option<Limit>> {
     let properties = &coder.properties;
-    Some(match coder.id.as_slice() {
+    // A dictionary need not be larger than what comes out.
+    let bounded = |dictionary: u64| {
+        let dictionary = u32::try_from(dictionary.min(size.max(4096))).ok();
+        dictionary.filter(|&size| size <= limits.dictionary).ok_or(Some(Limit::Memory))
+    };
+    let damaged = |_| None;
+    Ok(match coder.id.as_slice() {
         [0] => Box::new(from),
         [3, 1, 1] => {
-            let (&props, dictionary) = (properties.first()?, u32_at(properties, 1)?);
-            // A dictionary need not be larger than what comes out.
-            let dictionary = u64::from(dictionary).min(size.max(4096));
-            let dictionary = u32::try_from(dictionary).ok().filter(|&size| size <= DICTIONARY_MAX)?;
-            Box::new(lzma_rust2::LzmaReader::new_with_props(from, size, props, dictionary, None).ok()?)
+            let (Some(&props), Some(dictionary)) = (properties.first(), u32_at(properties, 1)) else {
+                return Err(None);
+            };
+            let dictionary = bounded(dictionary.into())?;
+            Box::new(lzma_rust2::LzmaReader::new_with_props(from, size, props, dictionary, None).map_err(damaged)?)
         }
         [0x21] => {
-            let code = u32::from(*properties.first()?).min(40);
+            let code = u32::from(*properties.first().ok_or(None)?).min(40);
             let dictionary = if code == 40 { u64::from(u32::MAX) } else { u64::from(2 | code & 1) << (code / 2 + 11) };
-            let dictionary =
-                u32::try_from(dictionary.min(size.max(4096))).ok().filter(|&size| size <= DICTIONARY_MAX)?;
-            Box::new(lzma_rust2::Lzma2Reader::new_mem_limit(from, dictionary, LZMA_MEMORY_KIB, None).ok()?)
+            let (dictionary, memory) = (bounded(dictionary)?, lzma_memory_kib(limits));
+            Box::new(lzma_rust2::Lzma2Reader::new_mem_limit(from, dictionary, memory, None).map_err(damaged)?)
         }
         [4, 1, 8] => Box::new(DeflateDecoder::new(from)),
+        [4, 1, 9] => Box::new(deflate64::Deflate64Decoder::with_buffer(from)),
+        [4, 2, 2] if limits.dictionary < BZIP2_MEMORY => return Err(Some(Limit::Memory)),
         [4, 2, 2] => Box::new(bzip2::bufread::BzDecoder::new(from)),
-        [4, 0xF7, 0x11, 1] => zstd_reader(from)?,
+        [4, 0xF7, 0x11, 1] => zstd_reader(from, limits).ok_or(None)?,
         [3, 3, 1, 3] | [4] => Box::new(BcjReader::new_x86(from, 0)),
         [3, 3, 5, 1] | [7] => Box::new(BcjReader::new_arm(from, 0)),
         [10] => Box::new(BcjReader::new_arm64(from, 0)),
-        _ => return None,
+        _ => return Err(None),
     })
 }

@@ -5,9 +5,9 @@
 
 use flate2::bufread::DeflateDecoder;
 
-use super::archive::zstd_reader;
+use super::archive::{BZIP2_MEMORY, lzma_memory_kib, zstd_reader};
 use super::kind::Kind;
-use super::{DICTIONARY_MAX, Item, Listed, Step, Unpacker, find, u16_at, u32_at, u64_at};
+use super::{Item, Limit, Listed, Step, Unpacker, find, u16_at, u32_at, u64_at};
 use crate::filter::scan::Stretch;
 
 /// Bytes of the end record, and most of the comment behind it.
@@ -97,35 +97,43 @@ impl Unpacker<'_> {
         let data = Stretch::new(item.object, start, packed);
         let whole = Item { object: &data, name, depth: item.depth };
         let inner = item.inner(name, Kind::Zip);
-        let from = whole.reader(0);
+        let from = self.source(&whole, 0);
         match member.method {
             0 => {
                 let stored = Stretch::new(item.object, start, member.packed.max(member.size.min(packed)));
                 self.object(Item { object: &stored, name, depth: item.depth + 1 }, Kind::Zip.clamav())
             }
             8 => self.member(DeflateDecoder::new(from), packed, inner),
+            9 => self.member(deflate64::Deflate64Decoder::with_buffer(from), packed, inner),
+            12 if self.limits.dictionary < BZIP2_MEMORY => {
+                self.limit(Limit::Memory);
+                Ok(())
+            }
             12 => self.member(bzip2::bufread::BzDecoder::new(from), packed, inner),
             14 => {
                 // Version (2), length of the properties (2), properties: a byte and the dictionary.
                 let head = whole.bytes(0, 9)?;
                 let (Some(&props), Some(dictionary)) = (head.get(4), u32_at(&head, 5)) else { return Ok(()) };
-                if dictionary > DICTIONARY_MAX {
-                    self.opaque(name);
+                // A dictionary need not be larger than what comes out.
+                let dictionary = u64::from(dictionary).min(member.size.max(4096));
+                let dictionary = u32::try_from(dictionary).ok().filter(|size| *size <= self.limits.dictionary);
+                let Some(dictionary) = dictionary else {
+                    self.limit(Limit::Memory);
                     return Ok(());
-                }
-                let from = whole.reader(9);
+                };
+                let from = self.source(&whole, 9);
                 let size = if member.flags & 2 != 0 { u64::MAX } else { member.size };
                 match lzma_rust2::LzmaReader::new_with_props(from, size, props, dictionary, None) {
                     Ok(reader) => self.member(reader, packed, inner),
                     Err(_) => Ok(()),
                 }
             }
-            20 | 93 => match zstd_reader(from) {
+            20 | 93 => match zstd_reader(from, &self.limits) {
                 Some(reader) => self.member(reader, packed, inner),
                 None => Ok(()),
             },
             95 => {
-                let reader = lzma_rust2::XzReader::new_mem_limit(from, false, super::archive::LZMA_MEMORY_KIB);
+                let reader = lzma_rust2::XzReader::new_mem_limit(from, false, lzma_memory_kib(&self.limits));
                 self.member(reader, packed, inner)
             }
             _ => {

@@ -1,15 +1,19 @@
-//! LIST and LSUB (RFC 9051 section 6.3.9, RFC 3501 section 6.3.9, RFC 5258, RFC 5819, RFC 6154).
+//! LIST and LSUB (RFC 9051 section 6.3.9, RFC 3501 section 6.3.9, RFC 5258, RFC 5819, RFC 6154,
+//! RFC 9590).
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::vec::IntoIter;
 
 use crate::mail::mailbox::{Mailbox, MailboxName, SpecialUse};
 use crate::protocol::imap::command::{ListCommand, StatusItem};
 use crate::protocol::imap::desk::{Desk, End, Errand, Turn, unexpected};
+use crate::protocol::imap::metadata::MetadataQuery;
 use crate::protocol::imap::name::Pattern;
 use crate::protocol::imap::request::{Answer, Request};
 use crate::protocol::imap::response::write_mailbox;
 
+use super::metadata;
 use super::status::{count_recent, write_items};
 
 /// A LIST or LSUB on its way.
@@ -18,8 +22,23 @@ pub(crate) struct List {
     command: ListCommand,
     lsub: bool,
     entries: Option<IntoIter<Entry>>,
-    /// Listed, and its recent messages are being counted.
-    counting: Option<Mailbox>,
+    /// Listed, and more of it is to be told.
+    telling: Option<Mailbox>,
+    told: Told,
+}
+
+/// What of the listed mailbox comes next.
+#[derive(Debug)]
+enum Told {
+    /// STATUS.
+    Status,
+    /// Its recent messages are being counted.
+    Counting,
+    /// METADATA (RFC 9590).
+    Metadata,
+    /// Its annotations are being read.
+    Reading,
+    Writing(metadata::Response),
 }
 
 /// One line of the answer.
@@ -36,7 +55,7 @@ struct Entry {
 
 impl List {
     pub(crate) fn new(command: ListCommand) -> Self {
-        Self { command, lsub: false, entries: None, counting: None }
+        Self { command, lsub: false, entries: None, telling: None, told: Told::Status }
     }
 
     pub(crate) fn lsub(reference: &str, pattern: &str) -> Self {
@@ -46,7 +65,7 @@ impl List {
             select_subscribed: true,
             ..ListCommand::default()
         };
-        Self { command, lsub: true, entries: None, counting: None }
+        Self { command, lsub: true, entries: None, telling: None, told: Told::Status }
     }
 
     /// What is listed, in the order of names.
@@ -130,19 +149,67 @@ impl List {
     }
 }
 
+impl List {
+    /// Tells what is asked of a mailbox beside its line; `None` when all is told.
+    fn tell(&mut self, desk: &mut Desk, mut answer: Option<Answer>) -> Option<Turn> {
+        let mailbox = self.telling.take()?;
+        loop {
+            match (&mut self.told, answer.take()) {
+                (Told::Status, None) if self.command.return_status.is_empty() => self.told = Told::Metadata,
+                (Told::Status, None) => {
+                    if let Some(request) = count_recent(&mailbox, &self.command.return_status) {
+                        (self.telling, self.told) = (Some(mailbox), Told::Counting);
+                        return Some(Turn::Ask(request));
+                    }
+                    write_items(desk, &mailbox, &self.command.return_status, 0);
+                    self.told = Told::Metadata;
+                }
+                (Told::Counting, Some(Answer::Count(recent))) => {
+                    write_items(desk, &mailbox, &self.command.return_status, recent);
+                    self.told = Told::Metadata;
+                }
+                (Told::Metadata, None) if self.command.return_metadata.is_empty() => return None,
+                (Told::Metadata, None) => {
+                    let request = Request::Annotations { mailbox: Some(mailbox.id), query: self.query() };
+                    (self.telling, self.told) = (Some(mailbox), Told::Reading);
+                    return Some(Turn::Ask(request));
+                }
+                (Told::Reading, Some(Answer::Annotations(found))) => {
+                    self.told = Told::Writing(metadata::Response::new(&self.query(), found));
+                }
+                (Told::Writing(response), None) => {
+                    if response.write(desk, Some(&mailbox.name)) {
+                        self.telling = Some(mailbox);
+                        return Some(Turn::Flush);
+                    }
+                    return None;
+                }
+                (_, other) => return Some(unexpected(other)),
+            }
+        }
+    }
+
+    fn query(&self) -> Arc<MetadataQuery> {
+        Arc::new(MetadataQuery { entries: self.command.return_metadata.clone(), ..MetadataQuery::default() })
+    }
+}
+
 impl Errand for List {
     fn go(&mut self, desk: &mut Desk, answer: Option<Answer>) -> Turn {
-        match (answer, self.counting.take()) {
-            (Some(Answer::Mailboxes { mailboxes, subscriptions }), _) => {
-                self.entries = Some(self.select(mailboxes, &subscriptions).into_iter());
+        if self.telling.is_some() {
+            if let Some(turn) = self.tell(desk, answer) {
+                return turn;
             }
-            (Some(Answer::Count(recent)), Some(mailbox)) => {
-                write_items(desk, &mailbox, &self.command.return_status, recent);
+        } else {
+            match answer {
+                Some(Answer::Mailboxes { mailboxes, subscriptions }) => {
+                    self.entries = Some(self.select(mailboxes, &subscriptions).into_iter());
+                }
+                None => {}
+                other => return unexpected(other),
             }
-            (None, _) => {}
-            (other, _) => return unexpected(other),
         }
-        let Some(mut entries) = self.entries.take() else {
+        if self.entries.is_none() {
             if !self.lsub && !self.command.extended && self.command.patterns.iter().all(String::is_empty) {
                 // Asks for the hierarchy delimiter (RFC 9051 section 6.3.9).
                 desk.put(format_args!("* LIST (\\Noselect) \"/\" \"\"\r\n"));
@@ -152,19 +219,14 @@ impl Errand for List {
                 desk.enable_condstore();
             }
             return Turn::Ask(Request::Mailboxes);
-        };
-        for entry in entries.by_ref() {
+        }
+        while let Some(entry) = self.entries.as_mut().and_then(Iterator::next) {
             self.write(desk, &entry);
-            if let Some(mailbox) = entry.mailbox.filter(|_| !self.command.return_status.is_empty()) {
-                if let Some(request) = count_recent(&mailbox, &self.command.return_status) {
-                    self.counting = Some(mailbox);
-                    self.entries = Some(entries);
-                    return Turn::Ask(request);
-                }
-                write_items(desk, &mailbox, &self.command.return_status, 0);
+            (self.telling, self.told) = (entry.mailbox, Told::Status);
+            if let Some(turn) = self.tell(desk, None) {
+                return turn;
             }
             if desk.is_full() {
-                self.entries = Some(entries);
                 return Turn::Flush;
             }
         }
@@ -173,6 +235,6 @@ impl Errand for List {
 }
 
 /// The names above a name.
-fn ancestors(name: &MailboxName) -> impl Iterator<Item = MailboxName> + use<> {
+pub(super) fn ancestors(name: &MailboxName) -> impl Iterator<Item = MailboxName> + use<> {
     std::iter::successors(name.parent(), MailboxName::parent)
 }

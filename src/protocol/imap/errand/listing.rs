@@ -4,9 +4,9 @@
 use std::iter::Peekable;
 use std::vec::IntoIter;
 
-use crate::mail::mailbox::{ModSeq, Uid};
+use crate::mail::mailbox::{MailboxName, ModSeq, Uid};
 use crate::mail::message::UidSet;
-use crate::protocol::imap::response::{write_number, write_ranges, write_string};
+use crate::protocol::imap::response::{write_mailbox, write_number, write_ranges, write_string};
 use crate::protocol::imap::search::SearchReturns;
 use crate::protocol::imap::threading::Twig;
 use crate::protocol::imap::view::View;
@@ -24,6 +24,8 @@ pub(crate) struct Heading<'h> {
     pub(crate) returns: Option<SearchReturns>,
     /// What the old one is called.
     pub(crate) word: &'static str,
+    /// Which mailbox it is about, its UIDVALIDITY, and whether names are UTF-8 (RFC 7377 section 2.1).
+    pub(crate) mailbox: Option<(&'h MailboxName, u32, bool)>,
 }
 
 /// What is still to be written.
@@ -198,6 +200,12 @@ impl Heading<'_> {
     fn write(&self, out: &mut Vec<u8>, returns: SearchReturns, ends: (Option<u32>, Option<u32>), count: u32) {
         out.extend_from_slice(b"* ESEARCH (TAG ");
         write_string(out, self.tag.as_bytes());
+        if let Some((name, uid_validity, utf8)) = self.mailbox {
+            out.extend_from_slice(b" MAILBOX ");
+            write_mailbox(out, name, utf8);
+            out.extend_from_slice(b" UIDVALIDITY ");
+            write_number(out, u64::from(uid_validity));
+        }
         out.extend_from_slice(if self.uid { b") UID" } else { b")" });
         for (wanted, name, number) in [(returns.min, b" MIN ".as_slice(), ends.0), (returns.max, b" MAX ", ends.1)] {
             if let Some(number) = number.filter(|_| wanted) {

@@ -7,21 +7,19 @@
 
 use std::sync::Arc;
 
-use crate::mail::date::Timestamp;
 use crate::mail::mailbox::{MailboxId, ModSeq, Uid};
 use crate::mail::message::UidSet;
+use crate::protocol::imap::context::Context;
 use crate::protocol::imap::desk::{Begun, Desk, End, Errand, Turn, unexpected};
 use crate::protocol::imap::request::{Answer, Request, Search};
-use crate::protocol::imap::response::write_string;
 use crate::protocol::imap::search::{SearchKey, SearchProgram, SearchReturns, SetKind, SortKey, Threading};
 use crate::protocol::imap::selected::end_of_numbers;
 use crate::protocol::imap::view::{NoSuchMessage, View};
 
+use super::context::{self, is_kept, write_no_update};
 use super::fetch::page_of;
 use super::listing::{Heading, Listing};
-
-/// Seconds between two words on how far it is (RFC 9585 section 4).
-const PROGRESS_SECS: i64 = 10;
+use super::progress::Progress;
 
 /// What is done with what is found.
 #[derive(Clone, Debug)]
@@ -58,8 +56,7 @@ pub(crate) struct Searching {
     all: u32,
     found: UidSet,
     modseq: ModSeq,
-    /// When the client last heard of it.
-    heard: Option<Timestamp>,
+    progress: Progress,
     stage: Stage,
 }
 
@@ -91,6 +88,9 @@ impl Searching {
         let Some(view) = desk.view.as_deref_mut() else { return Ok(End::bad("no mailbox is selected").into()) };
         let key = program.key.resolve(&mut |kind, set| view.resolve(set, kind == SetKind::Uids))?;
         let mut returns = program.returns;
+        if returns.is_some_and(|returns| returns.update) && is_kept(view, tag) {
+            return Ok(End::bad("[CLIENTBUG] a search of that tag is kept up to date already").into());
+        }
         if returns.is_some_and(|returns| returns.save) {
             // A search that fails leaves nothing behind (RFC 5182 section 2.1).
             view.saved = UidSet::new();
@@ -119,7 +119,7 @@ impl Searching {
             rest,
             found: UidSet::new(),
             modseq: ModSeq(0),
-            heard: None,
+            progress: Progress::default(),
             stage: Stage::Looking,
         }))
     }
@@ -132,31 +132,16 @@ impl Searching {
 
     /// Tells whether the rest of the mailbox could still change the answer.
     fn is_settled(&self) -> bool {
-        let only_min = self.only_ends() && self.returns.is_some_and(|returns| !returns.max);
+        let updates = self.returns.is_some_and(|returns| returns.update);
+        let only_min = !updates && self.only_ends() && self.returns.is_some_and(|returns| !returns.max);
         let plain = matches!(self.purpose, Purpose::Search);
         self.rest.is_empty() || (plain && only_min && !self.found.is_empty())
     }
 
-    /// The messages at the ends that are told.
-    fn ends(&self) -> UidSet {
-        let Some(returns) = self.returns else { return UidSet::new() };
-        let ends = [self.found.first().filter(|_| returns.min), self.found.last().filter(|_| returns.max)];
-        ends.into_iter().flatten().collect()
-    }
-
-    /// Keeps the result for `$`: MIN, MAX and PARTIAL save just these (RFC 5182 section 2.1, RFC 9394
-    /// section 3.1).
+    /// Keeps the result for `$`.
     fn save(&self, view: &mut View) {
         let Some(returns) = self.returns.filter(|returns| returns.save) else { return };
-        view.saved = if returns.all || returns.count || !returns.answers() {
-            self.found.clone()
-        } else {
-            let mut saved = self.ends();
-            if let Some(page) = returns.partial {
-                saved.union_with(&page_of(&self.found, page));
-            }
-            saved
-        };
+        view.saved = saved(&self.found, returns);
     }
 
     /// What comes after the mailbox was looked through.
@@ -165,7 +150,11 @@ impl Searching {
         match &self.purpose {
             Purpose::Search if self.tells_modseq && self.only_ends() && !uids.is_empty() => {
                 self.stage = Stage::Ends;
-                Some(Request::Rows { mailbox, uids: self.ends(), changed_since: ModSeq(0) })
+                Some(Request::Rows {
+                    mailbox,
+                    uids: ends(&self.found, self.returns.unwrap_or_default()),
+                    changed_since: ModSeq(0),
+                })
             }
             Purpose::Search => None,
             Purpose::Sort(order) => {
@@ -181,6 +170,10 @@ impl Searching {
 
     /// All is found: saves it and begins the answer.
     fn conclude(&mut self, desk: &mut Desk) {
+        if self.returns.is_some_and(|returns| returns.update) {
+            let (tag, key, found) = (self.tag.clone(), self.search.key.clone(), self.found.clone());
+            context::keep(desk, Context { tag, uid: self.uid, key, found });
+        }
         let Some(view) = desk.view.as_deref_mut() else { return };
         self.save(view);
         let numbers = if self.uid { self.found.clone() } else { view.numbers(&self.found) };
@@ -190,6 +183,9 @@ impl Searching {
 
     /// The messages are in order.
     fn sorted(&mut self, desk: &mut Desk, uids: &[Uid]) {
+        if self.returns.is_some_and(|returns| returns.update) {
+            write_no_update(&mut desk.out, &self.tag, "an order is not kept up to date");
+        }
         let Some(view) = desk.view.as_deref_mut() else { return };
         // What went meanwhile is not part of the result.
         self.found = uids.iter().copied().collect();
@@ -210,20 +206,7 @@ impl Searching {
     }
 
     fn heading(&self, word: &'static str) -> Heading<'_> {
-        Heading { tag: &self.tag, uid: self.uid, returns: self.returns, word }
-    }
-
-    /// Says how far it is, now and then (RFC 9585).
-    fn progress(&mut self, desk: &mut Desk, now: Timestamp) {
-        let heard = *self.heard.get_or_insert(now);
-        if now.0.saturating_sub(heard.0) < PROGRESS_SECS {
-            return;
-        }
-        self.heard = Some(now);
-        let done = self.all.saturating_sub(self.rest.count());
-        desk.put(format_args!("* OK [INPROGRESS ("));
-        write_string(&mut desk.out, self.tag.as_bytes());
-        desk.put(format_args!(" {done} {})] still looking\r\n", self.all));
+        Heading { tag: &self.tag, uid: self.uid, returns: self.returns, word, mailbox: None }
     }
 
     fn look(&self) -> Turn {
@@ -243,7 +226,8 @@ impl Errand for Searching {
                     Some(next) => drop(self.rest.split_first(self.rest.count_below(next).max(1))),
                     None => self.rest = UidSet::new(),
                 }
-                self.progress(desk, now);
+                let done = self.all.saturating_sub(self.rest.count());
+                self.progress.tell(desk, &self.tag, now, done, self.all);
                 if !self.is_settled() && !desk.out.is_empty() {
                     return Turn::Flush;
                 }
@@ -277,8 +261,27 @@ impl Errand for Searching {
     }
 }
 
+/// The messages at the ends that are told.
+fn ends(found: &UidSet, returns: SearchReturns) -> UidSet {
+    let ends = [found.first().filter(|_| returns.min), found.last().filter(|_| returns.max)];
+    ends.into_iter().flatten().collect()
+}
+
+/// What of a result is kept for `$`: MIN, MAX and PARTIAL save just these (RFC 5182 section 2.1,
+/// RFC 9394 section 3.1).
+pub(super) fn saved(found: &UidSet, returns: SearchReturns) -> UidSet {
+    if returns.all || returns.count || !returns.answers() {
+        return found.clone();
+    }
+    let mut saved = ends(found, returns);
+    if let Some(page) = returns.partial {
+        saved.union_with(&page_of(found, page));
+    }
+    saved
+}
+
 /// The uids that a search names at its top: no others need to be looked at.
-fn bound(key: &SearchKey) -> Option<&UidSet> {
+pub(super) fn bound(key: &SearchKey) -> Option<&UidSet> {
     match key {
         SearchKey::Uids(uids) => Some(uids),
         SearchKey::And(keys) => keys.iter().filter_map(bound).min_by_key(|uids| uids.count()),
@@ -287,7 +290,7 @@ fn bound(key: &SearchKey) -> Option<&UidSet> {
 }
 
 /// Tells whether MODSEQ is among the keys (RFC 7162 section 3.1.5).
-fn names_modseq(key: &SearchKey) -> bool {
+pub(super) fn names_modseq(key: &SearchKey) -> bool {
     match key {
         SearchKey::ModSeq(_) => true,
         SearchKey::And(keys) => keys.iter().any(names_modseq),

@@ -10,10 +10,12 @@ use std::mem;
 use crate::mail::mailbox::{MailboxId, ModSeq, Uid};
 use crate::mail::message::{Message, UidSet};
 use crate::protocol::imap::desk::{Desk, Enabled, End, Errand, Turn};
+use crate::protocol::imap::notify::Notify;
 use crate::protocol::imap::request::{Answer, Changes, Request, SCAN_BATCH};
 use crate::protocol::imap::response::{write_flags, write_number, write_uids};
 use crate::protocol::imap::view::View;
 
+use super::context::drop_gone;
 use super::select::write_keywords;
 
 /// Most EXPUNGE responses made before they are sent.
@@ -59,9 +61,9 @@ impl Sync {
         Self { expunges, idling: false, state: State::Begin }
     }
 
-    /// During IDLE: what can wait until its end does.
-    pub(crate) fn idling() -> Self {
-        Self { expunges: true, idling: true, state: State::Begin }
+    /// Between commands and during IDLE: what can wait until the end of a command does.
+    pub(crate) fn unasked(expunges: bool) -> Self {
+        Self { expunges, idling: true, state: State::Begin }
     }
 
     fn asked(&mut self, desk: &mut Desk, answer: Option<Answer>) -> Option<Turn> {
@@ -86,10 +88,13 @@ impl Sync {
     /// Keywords, EXISTS, RECENT.
     fn arrive(&mut self, desk: &mut Desk, changes: &Changes) {
         self.state = State::Claim;
+        let tells_flags = tells_flags(desk);
+        super::telling::arrived(desk, &changes.new);
         let Desk { view, out, enabled, .. } = desk;
         let Some(view) = view.as_deref_mut() else { return };
         let mailbox = &changes.mailbox;
-        if mailbox.flags_modseq > view.flags_modseq {
+        let looks = tells_flags || view.contexts.is_some();
+        if mailbox.flags_modseq > view.flags_modseq && looks {
             let mut rest = view.uids().clone();
             rest.subtract(&changes.vanished);
             let (since, upto) = (view.flags_modseq, mailbox.highest_modseq);
@@ -134,8 +139,13 @@ impl Errand for Sync {
                     }
                 }
                 State::Expunge(changes) => {
-                    if self.expunges && tell_expunges(desk) {
-                        return Turn::Flush;
+                    if self.expunges {
+                        if let Desk { view: Some(view), out, .. } = desk {
+                            drop_gone(out, view);
+                        }
+                        if tell_expunges(desk) {
+                            return Turn::Flush;
+                        }
                     }
                     self.state = changes.take().map_or(State::Claim, State::Arrive);
                 }
@@ -147,7 +157,12 @@ impl Errand for Sync {
                 State::Flags(scan) => {
                     match answer {
                         Some(Answer::Rows(rows)) => {
-                            tell_flags(desk, &rows);
+                            if let Some(view) = desk.view.as_deref_mut() {
+                                view.touch(&rows.iter().map(|row| row.uid).collect());
+                            }
+                            if tells_flags(desk) {
+                                tell_flags(desk, &rows);
+                            }
                             if desk.is_full() {
                                 return Turn::Flush;
                             }
@@ -178,6 +193,12 @@ impl Errand for Sync {
             }
         }
     }
+}
+
+/// Tells whether changed flags are told: unless NOTIFY was set without FlagChange.
+fn tells_flags(desk: &Desk) -> bool {
+    let watched = |notify: &Notify| notify.selected.as_ref().is_some_and(|watch| watch.flags);
+    desk.notify.as_deref().is_none_or(watched)
 }
 
 fn done() -> Turn {

@@ -4,7 +4,7 @@
 use super::super::command::{Command, ListCommand, StatusItem};
 use super::super::name;
 use super::super::token::{Cursor, Parsed, Refusal};
-use super::Grammar;
+use super::{Grammar, metadata};
 
 /// Most patterns in one LIST; each is matched against each mailbox.
 const PATTERNS_MAX: usize = 64;
@@ -80,7 +80,7 @@ fn selection(cursor: &mut Cursor, list: &mut ListCommand) -> Parsed<()> {
     Ok(())
 }
 
-/// One return option (RFC 5258 section 3.2, RFC 5819, RFC 6154).
+/// One return option (RFC 5258 section 3.2, RFC 5819, RFC 6154, RFC 9590).
 fn returned(cursor: &mut Cursor, list: &mut ListCommand) -> Parsed<()> {
     match cursor.word().as_str() {
         "SUBSCRIBED" => list.return_subscribed = true,
@@ -89,6 +89,10 @@ fn returned(cursor: &mut Cursor, list: &mut ListCommand) -> Parsed<()> {
         "STATUS" => {
             cursor.space()?;
             list.return_status = status_items(cursor)?;
+        }
+        "METADATA" => {
+            cursor.space()?;
+            list.return_metadata = metadata::entries(cursor)?;
         }
         "" => return Err(Refusal::Usage),
         _ => return Err(Refusal::Bad("unknown LIST return option")),

@@ -5,8 +5,11 @@
 //! types one learns what it needs. Whether a command may come now is the session's business.
 
 mod fetch;
+mod filter;
 mod flags;
 mod list;
+mod metadata;
+mod notify;
 mod search;
 
 use base64::Engine;
@@ -179,6 +182,11 @@ impl Grammar<'_> {
             ("GETQUOTA", false) => Command::GetQuota(self.text()?),
             ("GETQUOTAROOT", false) => Command::GetQuotaRoot(self.mailbox(Wanted::Existing)?),
             ("SETQUOTA", false) => self.set_quota()?,
+            ("GETMETADATA", false) => self.get_metadata()?,
+            ("SETMETADATA", false) => self.set_metadata()?,
+            ("NOTIFY", false) => self.notify()?,
+            ("CANCELUPDATE", false) => self.cancel_update()?,
+            ("ESEARCH", false) => self.esearch()?,
             ("SEARCH", _) => {
                 self.cursor.space()?;
                 Command::Search { uid, program: search::program(&mut self.cursor)? }
@@ -351,6 +359,19 @@ impl Grammar<'_> {
         Ok(Command::Create { mailbox, special_use })
     }
 
+    /// RFC 5267 section 5.
+    fn cancel_update(&mut self) -> Parsed<Command> {
+        let mut tags = Vec::new();
+        loop {
+            self.cursor.space()?;
+            let tag = self.cursor.quoted()?;
+            tags.push(String::from_utf8_lossy(&tag).into_owned());
+            if self.cursor.end().is_ok() {
+                return Ok(Command::CancelUpdate(tags));
+            }
+        }
+    }
+
     /// RFC 9208 section 4.1.3. The limits are read and dropped: nobody may set them here.
     fn set_quota(&mut self) -> Parsed<Command> {
         let root = self.text()?;
@@ -511,14 +532,17 @@ fn usage(name: &str) -> &'static str {
     match name {
         "APPEND" => "APPEND needs a mailbox, maybe flags and a date, and the message as a literal",
         "AUTHENTICATE" => "AUTHENTICATE needs a mechanism",
+        "CANCELUPDATE" => "CANCELUPDATE needs the tags of searches, in quotes",
         "COMPRESS" => "COMPRESS needs a mechanism",
         "COPY" => "COPY needs a sequence set and a mailbox",
         "CREATE" => "CREATE needs a mailbox",
         "DELETE" => "DELETE needs a mailbox",
         "ENABLE" => "ENABLE needs capabilities",
+        "ESEARCH" => "ESEARCH needs maybe IN and a list of mailboxes, maybe RETURN and a list, and search keys",
         "EXAMINE" => "EXAMINE needs a mailbox",
         "EXPUNGE" => "EXPUNGE needs nothing, UID EXPUNGE a sequence set",
         "FETCH" => "FETCH needs a sequence set and items",
+        "GETMETADATA" => "GETMETADATA needs maybe options in parentheses, a mailbox or \"\", and entries",
         "GETQUOTA" => "GETQUOTA needs a quota root",
         "GETQUOTAROOT" => "GETQUOTAROOT needs a mailbox",
         "ID" => "ID needs NIL or a list of fields and values",
@@ -526,10 +550,12 @@ fn usage(name: &str) -> &'static str {
         "LOGIN" => "LOGIN needs a user and a password",
         "LSUB" => "LSUB needs a reference and a mailbox pattern",
         "MOVE" => "MOVE needs a sequence set and a mailbox",
+        "NOTIFY" => "NOTIFY needs NONE, or SET, maybe STATUS, and lists of mailboxes with their events",
         "RENAME" => "RENAME needs the old and the new mailbox",
         "REPLACE" => "REPLACE needs a message, a mailbox, maybe flags and a date, and the message as a literal",
         "SEARCH" => "SEARCH needs search keys",
         "SELECT" => "SELECT needs a mailbox",
+        "SETMETADATA" => "SETMETADATA needs a mailbox or \"\" and a list of entries, each with a string or NIL",
         "SETQUOTA" => "SETQUOTA needs a quota root and a list of limits",
         "SORT" => "SORT needs criteria in parentheses, a charset and search keys",
         "STATUS" => "STATUS needs a mailbox and a list of items",

@@ -125,6 +125,9 @@ fn search_returns(cursor: &mut Cursor) -> Parsed<SearchReturns> {
             "ALL" => returns.all = true,
             "COUNT" => returns.count = true,
             "SAVE" => returns.save = true,
+            "UPDATE" => returns.update = true,
+            // A hint (RFC 5267 section 4.2): all searches are as quick as they can be.
+            "CONTEXT" => {}
             "PARTIAL" => {
                 cursor.space()?;
                 returns.partial = Some(page(cursor)?);

@@ -21,7 +21,7 @@ use crate::store::change::Op;
 use crate::store::engine::Engine;
 use crate::store::error::{Fault, Trouble};
 use crate::store::message::Plan;
-use crate::store::table::{SWEEP_BODY, SWEEP_MAILBOX, SWEEP_STAGED, Tables, load};
+use crate::store::table::{OF_ACCOUNT, SWEEP_BODY, SWEEP_MAILBOX, SWEEP_STAGED, Tables, load};
 
 /// A plan that tells what it did.
 type Mend = Plan<Option<String>>;
@@ -81,6 +81,10 @@ impl Checkup<'_> {
             (Place::Learned { learner, piece }, _) => {
                 let (learner, piece) = (*learner, *piece);
                 self.plan(move |_| did("it was removed", vec![Op::ForgetLearnedPiece { learner, piece }]))
+            }
+            (Place::Annotation { account, mailbox, entry }, _) => {
+                let (account, mailbox, entry) = (*account, mailbox.unwrap_or(OF_ACCOUNT), entry.clone());
+                self.plan(move |_| did("it was removed", vec![Op::Annotate { account, mailbox, entry, value: None }]))
             }
             (Place::Body { id, .. }, Damage::Unreferenced) => self.recover(*id, finding),
             (Place::Body { id, .. }, Damage::Miscounted(counts)) => {
