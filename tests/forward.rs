@@ -196,6 +196,22 @@ fn a_member_whose_mailbox_is_full_holds_nobody_else_up_and_the_owner_is_told() {
     server.wait_until_sent();
 }
 
+#[test]
+fn owners_elsewhere_hear_of_members_whose_servers_refuse() {
+    let (far, home) = (Sink::start(), Sink::start());
+    far.does("RCPT", Does::Says("550 5.1.1 never heard of".into()));
+    let server = Server::start(&routes(&[("far.test", &far), ("home.test", &home)]));
+    let list = "crew@here.test";
+    order(&server, &["list", "add", list, "--owner", "ann@here.test", "--owner", "pat@home.test", "eve@far.test"]);
+    stranger(&server).message("eve@far.test", &[list], LETTER);
+    let told = &home.wait_for(1)[0];
+    assert_eq!((path(&told.mail), path(&told.rcpt[0])), ("", "pat@home.test"));
+    for report in [&told.content.replace('\r', ""), &server.wait_for_mail("ann", 1)[0]] {
+        assert!(report.contains("Final-Recipient: rfc822; eve@far.test\nAction: failed\nStatus: 5.1.1\n"), "{report}");
+    }
+    server.wait_until_sent();
+}
+
 /// A copy for a recipient here, one for a list's member here and one for another elsewhere: as many of each, whenever
 /// the server is killed and however often the sender, who heard nothing, tries again.
 #[test]

@@ -7,6 +7,8 @@
 mod dns;
 #[path = "support/exchange.rs"]
 mod exchange;
+#[path = "outbound/odd.rs"]
+mod odd;
 #[path = "support/policies.rs"]
 mod policies;
 #[path = "outbound/safety.rs"]
@@ -205,15 +207,15 @@ fn a_server_that_is_killed_at_random_loses_nothing_and_doubles_only_what_it_hear
         wire.expect("220");
         wire.say("EHLO laptop.test", "250");
         wire.log_in("ann@here.test");
-        let compose = |sent: usize| (format!("eve@d{}.test", sent % 4), format!("Subject: number {sent}!\n\nx\n"));
+        let letter = |sent: usize| (format!("eve@d{}.test", sent % 4), format!("Subject: number {sent}!\n\nx\n"));
         for _ in 0..ROUND / 2 + roll(ROUND) {
-            let (to, text) = compose(sent);
+            let (to, text) = letter(sent);
             wire.message("ann@here.test", &[&to], &text);
             acknowledged.push(sent);
             sent += 1;
         }
         // Nobody hears whether this one was taken.
-        let (to, text) = compose(sent);
+        let (to, text) = letter(sent);
         wire.begin("ann@here.test", &[&to], &text);
         sent += 1;
         std::thread::sleep(Duration::from_micros(roll(200_000)));

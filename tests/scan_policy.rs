@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use exchange::{Server, Setup, pillarbox};
+use exchange::{Server, Setup};
 
 const EVIL: &[u8] = b"MZ this is what the signature below knows, and nothing else has";
 
@@ -24,20 +24,23 @@ const EICAR: [&[u8]; 2] = [b"X5O!P%@AP[4\\PZX54(P^)7CC)7}$EICAR", b"-STANDARD-AN
 /// A server with SMTP, submission and IMAP.
 struct House {
     server: Server,
-    smtp: String,
-    submission: String,
-    imap: String,
+    setup: Setup,
 }
 
 impl House {
     fn start(scan: &str) -> Self {
-        let free = || "127.0.0.1:0".to_owned();
-        let listen = vec![("smtp", free()), ("submission", free()), ("imap", free())];
-        let settings = format!("[scan]\n{scan}\n");
-        let setup = Setup { listen, ..Setup::of("pillarbox.test", "pillarbox.test", "", &settings) };
-        let server = Server::set_up(&setup);
-        let [smtp, submission, imap] = ["smtp", "submission", "imap"].map(|service| server.place(service));
-        Self { server, smtp, submission, imap }
+        let mut setup = Setup::of("pillarbox.test", "mail.pillarbox.test", "127.0.0.1:0", &format!("[scan]\n{scan}\n"));
+        setup.listen.push(("imap", "127.0.0.1:0".to_owned()));
+        Self { server: Server::set_up(&setup), setup }
+    }
+
+    /// Pulls the plug and starts the server anew.
+    fn kill_and_start(&mut self) {
+        self.server.kill();
+        let own = self.server.own.take();
+        let folder = self.server.folder.clone();
+        self.server = Server::run(&folder, &self.setup);
+        self.server.own = own;
     }
 
     /// Takes signatures; the names of files say their format.
@@ -53,16 +56,29 @@ impl House {
     }
 
     fn command(&self, words: &[&str]) -> Command {
-        let mut command = pillarbox(&self.server.folder);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pillarbox"));
         command.args(words).arg("--data").arg(self.server.data());
         command
+    }
+
+    fn status(&self) -> serde_json::Value {
+        // A server that has just started does not answer yet.
+        let since = Instant::now();
+        loop {
+            let said = self.command(&["status", "--json"]).output().unwrap();
+            if let Ok(status) = serde_json::from_slice(&said.stdout) {
+                return status;
+            }
+            assert!(since.elapsed() < Duration::from_secs(20), "{}", String::from_utf8_lossy(&said.stderr));
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     /// Waits until the round of the set with this number is over.
     fn rescanned(&self, set: u64) -> serde_json::Value {
         let since = Instant::now();
         loop {
-            let rescan = self.server.status()["rescan"].clone();
+            let rescan = self.status()["rescan"].clone();
             if rescan["set"] == set && rescan["stage"] == "done" {
                 return rescan;
             }
@@ -73,12 +89,12 @@ impl House {
 
     /// Sends a letter to ann as another server does and returns the reply to its end.
     fn send(&self, letter: &str) -> String {
-        smtp(&self.smtp, None, "out@elsewhere.test", "ann@pillarbox.test", letter)
+        smtp(&self.server.place("smtp"), None, "out@elsewhere.test", "ann@pillarbox.test", letter)
     }
 
     /// What an account says to IMAP, and what comes back.
     fn imap(&self, who: &str, commands: &[&str]) -> String {
-        let stream = TcpStream::connect(&self.imap).unwrap();
+        let stream = TcpStream::connect(self.server.place("imap")).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let login = format!("LOGIN {who}@pillarbox.test secret");
         for command in [login.as_str()].iter().chain(commands).chain(&["LOGOUT"]) {
@@ -216,7 +232,7 @@ fn each_finding_has_the_answer_of_its_own_that_the_settings_give_it() {
 fn eicar_in_a_zip_in_a_message_in_a_message_is_refused_on_every_way_in() {
     let server = House::start("");
     let eicar = EICAR.concat();
-    let [smtp_place, submission] = [&server.smtp, &server.submission];
+    let [port, submission] = ["smtp", "submission"].map(|service| server.server.place(service));
     server.signatures(&[("e.ndb", &format!("Eicar-Test:0:0:{}\n", hex(&eicar)))]);
     let inner = letter("inner", "eicar.zip", &zip("eicar.com", &eicar, 0));
     let outer = format!(
@@ -227,12 +243,12 @@ fn eicar_in_a_zip_in_a_message_in_a_message_is_refused_on_every_way_in() {
     assert_eq!(server.send(&outer), "554 5.7.1 not taken: it has Eicar-Test");
     // A user's own mail too, to others here and elsewhere.
     for to in ["bob@pillarbox.test", "who@elsewhere.test"] {
-        let reply = smtp(submission, Some("ann"), "ann@pillarbox.test", to, &outer);
+        let reply = smtp(&submission, Some("ann"), "ann@pillarbox.test", to, &outer);
         assert_eq!(reply, "554 5.7.1 not taken: it has Eicar-Test");
     }
     // Cut apart it is nothing, and comes as it was sent.
     let clean = letter("clean", "clean.zip", &zip("eicar.com", EICAR[0], 0));
-    assert!(smtp(smtp_place, None, "out@elsewhere.test", "ann@pillarbox.test", &clean).starts_with("250 "));
+    assert!(smtp(&port, None, "out@elsewhere.test", "ann@pillarbox.test", &clean).starts_with("250 "));
     let heard = server.imap("ann", &["EXAMINE INBOX", "FETCH 1 BODY.PEEK[TEXT]"]);
     let (_, body) = clean.split_once("\r\n\r\n").unwrap();
     assert!(heard.contains(&format!("BODY[TEXT] {{{}}}\r\n{body}\r\n)", body.len() + 2)), "{heard}");
@@ -246,10 +262,7 @@ fn signatures_that_come_later_find_mail_that_was_taken() {
     server.rescanned(1);
     assert!(server.send(&letter("evil", "a.zip", &zip("a.bin", EVIL, 0))).starts_with("250 "));
     assert!(server.send(&letter("harmless", "b.zip", &zip("b.bin", b"MZ quite harmless", 0))).starts_with("250 "));
-    assert!(
-        smtp(&server.smtp, None, "out@elsewhere.test", "ann@pillarbox.test", "Subject: words\r\n\r\nonly")
-            .starts_with("250 ")
-    );
+    assert!(server.send("Subject: words\r\n\r\nonly").starts_with("250 "));
     assert_eq!(server.subjects("ann", "INBOX"), ["evil", "harmless", "words"]);
 
     // By its digest it is found among the prints, which reads one body and no other before that.
@@ -276,11 +289,11 @@ fn signatures_that_come_later_find_mail_that_was_taken() {
     let written = |status: &serde_json::Value| {
         (status["store"]["journal-written"].clone(), status["store"]["index-written"].clone())
     };
-    let before = written(&server.server.status());
+    let before = written(&server.status());
     std::thread::sleep(Duration::from_millis(1500));
-    assert_eq!(written(&server.server.status()), before);
+    assert_eq!(written(&server.status()), before);
     let mut server = server;
-    server.served.kill_and_start();
+    server.kill_and_start();
     assert_eq!(server.rescanned(3)["set"], 3);
     assert_eq!(server.subjects("bob", "Quarantine"), ["evil", "harmless"]);
 }
@@ -305,6 +318,6 @@ fn mail_is_not_scanned_again_where_that_is_turned_off() {
     assert!(server.send(&letter("evil", "a.bin", EVIL)).starts_with("250 "));
     server.signatures(&[("own.rules", "Test.Evil ; any ; * ; text \"what the signature below knows\"\n")]);
     assert!(server.send(&letter("evil", "a.bin", EVIL)).starts_with("554 "));
-    assert_eq!(server.server.status()["rescan"], serde_json::Value::Null);
+    assert_eq!(server.status()["rescan"], serde_json::Value::Null);
     assert_eq!(server.subjects("ann", "INBOX"), ["evil"]);
 }

@@ -15,6 +15,7 @@ mod sink;
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dns::Dns;
 use exchange::{LETTER, Server, Setup, pillarbox, until};
@@ -24,7 +25,7 @@ use rustix::process::Signal;
 use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use serde_json::Value;
-use sink::{Manner, Sink, SinkTls};
+use sink::{Does, Manner, Sink, SinkTls};
 
 /// An authority that both trust, and its file.
 struct Authority {
@@ -84,7 +85,7 @@ fn twin(name: &str, dns: &Dns, port: u16, tls: &str, policy: &str) -> Server {
     let anchors = if anchors.exists() { format!("trust-anchors = \"{}\"\n", anchors.display()) } else { String::new() };
     let settings = format!(
         "[dns]\nservers = [\"{}\"]\ntimeout-secs = 2\n{anchors}[tls]\n{tls}[tls-policy]\n{policy}\
-         [queue]\nport = {port}\nretry-min-secs = 1\nretry-max-secs = 1\n",
+         [queue]\nport = {port}\nretry-min-secs = 1\nretry-max-secs = 1\nconnections-per-destination-max = 1\n",
         dns.address()
     );
     let address = if name == "a" { "127.0.0.2" } else { "127.0.0.3" };
@@ -183,10 +184,11 @@ fn with_mta_sts_mail_goes_both_ways_over_verified_tls_and_never_otherwise() {
     assert_eq!(other.inbox("bob").len(), 2, "the other one waits yet");
 }
 
-/// Two boxes in a signed zone, each with the certificate that it made itself.
+/// Two boxes in a signed zone, each with the certificate that it made itself. They trust the sinks' authority.
 fn twins_in_a_signed_zone(port: u16) -> (Dns, [Server; 2]) {
     let dns = Dns::signed();
-    let servers = ["a", "b"].map(|name| twin(name, &dns, port, "", ""));
+    let trust = format!("authorities = \"{}\"\n", sink::authority().display());
+    let servers = ["a", "b"].map(|name| twin(name, &dns, port, &trust, ""));
     for (server, name) in servers.iter().zip(["a", "b"]) {
         let told = published(server, &format!("{name}.test"));
         record(&dns, port, &format!("mail.{name}.test"), data(&told, "tlsa", "tlsa"), 0);
@@ -239,8 +241,8 @@ fn mail_that_demands_tls_all_the_way_demands_it_of_every_server_and_comes_back_f
     let (dns, [one, other]) = twins_in_a_signed_zone(port);
     let far = proved_sink(&dns, "far.test", "127.0.0.4", port, vec!["REQUIRETLS"]);
     let poor = proved_sink(&dns, "poor.test", "127.0.0.5", port, Vec::new());
-    // Anybody could name the server of this one.
-    dns.insecure("open.test").mx("open.test", 10, "mx.open.test").a("mx.open.test", "127.0.0.6");
+    // Anybody could name the server of this one, which has a good certificate.
+    dns.insecure("open.test").mx("open.test", 10, "mx.sts.test").a("mx.sts.test", "127.0.0.6");
     let open = Sink::at(
         &format!("127.0.0.6:{port}"),
         Manner { tls: SinkTls::Good, extensions: vec!["REQUIRETLS"], ..Manner::default() },
@@ -268,16 +270,23 @@ fn mail_that_demands_tls_all_the_way_demands_it_of_every_server_and_comes_back_f
         one.submit_over_tls("ann@a.test REQUIRETLS", &[to], LETTER);
     }
     one.submit("ann@a.test", &["eve@poor.test", "eve@open.test"], LETTER);
-    let told = one.wait_for_mail("ann", 2).concat();
-    for to in ["sam@poor.test", "sam@open.test"] {
+    for sink in [&poor, &open] {
+        sink.wait_for(1);
+    }
+    // Nor does it go over a connection that is there for other mail.
+    open.does(".", Does::Waits(Duration::from_secs(1)));
+    one.submit("ann@a.test", &["eve@open.test"], LETTER);
+    until("it is on its way", || open.connections() == 2);
+    one.submit_over_tls("ann@a.test REQUIRETLS", &["kim@open.test"], LETTER);
+    let told = one.wait_for_mail("ann", 3).concat();
+    for to in ["sam@poor.test", "sam@open.test", "kim@open.test"] {
         let row = told.split("\n\n").find(|part| part.contains(&format!("Final-Recipient: rfc822; {to}\n")));
         assert!(row.is_some_and(|row| row.contains("Action: failed\nStatus: 5.7.30\n")), "{to}: {told}");
     }
-    for sink in [&poor, &open] {
-        let taken = sink.wait_for(1);
-        assert!(taken.len() == 1 && taken[0].rcpt[0].contains("eve@"), "{taken:?}");
-    }
     one.wait_until_sent();
+    for taken in poor.taken().iter().chain(&open.taken()) {
+        assert!(taken.rcpt[0].contains("eve@"), "{taken:?}");
+    }
 
     // A notification about such mail is no less confidential: it may be lost, and goes to nobody in clear.
     let mut wire = one.connect("smtp");

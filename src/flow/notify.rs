@@ -14,9 +14,10 @@ use crate::mail::queue::{Answer, Delivery, Due, NewQueued, QueueId, Queued, Queu
 use crate::mail::structure::Walker;
 use crate::queue::report::{Action, Notice, Returned, Told};
 use crate::queue::{QueueConfig, outcome, schedule};
-use crate::store::{Folder, NewMessage, Parcel, ReadError, Reader, Route, WriteError};
+use crate::store::{Folder, NewMessage, Parcel, ReadError, Reader, WriteError};
 
 use super::arrive::has_room;
+use super::forward::{OUTSIDE_MAX, Reached};
 use super::relay::{Content, Exit, RETURN_PATH_MAX, return_path_len};
 use super::{forward, post};
 
@@ -355,29 +356,22 @@ fn address_to(
     // Of forwarded mail the one is told who wrote it.
     let original = forward::original(exit.srs.as_deref(), to, fresh.now);
     let to = original.as_ref().unwrap_or(to);
-    match reader.route(to)? {
-        Route::Forward { accounts, .. } | Route::Local(accounts) => {
-            Ok((accounts.into_iter().map(|account| (account, Folder::Inbox)).collect(), None))
-        }
-        Route::Unknown | Route::List(_) => Ok((Vec::new(), None)),
-        Route::Remote => {
-            if exit.routes.way(to.domain(), &ReversePath::Null, false).is_none() {
-                return Ok((Vec::new(), None));
-            }
-            // Nobody is told what becomes of a notification (RFC 3461 section 6.2).
-            let notify = Notify { given: true, ..Notify::default() };
-            let envelope = Envelope {
-                from: ReversePath::Null,
-                recipients: vec![Recipient { path: ForwardPath::Address(to.clone()), notify, original: None }],
-                body: if eight_bit { BodyType::EightBitMime } else { BodyType::SevenBit },
-                utf8: to.is_international(),
-                ret: None,
-                envelope_id: None,
-            };
-            let due = Due::from(fresh.now);
-            Ok((Vec::new(), Some(NewQueued { envelope, require_tls, by: Submitter::Server, due })))
-        }
-    }
+    // An alias may lead on, as that of a list's owners does.
+    let mut reached = Reached::up_to(OUTSIDE_MAX);
+    reached.follow(reader, to, 0)?;
+    let Reached { accounts, mut outside, .. } = reached;
+    outside.retain(|to| exit.routes.way(to.domain(), &ReversePath::Null, false).is_some());
+    let utf8 = outside.iter().any(Address::is_international);
+    // Nobody is told what becomes of a notification (RFC 3461 section 6.2).
+    let notify = Notify { given: true, ..Notify::default() };
+    let recipient = |to| Recipient { path: ForwardPath::Address(to), notify, original: None };
+    let recipients: Vec<_> = outside.into_iter().map(recipient).collect();
+    let queued = (!recipients.is_empty()).then(|| {
+        let body = if eight_bit { BodyType::EightBitMime } else { BodyType::SevenBit };
+        let envelope = Envelope { from: ReversePath::Null, recipients, body, utf8, ret: None, envelope_id: None };
+        NewQueued { envelope, require_tls, by: Submitter::Server, due: Due::from(fresh.now) }
+    });
+    Ok((accounts.into_iter().map(|account| (account, Folder::Inbox)).collect(), queued))
 }
 
 /// Writes a notification, with the message's `header` or all of it; tells also whether it has bytes beyond ASCII.

@@ -190,12 +190,14 @@ impl Resolver {
     /// is empty says that the domain takes none (RFC 7505).
     pub async fn mx(&self, domain: &str) -> Result<Found<Vec<(u16, String)>>, DnsError> {
         let mut found = self
-            .ask(name_of(domain)?, RecordType::MX, |data| match data {
+            .ask_all(name_of(domain)?, RecordType::MX, |data| match data {
                 RData::MX(mx) => Some((mx.preference, plain_name(&mx.exchange))),
                 _ => None,
             })
             .await?;
+        // Of too many the best are kept, wherever they stand.
         found.value.sort_by_key(|(preference, _)| *preference);
+        found.value.truncate(RECORDS_MAX);
         Ok(found)
     }
 
@@ -343,7 +345,20 @@ impl Resolver {
         builder.build().map_err(io::Error::other)
     }
 
+    /// The first records of an answer.
     async fn ask<T>(
+        &self,
+        name: Name,
+        kind: RecordType,
+        of: impl Fn(&RData) -> Option<T>,
+    ) -> Result<Found<Vec<T>>, DnsError> {
+        let mut found = self.ask_all(name, kind, of).await?;
+        found.value.truncate(RECORDS_MAX);
+        Ok(found)
+    }
+
+    /// All records of an answer, which has 64 KiB at most.
+    async fn ask_all<T>(
         &self,
         name: Name,
         kind: RecordType,
@@ -364,7 +379,7 @@ impl Resolver {
                     asking.clear_lookup_cache(lookup.query().name().clone(), kind);
                 }
                 let records = lookup.answers().iter().filter(|record| record.record_type() == kind);
-                let value: Vec<T> = records.filter_map(|record| of(&record.data)).take(RECORDS_MAX).collect();
+                let value: Vec<T> = records.filter_map(|record| of(&record.data)).collect();
                 if value.is_empty() { Err(DnsError::NoRecords) } else { Ok(Found { value, secure }) }
             }
             Err(error) => {

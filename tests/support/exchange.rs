@@ -181,8 +181,17 @@ impl Server {
         messages
     }
 
+    /// How many there are.
+    pub(crate) fn mails(&self, account: &str) -> usize {
+        let mut wire = self.connect("pop3");
+        wire.expect("+OK");
+        wire.say(&format!("USER {account}@{}", self.domain), "+OK");
+        wire.say("PASS secret", "+OK");
+        wire.say("STAT", "+OK").split(' ').nth(1).unwrap().parse().unwrap()
+    }
+
     pub(crate) fn wait_for_mail(&self, account: &str, count: usize) -> Vec<String> {
-        until(&format!("{count} messages for {account}"), || self.inbox(account).len() >= count);
+        until(&format!("{count} messages for {account}"), || self.mails(account) >= count);
         self.inbox(account)
     }
 
@@ -291,7 +300,12 @@ impl Wire {
     }
 
     fn send(&mut self, text: &str) {
-        self.stream.get_mut().write_all(text.as_bytes()).unwrap();
+        self.raw(text.as_bytes());
+    }
+
+    /// Sends these bytes.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) {
+        self.stream.get_mut().write_all(bytes).unwrap();
         self.stream.get_mut().flush().unwrap();
     }
 

@@ -6,11 +6,12 @@ use std::future::pending;
 use std::rc::Rc;
 use std::time::Instant;
 
+use super::safety::Policy;
 use super::{Hub, tell};
 use crate::daemon::login::random;
 use crate::flow::relay::{AttemptTerms, Changed, Content, Outgoing};
 use crate::flow::sign::Stored;
-use crate::mail::address::Address;
+use crate::mail::address::{Address, Domain};
 use crate::mail::envelope::BodyType;
 use crate::mail::queue::{Answer as Told, Due, Submitter};
 use crate::net::drive::Answers;
@@ -34,6 +35,8 @@ pub(super) struct Hand {
     way: Way,
     /// The server, as notifications name it.
     peer: String,
+    /// The same, where its domain says how safe the connection must be.
+    server: Option<Server>,
     /// A message that was looked for before the connection was opened.
     next: Option<Box<Outgoing>>,
     current: Option<Box<Outgoing>>,
@@ -47,10 +50,19 @@ pub(super) struct Hand {
     progress: Rc<Cell<Instant>>,
 }
 
+/// A server of a domain, and what the domain says of it.
+#[derive(Debug)]
+pub(super) struct Server {
+    pub(super) domain: Domain,
+    pub(super) policy: Rc<Policy>,
+    pub(super) host: String,
+    pub(super) port: u16,
+}
+
 impl Hand {
     pub(super) fn new(hub: Rc<Hub>, way: Way, first: Box<Outgoing>, progress: Rc<Cell<Instant>>) -> Self {
         let (peer, next) = (String::new(), Some(first));
-        Self { hub, way, peer, next, current: None, given: 0, alone: false, judged: 0, progress }
+        Self { hub, way, peer, server: None, next, current: None, given: 0, alone: false, judged: 0, progress }
     }
 
     /// The same with no other message behind the first.
@@ -62,6 +74,21 @@ impl Hand {
     pub(super) fn turn_to(&mut self, peer: String) {
         self.peer = peer;
         self.given = 0;
+    }
+
+    /// Says which server of a domain comes next, where the domain itself says how safe that must be.
+    pub(super) fn is_to_meet(&mut self, server: Option<Server>) {
+        self.server = server;
+    }
+
+    /// Why a message that demands TLS all the way may not go to this server, whoever else's mail the connection was
+    /// opened for: its certificate may be good, and the server nobody's that the domain has named (RFC 8689
+    /// section 4.2.1).
+    async fn unproved(&self, outgoing: &Outgoing) -> Option<Verdict> {
+        let Server { domain, policy, host, port } = self.server.as_ref().filter(|_| outgoing.queued.require_tls)?;
+        let text = self.hub.terms_of(domain, policy, host, *port, (true, false)).await.err()?;
+        let answer = Told::new("", &text);
+        Some(if text.starts_with('5') { Verdict::Refused(answer) } else { Verdict::Deferred(answer) })
     }
 
     /// Tells whether the message that the connection was opened for waits yet.
@@ -101,6 +128,10 @@ impl Hand {
             if let Err(error) = &outgoing.content {
                 tracing::error!(queue = %outgoing.queued.id, %error, "a queued message cannot be read");
                 let verdict = Verdict::Deferred(Told::new("", "4.3.0 the message cannot be read here"));
+                self.note(&outgoing, |_| Some(verdict.clone())).await;
+                continue;
+            }
+            if let Some(verdict) = self.unproved(&outgoing).await {
                 self.note(&outgoing, |_| Some(verdict.clone())).await;
                 continue;
             }

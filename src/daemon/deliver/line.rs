@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::select;
 
 use super::board::Pace;
-use super::hand::Hand;
+use super::hand::{Hand, Server};
 use super::reach::{Target, Trouble};
 use super::safety::Terms;
 use super::{Hub, now};
@@ -182,17 +182,20 @@ async fn attempt(hub: &Rc<Hub>, way: &Way, progress: &Rc<Cell<Instant>>, kept: K
     let mut hand = Box::new(if kept == Kept::ByAll { hand } else { hand.with_one_alone() });
     let (mut last, mut never, mut away, mut reached, mut silent) = (None, None, false, false, false);
     // What a domain's own servers must prove; a route or a relay is the operator's word.
-    let policy = match way {
+    let policy = Rc::new(match way {
         Way::Direct(domain) if kept == Kept::ByAll => hub.policy(domain).await,
         Way::Direct(_) | Way::Place(_) | Way::Relay(_) => super::safety::Policy::default(),
-    };
+    });
     for target in &targets {
         progress.set(Instant::now());
         let demands = (hand.requires_tls(), !hand.brings_tls_report());
         let terms = match (way, &target.place.host) {
             (Way::Direct(domain), Host::Name(name)) if kept == Kept::ByAll => {
                 match hub.terms_of(domain, &policy, name, target.place.port, demands).await {
-                    Ok(terms) => Some(terms),
+                    Ok(terms) => {
+                        let (domain, host, port) = (domain.clone(), name.clone(), target.place.port);
+                        Some((terms, Server { domain, policy: Rc::clone(&policy), host, port }))
+                    }
                     Err(text) => {
                         tracing::warn!(server = %target.place, why = text, "the server is not used");
                         // Where another server may yet be good enough, the mail waits for it.
@@ -235,6 +238,8 @@ async fn attempt(hub: &Rc<Hub>, way: &Way, progress: &Rc<Cell<Instant>>, kept: K
         if matches!(way, Way::Direct(_)) {
             hub.port_is_open();
         }
+        let (terms, server) = terms.unzip();
+        hand.is_to_meet(server);
         let spoken = converse(hub, target, terms.as_ref(), hand, socket).await;
         hub.safety.save(false).await;
         match spoken {
