@@ -69,7 +69,7 @@ impl Lab {
         self.scan_by(set, bytes, Limits::default())
     }
 
-    fn scan_by(&self, set: &Set, bytes: &[u8], limits: Limits) -> Findings {
+    pub(crate) fn scan_by(&self, set: &Set, bytes: &[u8], limits: Limits) -> Findings {
         let start = Instant::now();
         let clock = || start.elapsed();
         let time = Duration::from_secs(30);
@@ -87,9 +87,14 @@ pub(crate) fn eicar_lab() -> Lab {
 }
 
 pub(crate) fn zip(name: &str, content: &[u8]) -> Vec<u8> {
+    zip_of(name, &deflate(content), content.len(), 8, 0)
+}
+
+/// Packed as zip archives have it.
+pub(crate) fn deflate(content: &[u8]) -> Vec<u8> {
     let mut packed = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::default());
     packed.write_all(content).unwrap();
-    zip_of(name, &packed.finish().unwrap(), content.len(), 8, 0)
+    packed.finish().unwrap()
 }
 
 /// A zip archive of one file that is packed already.
@@ -184,12 +189,15 @@ pub(crate) fn compound(streams: &[(&str, &[u8])]) -> Vec<u8> {
     let mut sectors: Vec<u8> = Vec::new();
     let mut table: Vec<u32> = Vec::new();
     let mut place = |bytes: &[u8]| -> u32 {
+        if bytes.is_empty() {
+            return END;
+        }
         let first = u32::try_from(table.len()).unwrap();
         sectors.extend_from_slice(bytes);
         sectors.resize(sectors.len().next_multiple_of(512), 0);
         let last = u32::try_from(sectors.len() / 512).unwrap();
         table.extend((first + 1..last).chain([END]));
-        if bytes.is_empty() { END } else { first }
+        first
     };
     let (mut mini, mut mini_table) = (Vec::new(), Vec::<u32>::new());
     let mut entries = Vec::new();
