@@ -6,14 +6,20 @@
 use std::io::{self, Read};
 
 use super::kind::Kind;
-use super::{Item, Listed, Sheet, Step, Unpacker, u16_at, u32_at};
+use super::{Item, Limit, Listed, Sheet, Step, Stop, Unpacker, u16_at, u32_at};
 use crate::filter::scan::Stretch;
 
 /// Most bytes of a block unpacked.
 const BLOCK_MAX: usize = 32 * 1024;
 
-/// Most files and folders that are looked at.
+/// Longest name with its zero.
+const NAME_MAX: usize = 256;
+
+/// Most files, and most folders, that are looked at.
 const FILES_MAX: u16 = 5000;
+
+/// What is known of a file: where its entry is, and its folder.
+type Entry = (u64, u16);
 
 impl Unpacker<'_> {
     pub(super) fn cab(&mut self, item: Item<'_>) -> Step {
@@ -32,6 +38,10 @@ impl Unpacker<'_> {
             let Some(end) = text.iter().position(|&byte| byte == 0) else { return Ok(()) };
             at += end as u64 + 1;
         }
+        if folders.max(files) > FILES_MAX {
+            self.limit(Limit::Files);
+        }
+        let entries = self.cab_entries(item, files_at.into(), files.min(FILES_MAX))?;
         for number in 0..folders.min(FILES_MAX) {
             self.time()?;
             let folder = item.bytes(at, 8)?;
@@ -53,30 +63,37 @@ impl Unpacker<'_> {
                 }
                 _ => None,
             };
-            self.cab_files(item, (files_at.into(), files), number, sheet.as_deref())?;
+            self.cab_files(item, &entries, number, sheet.as_deref())?;
         }
         Ok(())
     }
 
-    /// The files of one folder, which follow one another on its sheet.
-    fn cab_files(
-        &mut self,
-        item: Item<'_>,
-        (mut at, files): (u64, u16),
-        folder: u16,
-        sheet: Option<&dyn Sheet>,
-    ) -> Step {
-        for position in 0..files.min(FILES_MAX) {
-            let head = item.bytes(at, 16 + 256)?;
-            let fields = || Some((u32_at(&head, 0)?, u32_at(&head, 4)?, u16_at(&head, 8)?));
-            let Some((size, offset, of)) = fields() else { return Ok(()) };
-            let name = head.get(16..).unwrap_or_default();
-            let Some(end) = name.iter().position(|&byte| byte == 0) else { return Ok(()) };
-            let name = String::from_utf8_lossy(name.get(..end).unwrap_or_default()).into_owned();
+    /// Where each file is described; the descriptions are as long as the names in them.
+    fn cab_entries(&mut self, item: Item<'_>, mut at: u64, files: u16) -> Result<Vec<Entry>, Stop> {
+        let mut entries = Vec::new();
+        for _ in 0..files {
+            let head = item.bytes(at, 16 + NAME_MAX)?;
+            let Some(folder) = u16_at(&head, 8) else { break };
+            let Some(end) = head.get(16..).unwrap_or_default().iter().position(|&byte| byte == 0) else { break };
+            entries.push((at, folder));
             at += 16 + end as u64 + 1;
+            self.time()?;
+        }
+        Ok(entries)
+    }
+
+    /// The files of one folder, which follow one another on its sheet.
+    fn cab_files(&mut self, item: Item<'_>, entries: &[Entry], folder: u16, sheet: Option<&dyn Sheet>) -> Step {
+        for (position, &(at, of)) in entries.iter().enumerate() {
             if of != folder {
                 continue;
             }
+            let head = item.bytes(at, 16 + NAME_MAX)?;
+            let fields = || Some((u32_at(&head, 0)?, u32_at(&head, 4)?));
+            let Some((size, offset)) = fields() else { return Ok(()) };
+            let name = head.get(16..).unwrap_or_default();
+            let end = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
+            let name = String::from_utf8_lossy(name.get(..end).unwrap_or_default()).into_owned();
             self.listed(&Listed {
                 container: Kind::Cab.clamav(),
                 container_size: item.object.size(),
@@ -84,7 +101,7 @@ impl Unpacker<'_> {
                 packed: 0,
                 size: size.into(),
                 encrypted: false,
-                position: u64::from(position) + 1,
+                position: position as u64 + 1,
             })?;
             match sheet {
                 Some(sheet) => {
