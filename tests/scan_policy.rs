@@ -3,8 +3,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test that panics has failed")]
 
-#[path = "support/served.rs"]
-mod served;
+#[path = "support/exchange.rs"]
+mod exchange;
+#[path = "support/sink.rs"]
+mod sink;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -14,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use served::{Served, free_ports};
+use exchange::{Server, Setup, free_ports};
 
 const EVIL: &[u8] = b"MZ this is what the signature below knows, and nothing else has";
 
@@ -23,7 +25,8 @@ const EICAR: [&[u8]; 2] = [b"X5O!P%@AP[4\\PZX54(P^)7CC)7}$EICAR", b"-STANDARD-AN
 
 /// A server with SMTP, submission and IMAP.
 struct House {
-    served: Served,
+    server: Server,
+    setup: Setup,
     smtp: u16,
     submission: u16,
     imap: u16,
@@ -32,18 +35,26 @@ struct House {
 impl House {
     fn start(scan: &str) -> Self {
         let [smtp, submission, imap] = free_ports();
-        let more = format!(
-            "auth-in-clear-on-loopback = true\n[store]\nallow-ram = true\n[spam]\nenabled = false\n[scan]\n{scan}\n"
-        );
-        let served = Served::start(&[("smtp", smtp), ("submission", submission), ("imap", imap)], &more);
-        Self { served, smtp, submission, imap }
+        let place = |port: u16| format!("127.0.0.1:{port}");
+        let settings = format!("[scan]\n{scan}");
+        let mut setup = Setup::of("pillarbox.test", "mail.pillarbox.test", &place(smtp), &settings);
+        setup.listen = vec![("smtp", place(smtp)), ("submission", place(submission)), ("imap", place(imap))];
+        Self { server: Server::set_up(&setup), setup, smtp, submission, imap }
+    }
+
+    /// Pulls the plug and starts the server anew.
+    fn power_cut(&mut self) {
+        self.server.kill();
+        let own = self.server.own.take();
+        self.server = Server::run(&self.server.folder.clone(), &self.setup);
+        self.server.own = own;
     }
 
     /// Takes signatures; the names of files say their format.
     fn signatures(&self, files: &[(&str, &str)]) {
         let mut add = self.command(&["signatures", "add"]);
         for (name, text) in files {
-            let path = self.served.data().join("..").join(name);
+            let path = self.server.data().join("..").join(name);
             fs::write(&path, text).unwrap();
             add.arg(path);
         }
@@ -53,21 +64,12 @@ impl House {
 
     fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pillarbox"));
-        command.args(words).arg("--data").arg(self.served.data());
+        command.args(words).arg("--data").arg(self.server.data());
         command
     }
 
     fn status(&self) -> serde_json::Value {
-        // A server that has just started does not answer yet.
-        let since = Instant::now();
-        loop {
-            let said = self.command(&["status", "--json"]).output().unwrap();
-            if let Ok(status) = serde_json::from_slice(&said.stdout) {
-                return status;
-            }
-            assert!(since.elapsed() < Duration::from_secs(20), "{}", String::from_utf8_lossy(&said.stderr));
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        self.server.status()
     }
 
     /// Waits until the round of the set with this number is over.
@@ -78,7 +80,7 @@ impl House {
             if rescan["set"] == set && rescan["stage"] == "done" {
                 return rescan;
             }
-            assert!(since.elapsed() < Duration::from_mins(1), "{rescan}\n{}", self.served.log());
+            assert!(since.elapsed() < Duration::from_mins(1), "{rescan}\n{}", self.server.log());
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -92,7 +94,7 @@ impl House {
     fn imap(&self, who: &str, commands: &[&str]) -> String {
         let stream = TcpStream::connect(("127.0.0.1", self.imap)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let login = format!("LOGIN {who}@pillarbox.test {who}-secret");
+        let login = format!("LOGIN {who}@pillarbox.test secret");
         for command in [login.as_str()].iter().chain(commands).chain(&["LOGOUT"]) {
             (&stream).write_all(format!("a {command}\r\n").as_bytes()).unwrap();
         }
@@ -139,7 +141,7 @@ fn smtp(port: u16, login: Option<&str>, from: &str, to: &str, letter: &str) -> S
     say("EHLO client.test");
     reply();
     if let Some(who) = login {
-        let plain = format!("\0{who}@pillarbox.test\0{who}-secret");
+        let plain = format!("\0{who}@pillarbox.test\0secret");
         say(&format!("AUTH PLAIN {}", STANDARD.encode(plain)));
         assert!(reply().starts_with("235"));
     }
@@ -292,7 +294,7 @@ fn signatures_that_come_later_find_mail_that_was_taken() {
     std::thread::sleep(Duration::from_millis(1500));
     assert_eq!(written(&server.status()), before);
     let mut server = server;
-    server.served.kill_and_start();
+    server.power_cut();
     assert_eq!(server.rescanned(3)["set"], 3);
     assert_eq!(server.subjects("bob", "Quarantine"), ["evil", "harmless"]);
 }
