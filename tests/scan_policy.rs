@@ -5,6 +5,8 @@
 
 #[path = "support/exchange.rs"]
 mod exchange;
+#[path = "support/sink.rs"]
+mod sink;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -14,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use exchange::{Server, Setup};
+use exchange::{Server, Setup, free_ports};
 
 const EVIL: &[u8] = b"MZ this is what the signature below knows, and nothing else has";
 
@@ -25,21 +27,26 @@ const EICAR: [&[u8]; 2] = [b"X5O!P%@AP[4\\PZX54(P^)7CC)7}$EICAR", b"-STANDARD-AN
 struct House {
     server: Server,
     setup: Setup,
+    smtp: u16,
+    submission: u16,
+    imap: u16,
 }
 
 impl House {
     fn start(scan: &str) -> Self {
-        let mut setup = Setup::of("pillarbox.test", "mail.pillarbox.test", "127.0.0.1:0", &format!("[scan]\n{scan}\n"));
-        setup.listen.push(("imap", "127.0.0.1:0".to_owned()));
-        Self { server: Server::set_up(&setup), setup }
+        let [smtp, submission, imap] = free_ports();
+        let place = |port: u16| format!("127.0.0.1:{port}");
+        let settings = format!("[scan]\n{scan}");
+        let mut setup = Setup::of("pillarbox.test", "mail.pillarbox.test", &place(smtp), &settings);
+        setup.listen = vec![("smtp", place(smtp)), ("submission", place(submission)), ("imap", place(imap))];
+        Self { server: Server::set_up(&setup), setup, smtp, submission, imap }
     }
 
     /// Pulls the plug and starts the server anew.
-    fn kill_and_start(&mut self) {
+    fn power_cut(&mut self) {
         self.server.kill();
         let own = self.server.own.take();
-        let folder = self.server.folder.clone();
-        self.server = Server::run(&folder, &self.setup);
+        self.server = Server::run(&self.server.folder.clone(), &self.setup);
         self.server.own = own;
     }
 
@@ -62,16 +69,7 @@ impl House {
     }
 
     fn status(&self) -> serde_json::Value {
-        // A server that has just started does not answer yet.
-        let since = Instant::now();
-        loop {
-            let said = self.command(&["status", "--json"]).output().unwrap();
-            if let Ok(status) = serde_json::from_slice(&said.stdout) {
-                return status;
-            }
-            assert!(since.elapsed() < Duration::from_secs(20), "{}", String::from_utf8_lossy(&said.stderr));
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        self.server.status()
     }
 
     /// Waits until the round of the set with this number is over.
@@ -89,12 +87,12 @@ impl House {
 
     /// Sends a letter to ann as another server does and returns the reply to its end.
     fn send(&self, letter: &str) -> String {
-        smtp(&self.server.place("smtp"), None, "out@elsewhere.test", "ann@pillarbox.test", letter)
+        smtp(self.smtp, None, "out@elsewhere.test", "ann@pillarbox.test", letter)
     }
 
     /// What an account says to IMAP, and what comes back.
     fn imap(&self, who: &str, commands: &[&str]) -> String {
-        let stream = TcpStream::connect(self.server.place("imap")).unwrap();
+        let stream = TcpStream::connect(("127.0.0.1", self.imap)).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         let login = format!("LOGIN {who}@pillarbox.test secret");
         for command in [login.as_str()].iter().chain(commands).chain(&["LOGOUT"]) {
@@ -124,8 +122,8 @@ impl House {
 }
 
 /// Sends a letter and returns the reply to its end, or the first refusal.
-fn smtp(place: &str, login: Option<&str>, from: &str, to: &str, letter: &str) -> String {
-    let stream = TcpStream::connect(place).unwrap();
+fn smtp(port: u16, login: Option<&str>, from: &str, to: &str, letter: &str) -> String {
+    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
     let mut lines = BufReader::new(stream.try_clone().unwrap());
     let mut reply = || {
@@ -232,7 +230,7 @@ fn each_finding_has_the_answer_of_its_own_that_the_settings_give_it() {
 fn eicar_in_a_zip_in_a_message_in_a_message_is_refused_on_every_way_in() {
     let server = House::start("");
     let eicar = EICAR.concat();
-    let [port, submission] = ["smtp", "submission"].map(|service| server.server.place(service));
+    let [smtp_port, submission] = [server.smtp, server.submission];
     server.signatures(&[("e.ndb", &format!("Eicar-Test:0:0:{}\n", hex(&eicar)))]);
     let inner = letter("inner", "eicar.zip", &zip("eicar.com", &eicar, 0));
     let outer = format!(
@@ -243,12 +241,12 @@ fn eicar_in_a_zip_in_a_message_in_a_message_is_refused_on_every_way_in() {
     assert_eq!(server.send(&outer), "554 5.7.1 not taken: it has Eicar-Test");
     // A user's own mail too, to others here and elsewhere.
     for to in ["bob@pillarbox.test", "who@elsewhere.test"] {
-        let reply = smtp(&submission, Some("ann"), "ann@pillarbox.test", to, &outer);
+        let reply = smtp(submission, Some("ann"), "ann@pillarbox.test", to, &outer);
         assert_eq!(reply, "554 5.7.1 not taken: it has Eicar-Test");
     }
     // Cut apart it is nothing, and comes as it was sent.
     let clean = letter("clean", "clean.zip", &zip("eicar.com", EICAR[0], 0));
-    assert!(smtp(&port, None, "out@elsewhere.test", "ann@pillarbox.test", &clean).starts_with("250 "));
+    assert!(smtp(smtp_port, None, "out@elsewhere.test", "ann@pillarbox.test", &clean).starts_with("250 "));
     let heard = server.imap("ann", &["EXAMINE INBOX", "FETCH 1 BODY.PEEK[TEXT]"]);
     let (_, body) = clean.split_once("\r\n\r\n").unwrap();
     assert!(heard.contains(&format!("BODY[TEXT] {{{}}}\r\n{body}\r\n)", body.len() + 2)), "{heard}");
@@ -262,7 +260,10 @@ fn signatures_that_come_later_find_mail_that_was_taken() {
     server.rescanned(1);
     assert!(server.send(&letter("evil", "a.zip", &zip("a.bin", EVIL, 0))).starts_with("250 "));
     assert!(server.send(&letter("harmless", "b.zip", &zip("b.bin", b"MZ quite harmless", 0))).starts_with("250 "));
-    assert!(server.send("Subject: words\r\n\r\nonly").starts_with("250 "));
+    assert!(
+        smtp(server.smtp, None, "out@elsewhere.test", "ann@pillarbox.test", "Subject: words\r\n\r\nonly")
+            .starts_with("250 ")
+    );
     assert_eq!(server.subjects("ann", "INBOX"), ["evil", "harmless", "words"]);
 
     // By its digest it is found among the prints, which reads one body and no other before that.
@@ -293,7 +294,7 @@ fn signatures_that_come_later_find_mail_that_was_taken() {
     std::thread::sleep(Duration::from_millis(1500));
     assert_eq!(written(&server.status()), before);
     let mut server = server;
-    server.kill_and_start();
+    server.power_cut();
     assert_eq!(server.rescanned(3)["set"], 3);
     assert_eq!(server.subjects("bob", "Quarantine"), ["evil", "harmless"]);
 }
