@@ -339,3 +339,38 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_client_that_sends_25_mib_unasked_is_taken_a_piece_at_a_time() {
+    const SIZE: usize = 25 << 20;
+    let mut session = session();
+    let (mut taken, mut largest) = (0, 0);
+    let mut answer = |request| match request {
+        Request::Sasl(_) => Answer::Sasl(logged_in()),
+        Request::AppendBegin { size, .. } => {
+            assert_eq!(size, SIZE as u64);
+            Answer::Mailbox(Some(Box::new(opened(UidSet::new()).mailbox)))
+        }
+        Request::AppendBytes(bytes) => {
+            taken += bytes.len();
+            largest = largest.max(bytes.len());
+            Answer::Done
+        }
+        Request::AppendEnd { .. } => Answer::Placed(Placed {
+            uid_validity: opened(UidSet::new()).mailbox.uid_validity,
+            from: UidSet::new(),
+            to: uids(1),
+        }),
+        other => panic!("{other:?}"),
+    };
+    say(&mut session, b"a LOGIN ann x\r\n", &mut answer);
+    say(&mut session, format!("b APPEND INBOX {{{SIZE}+}}\r\n").as_bytes(), &mut answer);
+    let piece = [b'x'; 64 << 10];
+    for _ in 0..SIZE / piece.len() {
+        assert_eq!(say(&mut session, &piece, &mut answer), "");
+    }
+    let said = say(&mut session, b"\r\n", &mut answer);
+    assert!(said.starts_with("b OK [APPENDUID"), "{said}");
+    assert_eq!(taken, SIZE);
+    assert!(largest <= super::super::request::BODY_CHUNK, "{largest}");
+}
