@@ -148,6 +148,6 @@ odd([b"x CAPABILITY\r\n" + login + b"b SELECT INBOX\r\nc LOGOUT\r\n"],
     [b"* OK ", b"\r\nx OK ", b"\r\na OK ", b"\r\nb OK ", b"\r\n* BYE ", b"\r\nc OK "])
 huge = b"Subject: large\r\n\r\n" + (b"x" * 76 + b"\r\n") * (25 * 1024 * 1024 // 78)
 odd([login, b"x CREATE Huge\r\nb APPEND Huge {%d+}\r\n" % len(huge), huge, b"\r\nc STATUS Huge (SIZE)\r\nd LOGOUT\r\n"],
-    [b"\r\nb OK [APPENDUID ", b"* STATUS Huge (SIZE %d)\r\n" % len(huge), b"\r\nc OK "])
+    [b"\r\nb OK [APPENDUID ", b"* STATUS Huge (SIZE %d)" % len(huge), b"\r\nc OK "])
 
 print("all well")
