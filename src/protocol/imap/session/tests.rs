@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::mail::address::Address;
+use crate::mail::annotation::{Annotation, EntryName};
 use crate::mail::date::{Timestamp, ZonedTime};
 use crate::mail::mailbox::{AccountId, ModSeq, Uid};
 use crate::mail::message::{BlobId, Flagged, Flags, Message, Placed, UidSet};
@@ -230,7 +231,7 @@ fn many_structures_of_one_message_are_sent_in_pieces() {
 }
 
 fn any_answer() -> impl Strategy<Value = u32> {
-    0_u32..16
+    0_u32..18
 }
 
 /// An answer, fit or unfit, to any question.
@@ -256,6 +257,10 @@ fn some_answer(kind: u32, request: Request) -> Answer {
         10 => Answer::Found { uids: uids(5), modseq: ModSeq(3), next: None, now: Timestamp(0) },
         11 => Answer::Mailboxes { mailboxes: vec![mailbox()], subscriptions: Vec::new() },
         12 => Answer::Vanished(uids(7)),
+        15 => Answer::Annotations(vec![Annotation {
+            entry: EntryName::new("/private/x").unwrap(),
+            value: b"a\0b".to_vec(),
+        }]),
         13 => Answer::Sorted(uids(5).iter().collect()),
         14 => Answer::Threads(vec![Twig { number: 1, depth: 0, branches: true }]),
         _ => answers(9)(request),
@@ -270,7 +275,7 @@ fn an_answer_to_another_question_ends_a_status() {
     assert!(said.starts_with("t NO "), "{said}");
 }
 
-const COMMANDS: [&str; 39] = [
+const COMMANDS: [&str; 47] = [
     "SELECT INBOX",
     "SELECT INBOX (CONDSTORE)",
     "EXAMINE INBOX",
@@ -307,6 +312,14 @@ const COMMANDS: [&str; 39] = [
     "APPEND INBOX {2+}\r\nhi (\\Seen) {5+}\r\nhello {1+}\r\nx",
     "UID REPLACE 1 INBOX {5+}\r\nhello",
     "GETQUOTAROOT INBOX",
+    "GETMETADATA (DEPTH infinity MAXSIZE 1) INBOX (/shared /private/x)",
+    "SETMETADATA \"\" (/private/x {2+}\r\nhi /private/y NIL)",
+    "LIST \"\" * RETURN (METADATA (/private/x) STATUS (MESSAGES))",
+    "ESEARCH IN (selected personal) RETURN (MIN COUNT) UNSEEN",
+    "NOTIFY SET STATUS (selected (MessageNew (UID BODY[]) MessageExpunge FlagChange)) (personal (MailboxName))",
+    "NOTIFY NONE",
+    "UID SEARCH RETURN (UPDATE ALL) UNSEEN",
+    "CANCELUPDATE \"t\"",
     "CLOSE",
     "UNSELECT",
     "NOOP",
@@ -330,6 +343,11 @@ proptest! {
             let mut output = String::new();
             for bytes in text.as_bytes().chunks(piece) {
                 output += &say(&mut session, bytes, &mut answer);
+            }
+            // What is told between two commands is no tagged response.
+            if session.wants_changes() {
+                session.notice(Notice::Changed);
+                output += &run(&mut session, &mut answer);
             }
             if matches!(session.next(), Step::Close) {
                 return Ok(());
