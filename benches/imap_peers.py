@@ -227,7 +227,7 @@ def timed(server, work):
 
 def resync(server, imap):
     """A client that was away comes back: what it must know is in the answer to SELECT."""
-    state = imap.cmd("SELECT INBOX").decode("latin-1")
+    state = imap.cmd("SELECT INBOX (CONDSTORE)").decode("latin-1")
     valid, modseq = (re.search(rf"\[{code} (\d+)\]", state).group(1) for code in ("UIDVALIDITY", "HIGHESTMODSEQ"))
     imap.cmd("STORE 1:100 +FLAGS.SILENT (\\Answered)")
     other = Imap(server.port, *server.login)

@@ -87,7 +87,13 @@ struct Model {
     flags: BTreeMap<u32, BTreeSet<String>>,
     validity: u64,
     modseq: u64,
+    /// The tag of the search that is kept up to date, and what the client was told of it, by uid.
+    context: String,
+    found: BTreeSet<u32>,
 }
+
+/// The search that each client has kept up to date (RFC 5267).
+const KEPT: &str = "UNSEEN UNDELETED";
 
 /// What a client keeps of a mailbox that it left, to resynchronise.
 #[derive(Clone, Debug)]
@@ -142,6 +148,14 @@ impl Client {
         client.command("LOGIN ann secret").await;
         if client.resyncs {
             client.command("ENABLE QRESYNC").await;
+        }
+        // Some are told at once, some but for what has gone, and some as ever (RFC 5465).
+        let selected = ["selected", "selected-delayed"].get(usize::try_from(seed % 3).unwrap());
+        if let Some(selected) = selected {
+            let events = "(MessageNew (UID FLAGS) MessageExpunge FlagChange)";
+            let others = "(personal (MessageNew MessageExpunge FlagChange MailboxName))";
+            let end = client.command(&format!("NOTIFY SET STATUS ({selected} {events}) {others}")).await;
+            assert!(end.starts_with("OK"), "{end}");
         }
         for mailbox in MAILBOXES {
             // Only the first client makes what is not there.
@@ -244,6 +258,20 @@ impl Client {
             }
             _ => {}
         }
+        if let Some(rest) = line.strip_prefix(&format!("ESEARCH (TAG \"{}\") UID", self.model.context)) {
+            let set = |word: &str| rest.split_once(word).map(|(_, rest)| rest.split([')', ' ']).next().unwrap());
+            self.model.found.extend(set(" ALL ").map(uids_of).unwrap_or_default());
+            for uid in set(" REMOVEFROM (0 ").map(uids_of).unwrap_or_default() {
+                if !self.model.found.remove(&uid) {
+                    self.fail(&format!("{uid} left the result and never was in it"));
+                }
+            }
+            for uid in set(" ADDTO (0 ").map(uids_of).unwrap_or_default() {
+                if !self.model.found.insert(uid) {
+                    self.fail(&format!("{uid} came into the result and was there"));
+                }
+            }
+        }
         for (code, value) in [("[UIDVALIDITY ", 0), ("[HIGHESTMODSEQ ", 1)] {
             if let Some(number) = line.split_once(code).and_then(|(_, rest)| rest.split_once(']')) {
                 let number = number.0.parse().unwrap();
@@ -293,7 +321,8 @@ impl Client {
         let cache = self.caches.get(mailbox).cloned().filter(|_| self.resyncs);
         let Some(cache) = cache else {
             self.command(&format!("SELECT {mailbox}")).await;
-            return self.learn_new().await;
+            self.learn_new().await;
+            return self.follow().await;
         };
         self.model.flags.clone_from(&cache.flags);
         self.command(&format!("SELECT {mailbox} (QRESYNC ({} {}))", cache.validity, cache.modseq)).await;
@@ -314,6 +343,26 @@ impl Client {
         if !new.is_empty() {
             let list = new.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
             self.command(&format!("UID FETCH {list} (FLAGS)")).await;
+        }
+        self.follow().await;
+    }
+
+    /// Has a search kept up to date.
+    async fn follow(&mut self) {
+        self.model.context = format!("t{}", self.tag + 1);
+        let end = self.command(&format!("UID SEARCH RETURN (UPDATE ALL) {KEPT}")).await;
+        assert!(end.starts_with("OK"), "{end}");
+    }
+
+    /// Between two commands: what a client that asked for it hears then.
+    async fn listen(&mut self) {
+        if self.session.wants_changes() {
+            self.session.notice(Notice::Changed);
+            let said = self.run("").await;
+            self.note("", &said);
+            for line in said.lines() {
+                self.hear(line.strip_prefix("* ").unwrap_or_else(|| panic!("{line}")));
+            }
         }
     }
 
@@ -348,6 +397,7 @@ impl Client {
                 let mailbox = self.rng.of(&MAILBOXES);
                 self.select(mailbox).await;
             }
+            self.listen().await;
             self.learn_new().await;
             let kind = self.rng.below(14);
             let other = self.rng.of(&MAILBOXES);
@@ -432,6 +482,13 @@ impl Client {
         for _ in 0..3 {
             self.command("NOOP").await;
             self.learn_new().await;
+        }
+        let kept = self.model.found.clone();
+        self.model.context = format!("t{}", self.tag + 1);
+        self.model.found.clear();
+        self.command(&format!("UID SEARCH RETURN (ALL) {KEPT}")).await;
+        if self.model.found != kept {
+            self.fail(&format!("{:?} is found and was kept as {kept:?}", self.model.found));
         }
     }
 }

@@ -126,4 +126,28 @@ p.user(bob)
 p.pass_(bob_pw)
 assert p.stat() == (0, 0)
 p.quit()
+# -- odd IMAP clients: one that talks before it was greeted, one that uploads 25 MiB unasked
+import socket
+
+
+def odd(said, answered):
+    with tls.wrap_socket(socket.create_connection(("localhost", int(imaps)), timeout=120), server_hostname="localhost") as s:
+        for piece in said:
+            s.sendall(piece)
+        heard = b""
+        while piece := s.recv(65536):
+            heard += piece
+        at = 0
+        for wanted in answered:
+            at = heard.find(wanted, at) + len(wanted)
+            assert at >= len(wanted), (wanted, heard[-2000:])
+
+
+login = f"a LOGIN {bob} {bob_pw}\r\n".encode()
+odd([b"x CAPABILITY\r\n" + login + b"b SELECT INBOX\r\nc LOGOUT\r\n"],
+    [b"* OK ", b"\r\nx OK ", b"\r\na OK ", b"\r\nb OK ", b"\r\n* BYE ", b"\r\nc OK "])
+huge = b"Subject: large\r\n\r\n" + (b"x" * 76 + b"\r\n") * (25 * 1024 * 1024 // 78)
+odd([login, b"x CREATE Huge\r\nb APPEND Huge {%d+}\r\n" % len(huge), huge, b"\r\nc STATUS Huge (SIZE)\r\nd LOGOUT\r\n"],
+    [b"\r\nb OK [APPENDUID ", b"* STATUS Huge (SIZE %d)" % len(huge), b"\r\nc OK "])
+
 print("all well")

@@ -26,16 +26,14 @@ pub(crate) struct Update {
 impl Update {
     /// The question for the context whose turn it is; `None` when there is none left.
     fn ask(&mut self, view: &View) -> Option<Request> {
-        let search = match &self.search {
-            Some(search) => Arc::clone(search),
-            None => {
-                let context = view.contexts.as_deref()?.list.get(self.at)?;
-                let search = Arc::new(Search { key: context.key.clone(), recent: view.recent().clone() });
-                (self.rest, self.hits) = (self.touched.clone(), UidSet::new());
-                self.search = Some(Arc::clone(&search));
-                search
-            }
+        let search = if let Some(search) = &self.search {
+            Arc::clone(search)
+        } else {
+            let context = view.contexts.as_deref()?.list.get(self.at)?;
+            (self.rest, self.hits) = (self.touched.clone(), UidSet::new());
+            Arc::new(Search { key: context.key.clone(), recent: view.recent().clone() })
         };
+        self.search = Some(Arc::clone(&search));
         let mailbox: MailboxId = view.mailbox;
         Some(Request::Search { mailbox, uids: self.rest.clone(), search })
     }

@@ -19,13 +19,11 @@ use super::status::write_items;
 
 /// NOTIFY.
 pub(crate) fn begin(desk: &mut Desk, program: Option<NotifyProgram>) -> Begun {
-    match program {
-        Some(program) => Begun::errand(Set { program: Some(program) }),
-        None => {
-            desk.notify = Some(Box::default());
-            End::ok("NOTIFY completed").into()
-        }
+    if program.is_some() {
+        return Begun::errand(Set { program });
     }
+    desk.notify = Some(Box::default());
+    End::ok("NOTIFY completed").into()
 }
 
 /// NOTIFY SET on its way.

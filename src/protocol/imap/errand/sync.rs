@@ -195,7 +195,7 @@ impl Errand for Sync {
     }
 }
 
-/// Tells whether changed flags are told: unless NOTIFY was set without FlagChange.
+/// Tells whether changed flags are told: unless NOTIFY was set without `FlagChange`.
 fn tells_flags(desk: &Desk) -> bool {
     let watched = |notify: &Notify| notify.selected.as_ref().is_some_and(|watch| watch.flags);
     desk.notify.as_deref().is_none_or(watched)

@@ -52,7 +52,7 @@ impl Grammar<'_> {
                 }
                 program.selected = selected(events, delayed)?;
             } else {
-                program.groups.push(Group { filter, events: events.map(others).transpose()? });
+                program.groups.push(Group { filter, events: events.as_ref().map(others).transpose()? });
             }
             if self.cursor.end().is_ok() {
                 break;
@@ -118,10 +118,10 @@ fn selected(events: Option<Listed>, delayed: bool) -> Parsed<Option<SelectedWatc
     Ok(events.new.then_some(SelectedWatch { delayed, flags: events.flags, fetch }))
 }
 
-fn others(events: Listed) -> Parsed<Events> {
+fn others(events: &Listed) -> Parsed<Events> {
     if events.fetch.is_some() {
         return Err(Refusal::Bad("messages are fetched from the selected mailbox alone"));
     }
-    let Listed { new: messages, flags, names, subscriptions, .. } = events;
+    let Listed { new: messages, flags, names, subscriptions, .. } = *events;
     Ok(Events { messages, flags, names, subscriptions })
 }

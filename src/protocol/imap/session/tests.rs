@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::mail::address::Address;
+use crate::mail::annotation::{Annotation, EntryName};
 use crate::mail::date::{Timestamp, ZonedTime};
 use crate::mail::mailbox::{AccountId, ModSeq, Uid};
 use crate::mail::message::{BlobId, Flagged, Flags, Message, Placed, UidSet};
@@ -230,7 +231,7 @@ fn many_structures_of_one_message_are_sent_in_pieces() {
 }
 
 fn any_answer() -> impl Strategy<Value = u32> {
-    0_u32..16
+    0_u32..18
 }
 
 /// An answer, fit or unfit, to any question.
@@ -256,6 +257,10 @@ fn some_answer(kind: u32, request: Request) -> Answer {
         10 => Answer::Found { uids: uids(5), modseq: ModSeq(3), next: None, now: Timestamp(0) },
         11 => Answer::Mailboxes { mailboxes: vec![mailbox()], subscriptions: Vec::new() },
         12 => Answer::Vanished(uids(7)),
+        15 => Answer::Annotations(vec![Annotation {
+            entry: EntryName::new("/private/x").unwrap(),
+            value: b"a\0b".to_vec(),
+        }]),
         13 => Answer::Sorted(uids(5).iter().collect()),
         14 => Answer::Threads(vec![Twig { number: 1, depth: 0, branches: true }]),
         _ => answers(9)(request),
@@ -270,7 +275,7 @@ fn an_answer_to_another_question_ends_a_status() {
     assert!(said.starts_with("t NO "), "{said}");
 }
 
-const COMMANDS: [&str; 39] = [
+const COMMANDS: [&str; 47] = [
     "SELECT INBOX",
     "SELECT INBOX (CONDSTORE)",
     "EXAMINE INBOX",
@@ -307,6 +312,14 @@ const COMMANDS: [&str; 39] = [
     "APPEND INBOX {2+}\r\nhi (\\Seen) {5+}\r\nhello {1+}\r\nx",
     "UID REPLACE 1 INBOX {5+}\r\nhello",
     "GETQUOTAROOT INBOX",
+    "GETMETADATA (DEPTH infinity MAXSIZE 1) INBOX (/shared /private/x)",
+    "SETMETADATA \"\" (/private/x {2+}\r\nhi /private/y NIL)",
+    "LIST \"\" * RETURN (METADATA (/private/x) STATUS (MESSAGES))",
+    "ESEARCH IN (selected personal) RETURN (MIN COUNT) UNSEEN",
+    "NOTIFY SET STATUS (selected (MessageNew (UID BODY[]) MessageExpunge FlagChange)) (personal (MailboxName))",
+    "NOTIFY NONE",
+    "UID SEARCH RETURN (UPDATE ALL) UNSEEN",
+    "CANCELUPDATE \"t\"",
     "CLOSE",
     "UNSELECT",
     "NOOP",
@@ -331,6 +344,11 @@ proptest! {
             for bytes in text.as_bytes().chunks(piece) {
                 output += &say(&mut session, bytes, &mut answer);
             }
+            // What is told between two commands is no tagged response.
+            if session.wants_changes() {
+                session.notice(Notice::Changed);
+                output += &run(&mut session, &mut answer);
+            }
             if matches!(session.next(), Step::Close) {
                 return Ok(());
             }
@@ -338,4 +356,39 @@ proptest! {
             prop_assert_eq!(tagged, 1, "{} gave {}", text, output);
         }
     }
+}
+
+#[test]
+fn a_client_that_sends_25_mib_unasked_is_taken_a_piece_at_a_time() {
+    const SIZE: usize = 25 << 20;
+    let mut session = session();
+    let (mut taken, mut largest) = (0, 0);
+    let mut answer = |request| match request {
+        Request::Sasl(_) => Answer::Sasl(logged_in()),
+        Request::AppendBegin { size, .. } => {
+            assert_eq!(size, SIZE as u64);
+            Answer::Mailbox(Some(Box::new(opened(UidSet::new()).mailbox)))
+        }
+        Request::AppendBytes(bytes) => {
+            taken += bytes.len();
+            largest = largest.max(bytes.len());
+            Answer::Done
+        }
+        Request::AppendEnd { .. } => Answer::Placed(Placed {
+            uid_validity: opened(UidSet::new()).mailbox.uid_validity,
+            from: UidSet::new(),
+            to: uids(1),
+        }),
+        other => panic!("{other:?}"),
+    };
+    say(&mut session, b"a LOGIN ann x\r\n", &mut answer);
+    say(&mut session, format!("b APPEND INBOX {{{SIZE}+}}\r\n").as_bytes(), &mut answer);
+    let piece = [b'x'; 64 << 10];
+    for _ in 0..SIZE / piece.len() {
+        assert_eq!(say(&mut session, &piece, &mut answer), "");
+    }
+    let said = say(&mut session, b"\r\n", &mut answer);
+    assert!(said.starts_with("b OK [APPENDUID"), "{said}");
+    assert_eq!(taken, SIZE);
+    assert!(largest <= super::super::request::BODY_CHUNK, "{largest}");
 }
