@@ -40,7 +40,8 @@ BINARY=${PILLARBOX_BINARY:-$BUILD/bin/$TARGET/pillarbox}
 
 : > "$BUILD/manifest.new"
 say "packages of Debian"
-debian_root "$TOOLS/root" "$DEBIAN_TOOLS" "$HOST_ARCH" mtools dosfstools squashfs-tools kmod zstd xz-utils
+# shellcheck disable=SC2086
+debian_root "$TOOLS/root" "$DEBIAN_TOOLS" "$HOST_ARCH" $IMAGE_TOOLS
 debian_tool "$TOOLS/root" mcopy mkfs.vfat mksquashfs depmod zstd xz
 export PATH="$TOOLS/bin:$PATH"
 # What makes the image is no part of it: only its version is noted.
