@@ -6,7 +6,7 @@
 #
 # Needs Debian (or Ubuntu), Python 3.11 and the binary of board/build.sh, which it builds if it is not there. No root, no
 # loop device, no container; from the network nothing but Debian's packages (and what board/build.sh needs). The same
-# commit and packages are meant to give the same bytes; the parts did, whole images were not compared yet.
+# commit and packages give the same bytes: image/twice.sh compares.
 . "$(dirname "$0")/debian.sh"
 
 BOARD="" OUT="$BUILD/out" PACK=yes

@@ -6,8 +6,10 @@
 #   debian_root FOLDER SUITE ARCH PACKAGE...     unpacks them with all they depend on
 #   debian_tool FOLDER PROGRAM...                wrappers in $TOOLS/bin that run a program of such a root
 #
-# What was fetched (name, version, architecture, SHA-256) is added to $BUILD/manifest.new.
+# What was fetched (name, version, architecture, SHA-256) is added to $BUILD/manifest.new, and its bytes to $BUILD/fetched.
 set -euo pipefail
+# What is made has the modes that are meant, whatever the caller's umask.
+umask 022
 
 ROOT_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 BUILD=${PILLARBOX_BUILD:-$ROOT_DIR/target/board}
@@ -73,6 +75,7 @@ debian_unpack() {
     debian_apt "$suite" "$arch" true
     (cd "$debs" && debian_apt "$suite" "$arch" apt-get download -q "$@" >"$folder.log" 2>&1) ||
       { cat "$folder.log" >&2; die "packages cannot be fetched: $*"; }
+    cat "$debs"/*.deb | wc -c >> "$BUILD/fetched"
     for deb in "$debs"/*.deb; do
       dpkg-deb -x "$deb" "$folder"
       printf '%s %s\n' "$(dpkg-deb -W --showformat '${Package} ${Version} ${Architecture}' "$deb")" \
