@@ -140,7 +140,7 @@ def attachments():
     yield "bombs.zip", zipped((f"{number}.zip", bomb) for number in range(20))
     # Whoever unpacks this as it asks for needs 64 MiB for its dictionary alone.
     yield "dictionary.xz", lzma.compress(noise[:MIB] + bytes(8 * MIB), filters=[{"id": lzma.FILTER_LZMA2, "preset": 1, "dict_size": 64 * MIB}])
-    yield "blocks.bz2", bz2.compress(words * 8, 9)
+    yield "blocks.bz2", bz2.compress(words * 2, 9)
     yield "words.txt", words * (LETTER_BYTES // len(words))
 
 
