@@ -21,7 +21,8 @@ DEBIAN_KEYRING=${DEBIAN_KEYRING:-/usr/share/keyrings/debian-archive-keyring.gpg}
 DEBIAN_CARD=trixie
 # The suite whose compiler and tools the scripts run.
 DEBIAN_TOOLS=bookworm
-# What makes an image and looks into one.
+# What makes an image and looks into one, and what runs a binary for another processor here (and in another year).
+EMULATORS="qemu-user-static qemu-user libfaketime"
 IMAGE_TOOLS="mtools dosfstools squashfs-tools kmod zstd xz-utils e2fsprogs"
 mkdir -p "$BUILD" "$TOOLS/bin"
 

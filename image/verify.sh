@@ -27,7 +27,8 @@ debian_root "$BUILD/qemu" "$DEBIAN_TOOLS" "$HOST_ARCH" qemu-system-arm
 debian_tool "$BUILD/qemu" qemu-system-aarch64
 export PATH="$TOOLS/bin:$PATH" PILLARBOX_QEMU_DATA="$BUILD/qemu/usr/share/qemu"
 # The board's own binary on an emulated processor looks into the store on the card.
-debian_root "$BUILD/qemu-user" "$DEBIAN_TOOLS" "$HOST_ARCH" qemu-user-static
+# shellcheck disable=SC2086
+debian_root "$BUILD/qemu-user" "$DEBIAN_TOOLS" "$HOST_ARCH" $EMULATORS
 printf '#!/bin/sh\nexec %s -cpu cortex-a53 %s "$@"\n' "$BUILD/qemu-user/usr/bin/qemu-aarch64-static" \
   "$BUILD/image/$BOARD/system/usr/bin/pillarbox" > "$TOOLS/bin/pillarbox-on-card"
 chmod 755 "$TOOLS/bin/pillarbox-on-card"
