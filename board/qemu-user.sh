@@ -39,8 +39,11 @@ for name in "${WANTED[@]}"; do
   chmod 755 "$program"
   # The same in 2038: the emulator asks its C library for the time, and libfaketime answers. Timers go on as they are.
   dynamic=${emulator%% *}
-  sed "s|--argv0|--preload $faketime --argv0|; s|\"\$@\"|${emulator#* } $binary \"\$@\"|" "$TOOLS/bin/${dynamic%-static}" > "$program-late"
-  sed -i "2i export FAKETIME='@2038-02-01 12:00:00' DONT_FAKE_MONOTONIC=1 TZ=UTC" "$program-late"
+  cat > "$program-late" <<END
+#!/bin/sh
+export TOOL_PRELOAD="$faketime" FAKETIME='@2038-02-01 12:00:00' DONT_FAKE_MONOTONIC=1 TZ=UTC
+exec "$TOOLS/bin/${dynamic%-static}" ${emulator#* } "$binary" "\$@"
+END
   chmod 755 "$program-late"
   say "== $target on ${emulator##* }"
   python3 "$ROOT_DIR/board/qemu_user.py" "$program" "$program-late"

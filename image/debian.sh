@@ -105,7 +105,8 @@ debian_root() {
   printf '%s' "$*" > "$folder.for"
 }
 
-# debian_tool FOLDER PROGRAM...: with the root's own C library, whatever this machine's is.
+# debian_tool FOLDER PROGRAM...: with the root's own C library, whatever this machine's is. TOOL_PRELOAD names a library
+# that a program is to be run with.
 debian_tool() {
   local folder=$1 program path loader
   shift
@@ -118,7 +119,7 @@ debian_tool() {
     cat > "$TOOLS/bin/$program" <<END
 #!/bin/sh
 libraries=\$(ls -d $folder/lib/*-linux-gnu* $folder/usr/lib/*-linux-gnu* $folder/usr/lib/*-linux-gnu*/pulseaudio 2>/dev/null | tr '\n' ':')
-exec "$loader" --library-path "\$libraries" --argv0 "$program" "$path" "\$@"
+exec "$loader" --library-path "\$libraries" \${TOOL_PRELOAD:+--preload "\$TOOL_PRELOAD"} --argv0 "$program" "$path" "\$@"
 END
     chmod 755 "$TOOLS/bin/$program"
   done
