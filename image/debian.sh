@@ -10,8 +10,6 @@
 set -euo pipefail
 # What is made has the modes that are meant, whatever the caller's umask.
 umask 022
-# Nothing is written into the folders of the sources.
-export PYTHONDONTWRITEBYTECODE=1
 
 ROOT_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 BUILD=${PILLARBOX_BUILD:-$ROOT_DIR/target/board}
