@@ -51,6 +51,14 @@ if [ "$CROSS" = yes ]; then
 else
   debian_unpack "$BUILD/rust" bookworm "$HOST_ARCH" \
     rustc-web libstd-rust-web-dev libstd-rust-web-1.96 rust-web-src libllvm22
+  # With musl on 32 bits std asks for the time by the call whose seconds have 32 bits, and ends the program when they
+  # are full, in 2038. musl has the other one under the name that std uses with glibc (std 1.96).
+  clock="$BUILD/rust/usr/lib/rustlib/src/rust/library/std/src/sys/pal/unix/time.rs"
+  if grep -q '^ *target_env = "gnu",$' "$clock"; then
+    sed -i 's/^\( *\)target_env = "gnu",$/\1any(target_env = "gnu", target_env = "musl"),/' "$clock"
+    [ "$(grep -c '^ *any(target_env = "gnu", target_env = "musl"),$' "$clock")" = 4 ] ||
+      die "std is another one than the clock of 32-bit boards was mended in: $clock"
+  fi
   if [ ! -x "$BUILD/python/bin/cargo-zigbuild" ]; then
     say "fetching zig and cargo-zigbuild"
     python3 -m pip install --quiet --disable-pip-version-check --no-deps --target "$BUILD/python" \

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Runs a cross-built binary on this machine, on an emulated processor: the command line, a journey over TLS, dates
-# and files after 2038, every transcript of tests/session over TLS (with --transcripts, which needs cargo).
+# Runs a cross-built binary on this machine, on an emulated processor: the command line, a journey over TLS, dates,
+# files and a clock after 2038, every transcript of tests/session over TLS (with --transcripts, which needs cargo).
 #
 #   board/qemu-user.sh BOARD|TARGET... [--transcripts]
 #
@@ -17,7 +17,10 @@ for word in "$@"; do
   esac
 done
 [ ${#WANTED[@]} -gt 0 ] || die "name a board or a target"
-debian_root "$BUILD/qemu-user" "$DEBIAN_TOOLS" "$HOST_ARCH" qemu-user-static
+# shellcheck disable=SC2086
+debian_root "$BUILD/qemu-user" "$DEBIAN_TOOLS" "$HOST_ARCH" $EMULATORS
+debian_tool "$BUILD/qemu-user" qemu-aarch64 qemu-arm
+faketime=$(find "$BUILD/qemu-user" -name libfaketime.so.1)
 cd "$ROOT_DIR"
 for name in "${WANTED[@]}"; do
   target=$name
@@ -34,8 +37,16 @@ for name in "${WANTED[@]}"; do
   program="$TOOLS/bin/pillarbox-$target"
   printf '#!/bin/sh\nexec %s/usr/bin/%s %s "$@"\n' "$BUILD/qemu-user" "$emulator" "$binary" > "$program"
   chmod 755 "$program"
+  # The same in 2038: the emulator asks its C library for the time, and libfaketime answers. Timers go on as they are.
+  dynamic=${emulator%% *}
+  cat > "$program-late" <<END
+#!/bin/sh
+export TOOL_PRELOAD="$faketime" FAKETIME='@2038-02-01 12:00:00' DONT_FAKE_MONOTONIC=1 TZ=UTC
+exec "$TOOLS/bin/${dynamic%-static}" ${emulator#* } "$binary" "\$@"
+END
+  chmod 755 "$program-late"
   say "== $target on ${emulator##* }"
-  python3 "$ROOT_DIR/board/qemu_user.py" "$program"
+  python3 "$ROOT_DIR/board/qemu_user.py" "$program" "$program-late"
   if [ "$TRANSCRIPTS" = yes ]; then
     PILLARBOX_PROGRAM="$program" cargo test --locked --test session
   fi

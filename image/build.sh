@@ -6,7 +6,7 @@
 #
 # Needs Debian (or Ubuntu), Python 3.11 and the binary of board/build.sh, which it builds if it is not there. No root, no
 # loop device, no container; from the network nothing but Debian's packages (and what board/build.sh needs). The same
-# commit and packages are meant to give the same bytes; the parts did, whole images were not compared yet.
+# commit and packages give the same bytes: image/twice.sh compares.
 . "$(dirname "$0")/debian.sh"
 
 BOARD="" OUT="$BUILD/out" PACK=yes
@@ -40,7 +40,8 @@ BINARY=${PILLARBOX_BINARY:-$BUILD/bin/$TARGET/pillarbox}
 
 : > "$BUILD/manifest.new"
 say "packages of Debian"
-debian_root "$TOOLS/root" "$DEBIAN_TOOLS" "$HOST_ARCH" mtools dosfstools squashfs-tools kmod zstd xz-utils
+# shellcheck disable=SC2086
+debian_root "$TOOLS/root" "$DEBIAN_TOOLS" "$HOST_ARCH" $IMAGE_TOOLS
 debian_tool "$TOOLS/root" mcopy mkfs.vfat mksquashfs depmod zstd xz
 export PATH="$TOOLS/bin:$PATH"
 # What makes the image is no part of it: only its version is noted.

@@ -6,8 +6,10 @@
 #   debian_root FOLDER SUITE ARCH PACKAGE...     unpacks them with all they depend on
 #   debian_tool FOLDER PROGRAM...                wrappers in $TOOLS/bin that run a program of such a root
 #
-# What was fetched (name, version, architecture, SHA-256) is added to $BUILD/manifest.new.
+# What was fetched (name, version, architecture, SHA-256) is added to $BUILD/manifest.new, and its bytes to $BUILD/fetched.
 set -euo pipefail
+# What is made has the modes that are meant, whatever the caller's umask.
+umask 022
 
 ROOT_DIR=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 BUILD=${PILLARBOX_BUILD:-$ROOT_DIR/target/board}
@@ -19,6 +21,9 @@ DEBIAN_KEYRING=${DEBIAN_KEYRING:-/usr/share/keyrings/debian-archive-keyring.gpg}
 DEBIAN_CARD=trixie
 # The suite whose compiler and tools the scripts run.
 DEBIAN_TOOLS=bookworm
+# What makes an image and looks into one, and what runs a binary for another processor here (and in another year).
+EMULATORS="qemu-user-static qemu-user libfaketime"
+IMAGE_TOOLS="mtools dosfstools squashfs-tools kmod zstd xz-utils e2fsprogs"
 mkdir -p "$BUILD" "$TOOLS/bin"
 
 say() { printf '%s\n' "$*" >&2; }
@@ -71,6 +76,7 @@ debian_unpack() {
     debian_apt "$suite" "$arch" true
     (cd "$debs" && debian_apt "$suite" "$arch" apt-get download -q "$@" >"$folder.log" 2>&1) ||
       { cat "$folder.log" >&2; die "packages cannot be fetched: $*"; }
+    cat "$debs"/*.deb | wc -c >> "$BUILD/fetched"
     for deb in "$debs"/*.deb; do
       dpkg-deb -x "$deb" "$folder"
       printf '%s %s\n' "$(dpkg-deb -W --showformat '${Package} ${Version} ${Architecture}' "$deb")" \
@@ -99,7 +105,8 @@ debian_root() {
   printf '%s' "$*" > "$folder.for"
 }
 
-# debian_tool FOLDER PROGRAM...: with the root's own C library, whatever this machine's is.
+# debian_tool FOLDER PROGRAM...: with the root's own C library, whatever this machine's is. TOOL_PRELOAD names a library
+# that a program is to be run with.
 debian_tool() {
   local folder=$1 program path loader
   shift
@@ -112,7 +119,7 @@ debian_tool() {
     cat > "$TOOLS/bin/$program" <<END
 #!/bin/sh
 libraries=\$(ls -d $folder/lib/*-linux-gnu* $folder/usr/lib/*-linux-gnu* $folder/usr/lib/*-linux-gnu*/pulseaudio 2>/dev/null | tr '\n' ':')
-exec "$loader" --library-path "\$libraries" --argv0 "$program" "$path" "\$@"
+exec "$loader" --library-path "\$libraries" \${TOOL_PRELOAD:+--preload "\$TOOL_PRELOAD"} --argv0 "$program" "$path" "\$@"
 END
     chmod 755 "$TOOLS/bin/$program"
   done
