@@ -79,7 +79,11 @@ fn bombs(scale: usize) -> Vec<(&'static str, Wanted, Vec<u8>)> {
         ("document with a macro of nothing", "Ratio Time", compound(&[("Module1", &macro_of_nothing())])),
         ("RTF of 100,000 objects", "Files", [b"{\\rt".as_slice(), &b"{\\objdata 01020304}".repeat(100_000)].concat()),
         ("HTML of 20,000 addresses", "Files", format!("<html>{}", format!("{script} ").repeat(20_000)).into_bytes()),
-        ("text in base64, 12 deep", "none Files Bytes Time", (0..12).fold(eicar(), |inner, _| base64(&inner).into_bytes())),
+        (
+            "text in base64, 12 deep",
+            "none Files Bytes Time",
+            (0..12).fold(eicar(), |inner, _| base64(&inner).into_bytes()),
+        ),
     ]
 }
 
