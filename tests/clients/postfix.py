@@ -53,7 +53,7 @@ def submit(to, subject, text="Grüße\n.dot\n", mail=(), rcpt=(), sender=ann):
     letter = f"From: {sender}\r\nTo: {to}\r\nSubject: {subject}\r\nMIME-Version: 1.0\r\n"
     letter += "Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: 8bit\r\n\r\n"
     letter += text.replace("\n", "\r\n")
-    with smtplib.SMTP("localhost", int(submission), timeout=20) as s:
+    with smtplib.SMTP("localhost", int(submission), timeout=60) as s:
         s.ehlo()
         s.starttls(context=context)
         s.ehlo()
