@@ -184,9 +184,9 @@ impl Desk {
             Ok(body) => body,
             Err(error) => return Ok(format!("stream: {error:?} ERROR")),
         };
-        let scanned = self.guard.scan_in_turn(body, |guard, body, pace| {
-            guard.scan_at(pace, &SpooledObject::new(body), "stream", false)
-        });
+        let scanned = self
+            .guard
+            .scan_in_turn(body, |guard, body, pace| guard.scan_at(pace, &SpooledObject::new(body), "stream", false));
         Ok(told("stream", scanned.await.map(|(_, findings)| findings)))
     }
 
