@@ -352,7 +352,8 @@ pub(crate) fn base85(bytes: &[u8]) -> String {
     let mut out = String::new();
     for group in bytes.chunks(4) {
         let number = (0..4).fold(0_u32, |number, at| number << 8 | u32::from(group.get(at).copied().unwrap_or(0)));
-        let digits = [4, 3, 2, 1, 0].map(|place| char::from(u8::try_from(number / 85_u32.pow(place) % 85).unwrap() + 33));
+        let digits =
+            [4, 3, 2, 1, 0].map(|place| char::from(u8::try_from(number / 85_u32.pow(place) % 85).unwrap() + 33));
         out.extend(&digits[..=group.len()]);
     }
     out + "~>"
