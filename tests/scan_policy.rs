@@ -5,8 +5,6 @@
 
 #[path = "support/exchange.rs"]
 mod exchange;
-#[path = "support/sink.rs"]
-mod sink;
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -36,7 +34,8 @@ impl House {
     fn start(scan: &str) -> Self {
         let [smtp, submission, imap] = free_ports();
         let place = |port: u16| format!("127.0.0.1:{port}");
-        let settings = format!("[scan]\n{scan}");
+        // Nobody answers there, so that no recipient's domain is known not to exist.
+        let settings = format!("[dns]\nservers = [\"127.0.0.1:9\"]\n[scan]\n{scan}");
         let mut setup = Setup::of("pillarbox.test", "mail.pillarbox.test", &place(smtp), &settings);
         setup.listen = vec![("smtp", place(smtp)), ("submission", place(submission)), ("imap", place(imap))];
         Self { server: Server::set_up(&setup), setup, smtp, submission, imap }
