@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use base64::Engine as _;
 use lab::*;
-use pillarbox::filter::scan::unpack::{Limits, NameFault};
+use pillarbox::filter::scan::unpack::{Limit, Limits, NameFault};
 use pillarbox::flow::scan::{Findings, compile, open_set, open_set_within};
 
 /// EICAR's test file in everything that is looked into.
@@ -125,6 +125,20 @@ fn eicar_is_found_in_every_container() {
         let wanted = if what == "zip behind something" { None } else { Some("Eicar".to_owned()) };
         assert_eq!(found, wanted, "{what}");
     }
+}
+
+#[test]
+fn what_a_quick_scan_cannot_unpack_meets_a_limit_there() {
+    let lab = eicar_lab();
+    let quick = Limits { dictionary: 1 << 20, ..Limits::default() };
+    let mut limited = 0;
+    for (what, bytes) in containers() {
+        let findings = lab.scan_within(&bytes, quick);
+        let missed = findings.signature.is_none() && what != "zip behind something";
+        assert!(!missed || findings.report.limit == Some(Limit::Memory), "{what}: {findings:?}");
+        limited += u32::from(missed);
+    }
+    assert!(limited > 3, "{limited}");
 }
 
 /// Containers with bytes changed, left out and put twice: whatever comes of it, the scan ends. A few seconds of it,

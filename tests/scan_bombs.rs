@@ -65,6 +65,11 @@ fn bombs(scale: usize) -> Vec<(&'static str, Wanted, Vec<u8>)> {
         ("bzip2 of nothing, many times", "none Time", bzip2(b"").repeat(100_000 * scale)),
         ("xz with a dictionary of 3 GiB", "Memory", xz_with_dictionary(39)),
         ("xz, many times", "none Bytes Time", sample("xz.b64").repeat(75_000 * scale)),
+        (
+            "LZMA with a dictionary of 4 GiB",
+            "Memory",
+            [&[0x5D, 0, 0, 0xFF, 0xFF], [0xFF; 8].as_slice(), &[0; 99]].concat(),
+        ),
         ("Zstandard with a window of 2 GiB", "Memory", zstd_frame(21 << 3)),
         ("Zstandard of one byte repeated", "Ratio Time", zstd_repeated(50_000 * scale)),
         ("Zstandard of frames to skip", "none Time", b"\x50\x2A\x4D\x18\0\0\0\0".repeat(750_000 * scale)),

@@ -18,6 +18,7 @@ mod carry; //       what import and export share
 mod check; //       is this config file good?
 mod check_store; // is everything in the store whole?
 pub mod compact; // the index without its holes
+mod detached; //    signatures beside ClamAV's containers
 pub mod dkim; //    the keys that mail is signed with
 mod dmarc; //       what others report about mail in our names
 pub mod dns; //     what a domain has to publish

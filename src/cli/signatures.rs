@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use minisign_verify::{PublicKey, Signature};
 use serde::Serialize;
 
+use super::detached;
 use super::office::{Failure, OfficeArgs, Remote};
 use super::show;
 use crate::daemon::control::Order;
@@ -35,6 +36,10 @@ enum SignaturesCommand {
         /// Take only what the holder of this minisign key signed, as FILE.minisig beside each file
         #[arg(long, value_name = "KEY")]
         key: Option<String>,
+        /// Take only containers (.cvd) with a detached signature beside them, FILE.sign or as freshclam names it,
+        /// that goes back to a certificate in this file: ClamAV's own is clamav.crt in its folder certs
+        #[arg(long, value_name = "FILE")]
+        certificate: Option<PathBuf>,
     },
     /// Show the signature files that were taken
     List,
@@ -51,6 +56,10 @@ enum SignaturesCommand {
         /// Take only what the holder of this minisign key signed, as FILE.minisig beside each file
         #[arg(long, value_name = "KEY")]
         key: Option<String>,
+        /// Take only containers (.cvd) with a detached signature beside them, FILE.sign or as freshclam names it,
+        /// that goes back to a certificate in this file: ClamAV's own is clamav.crt in its folder certs
+        #[arg(long, value_name = "FILE")]
+        certificate: Option<PathBuf>,
     },
     /// Read the whole compiled set and compare its checksums
     Verify,
@@ -93,8 +102,12 @@ pub fn run(args: &SignaturesArgs) -> Result<(), Failure> {
     let data = &args.office.data;
     let mut out = io::stdout().lock();
     match &args.command {
-        SignaturesCommand::Add { files, key } => take(data, files, key.as_deref())?,
-        SignaturesCommand::Update { folder, key } => take(data, &sources_of(folder)?, key.as_deref())?,
+        SignaturesCommand::Add { files, key, certificate } => {
+            take(data, files, key.as_deref(), certificate.as_deref())?
+        }
+        SignaturesCommand::Update { folder, key, certificate } => {
+            take(data, &sources_of(folder)?, key.as_deref(), certificate.as_deref())?;
+        }
         SignaturesCommand::Remove { names } => remove(data, names)?,
         SignaturesCommand::Verify => {
             let set = open(data)?;
@@ -205,7 +218,7 @@ pub(super) fn sources_of(path: &Path) -> Result<Vec<PathBuf>, Failure> {
 }
 
 /// Copies files in beside those that are there, compiles all, and takes the copies back if that fails.
-fn take(data: &Path, files: &[PathBuf], key: Option<&str>) -> Result<(), Failure> {
+fn take(data: &Path, files: &[PathBuf], key: Option<&str>, certificate: Option<&Path>) -> Result<(), Failure> {
     if !data.is_dir() {
         return Err(Failure(format!("there is no data folder {}; name it with --data DIR", data.display())));
     }
@@ -220,6 +233,7 @@ fn take(data: &Path, files: &[PathBuf], key: Option<&str>) -> Result<(), Failure
         if let Some(key) = key {
             verify(file, key)?;
         }
+        detached::check(file, certificate)?;
         let name = file.file_name().unwrap_or_default();
         let mut new = name.to_owned();
         new.push(".new");

@@ -448,6 +448,8 @@ mod tests {
         assert!(zone.starts_with("pillarbox.toml line 2: `block-lists` in [senders]: `zen` is no list"), "{zone}");
         assert!(problem("[dns]\ntimeout-secs = 0\n").contains("`timeout-secs` in [dns] is no time"));
         assert!(problem("[senders]\ngreylist-secs = 99999\n").contains("is longer than many servers try"));
+        assert!(problem("[dmarc-report]\nsend = true\n").contains("somebody whom they come from"));
+        assert!(problem("[tls-report]\nfrom = \"box\"\n").contains("`box` is no address"));
         assert!(problem("[senders]\ntrusted = [\"192.0.2.0/33\"]\n").contains("192.0.2.0/33"));
         let level = problem("[log]\nlevel = \"loud\"\n");
         assert!(level.starts_with("pillarbox.toml line 2: `level` in [log]: `loud` is no log level"), "{level}");
@@ -493,7 +495,7 @@ mod tests {
     #[test]
     fn settings_over_the_budget_are_refused_with_the_arithmetic() {
         let error = loaded("[net]\nsessions-max = 500\n", "pi-zero").unwrap_err().to_string();
-        assert!(error.contains("the settings may take 80.3 MiB, and the budget of board pi-zero"), "{error}");
+        assert!(error.contains("the settings may take 96.3 MiB, and the budget of board pi-zero"), "{error}");
         assert!(error.contains("52.8 MiB (500 sessions of 108 KiB) + "), "{error}");
         assert!(error.contains("64 MiB") && error.contains("`sessions-max` in [net]"), "{error}");
         assert!(!error.contains('\n'), "{error}");

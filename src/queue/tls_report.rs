@@ -15,6 +15,9 @@ use crate::mail::date::{Period, Timestamp, civil_from_days};
 /// Domains that are counted in one period.
 pub const DOMAINS_MAX: usize = 256;
 
+/// Most bytes of one period, names and policies.
+pub const TALLY_BYTES_MAX: usize = 256 << 10;
+
 /// Kinds of failure, with the servers they happened at, that are counted for one policy.
 const FAILURES_MAX: usize = 32;
 
@@ -112,33 +115,60 @@ struct Sessions {
 #[serde(default, rename_all = "kebab-case")]
 pub struct Tally {
     domains: BTreeMap<String, Vec<Sessions>>,
+    /// What they take up.
+    bytes: usize,
+}
+
+impl Sessions {
+    /// Bytes that they take up.
+    fn bytes(&self, domain: &str) -> usize {
+        let words = self.policy.lines.iter().chain(&self.policy.mx).map(|word| word.len() + size_of::<String>());
+        let bad = self.bad.iter().map(|(_, host, _)| room(host));
+        size_of::<Self>() + domain.len() + words.chain(bad).sum::<usize>()
+    }
+}
+
+/// Bytes that a kind of failure takes up.
+fn room(host: &str) -> usize {
+    size_of::<(Failure, String, u64)>() + host.len()
 }
 
 impl Tally {
     /// Counts a session with a domain's server.
     pub fn count(&mut self, domain: &str, host: &str, policy: &Applied, failure: Option<Failure>) {
-        if self.domains.len() >= DOMAINS_MAX && !self.domains.contains_key(domain) {
-            return;
-        }
-        let all = self.domains.entry(domain.to_owned()).or_default();
+        let kind = policy.kind;
+        let all = self.domains.get(domain).map(Vec::as_slice).unwrap_or_default();
         // A policy that has changed meanwhile is shown as it was first.
-        if !all.iter().any(|sessions| sessions.policy.kind == policy.kind) {
+        if !all.iter().any(|sessions| sessions.policy.kind == kind) {
             let mut policy = policy.clone();
             policy.lines.truncate(LINES_MAX);
             policy.mx.truncate(LINES_MAX);
-            all.push(Sessions { policy, good: 0, bad: Vec::new() });
+            let sessions = Sessions { policy, good: 0, bad: Vec::new() };
+            let bytes = self.bytes.saturating_add(sessions.bytes(domain));
+            if bytes > TALLY_BYTES_MAX || all.is_empty() && self.domains.len() >= DOMAINS_MAX {
+                return;
+            }
+            self.bytes = bytes;
+            self.domains.entry(domain.to_owned()).or_default().push(sessions);
         }
-        let Some(sessions) = all.iter_mut().find(|sessions| sessions.policy.kind == policy.kind) else { return };
+        let all = self.domains.get_mut(domain);
+        let Some(sessions) = all.and_then(|all| all.iter_mut().find(|one| one.policy.kind == kind)) else { return };
         let Some(failure) = failure else {
             sessions.good = sessions.good.saturating_add(1);
             return;
         };
         let known = sessions.bad.iter().position(|(kind, at, _)| *kind == failure && at == host);
         // Where there is no room for one more kind it is counted with the last.
-        let last = sessions.bad.len().checked_sub(1).filter(|_| sessions.bad.len() >= FAILURES_MAX);
+        let bytes = self.bytes.saturating_add(room(host));
+        let full = sessions.bad.len() >= FAILURES_MAX || bytes > TALLY_BYTES_MAX;
+        let last = sessions.bad.len().checked_sub(1).filter(|_| full);
         match known.or(last).and_then(|place| sessions.bad.get_mut(place)) {
             Some((_, _, count)) => *count = count.saturating_add(1),
-            None => sessions.bad.push((failure, host.to_owned(), 1)),
+            None if full => {}
+            None => {
+                self.bytes = bytes;
+                sessions.bad.push((failure, host.to_owned(), 1));
+            }
         }
     }
 
@@ -157,7 +187,10 @@ impl Tally {
 
     /// Forgets a domain: it was told.
     pub fn forget(&mut self, domain: &str) {
-        self.domains.remove(domain);
+        if let Some(all) = self.domains.remove(domain) {
+            let bytes: usize = all.iter().map(|sessions| sessions.bytes(domain)).sum();
+            self.bytes = self.bytes.saturating_sub(bytes);
+        }
     }
 
     /// The report for a domain (section 4.4), as JSON; `id` is its name.
@@ -278,6 +311,18 @@ mod tests {
         let sessions = &tally.domains["d0"][0];
         assert_eq!(sessions.bad.len(), FAILURES_MAX);
         assert_eq!(sessions.bad.iter().map(|(_, _, count)| count).sum::<u64>(), 1000);
+        // Policies as long as their writers like.
+        let mut tally = Tally::default();
+        let long = Applied { kind: PolicyKind::Sts, lines: vec!["x".repeat(1000); 100], mx: Vec::new() };
+        for number in 0..100 {
+            tally.count(&format!("d{number}"), &"h".repeat(250), &long, Some(Failure::CertificateExpired));
+        }
+        assert!((1..=4).contains(&tally.domains().count()) && tally.bytes <= TALLY_BYTES_MAX, "{}", tally.bytes);
+        let all: Vec<String> = tally.domains().map(|(domain, _)| domain.to_owned()).collect();
+        for domain in &all {
+            tally.forget(domain);
+        }
+        assert_eq!(tally, Tally::default());
     }
 
     #[test]

@@ -229,10 +229,11 @@ fn is_one<T: Value>(bytes: &[u8]) -> bool {
 
 /// The types whose values have no one length, and whether bytes are one.
 type Varying = (fn() -> TypeName, fn(&[u8]) -> bool);
-const VARYING: [Varying; 4] = [
+const VARYING: [Varying; 5] = [
     (<&[u8]>::type_name, |_| true),
     (<&str>::type_name, is_text),
     (<(u32, &str)>::type_name, |bytes| bytes.get(size_of::<u32>()..).is_some_and(is_text)),
+    (<(u32, u32, &str)>::type_name, |bytes| bytes.get(2 * size_of::<u32>()..).is_some_and(is_text)),
     (<(&str, u64, u64, u32)>::type_name, |bytes| {
         // The text's length stands first; a name of a domain has fewer than 254 bytes, so it is one byte.
         let (length, rest) = bytes.split_first().map_or((u8::MAX, bytes), |(length, rest)| (*length, rest));

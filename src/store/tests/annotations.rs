@@ -99,3 +99,17 @@ fn a_damaged_annotation_is_found_and_removed() {
     assert_eq!(found(&damaged, ann, Some(inbox)), []);
     assert_eq!(examine(&damaged.store, &super::check::FULL).1, [""; 0]);
 }
+
+#[test]
+fn a_store_of_schema_3_gets_the_table_when_it_is_opened() {
+    let rig = Rig::new();
+    let (ann, inbox) = rig.account("ann");
+    let older = super::check::meddled(&rig, |transaction| {
+        transaction.delete_table(ANNOTATION).unwrap();
+        let mut state = transaction.open_table(crate::store::table::STATE).unwrap();
+        state.insert("schema", 3_u32.to_le_bytes().as_slice()).unwrap();
+    });
+    set(&older, ann, Some(inbox), "/private/comment", "mine").unwrap();
+    assert_eq!(found(&older, ann, Some(inbox)).len(), 1);
+    check(&older.store);
+}

@@ -6,6 +6,7 @@
 
 pub mod body;
 pub mod cvd;
+pub mod detached;
 mod hash;
 pub mod logical;
 mod ours;

@@ -8,11 +8,14 @@ use flate2::bufread::MultiGzDecoder;
 use super::kind::Kind;
 use super::tar::{BLOCK, TarEntry};
 use super::watch::limit_of;
-use super::{Inner, Item, Limit, Limits, Listed, Step, Unpacker, u32_at};
+use super::{Inner, Item, Limit, Limits, Listed, Step, Unpacker, u32_at, u64_at};
 use crate::filter::scan::Stretch;
 
 /// Most memory of a decoder of LZMA beside its dictionary, in KiB: its tables.
 const LZMA_TABLES_KIB: u32 = 2048;
+
+/// The largest size that a file of LZMA may say, as xz takes it for one: 256 GiB.
+const LZMA_SIZE_MAX: u64 = 1 << 38;
 
 /// Memory of a decoder of bzip2, in bytes: four times its largest block.
 pub(super) const BZIP2_MEMORY: u32 = 3_600_000;
@@ -44,8 +47,9 @@ impl Unpacker<'_> {
             _ => match lzma_rust2::LzmaReader::new_mem_limit(from, lzma_memory_kib(&self.limits), None) {
                 Ok(reader) => Box::new(reader),
                 Err(error) => {
-                    // Few files that begin like LZMA are LZMA.
-                    if limit_of(&error) == Some(Limit::Memory) && item.name.to_ascii_lowercase().ends_with(".lzma") {
+                    // Few files that begin like LZMA are LZMA; those say a size that can be, or none.
+                    let size = u64_at(&item.bytes(0, 13)?, 5).unwrap_or(1 << 63);
+                    if limit_of(&error) == Some(Limit::Memory) && (size == u64::MAX || size < LZMA_SIZE_MAX) {
                         self.limit(Limit::Memory);
                     }
                     return Ok(());

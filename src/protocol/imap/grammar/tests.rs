@@ -432,7 +432,7 @@ fn a_search_that_is_wrong_says_what() {
         shown("SEARCH CHARSET KOI8-R TEXT x"),
         "NO [BADCHARSET (US-ASCII UTF-8)] that charset is not known here"
     );
-    assert_eq!(shown("SEARCH RETURN (CONTEXT) ALL"), "BAD unknown SEARCH return option");
+    assert_eq!(shown("SEARCH RETURN (RELEVANCY) ALL"), "BAD unknown SEARCH return option");
     assert_eq!(shown("SEARCH RETURN (PARTIAL 1:-2) ALL"), "BAD both ends of PARTIAL are counted from the same side");
     assert_eq!(shown("SEARCH PURPLE"), "BAD unknown search key");
     assert_eq!(shown("SEARCH ON yesterday"), "BAD a date in SEARCH is not like 1-Feb-1994");
