@@ -403,7 +403,7 @@ fn is_cipher(coder: &Coder) -> bool {
 
 /// Tells whether a coder needs no memory to speak of: what is stored, and the filters for programs.
 fn is_light(coder: &Coder) -> bool {
-    matches!(coder.id.as_slice(), [0] | [3, 3, ..] | [4 | 7 | 10])
+    matches!(coder.id.as_slice(), [0 | 4 | 7 | 10] | [3, 3, ..])
 }
 
 /// Undoes a coder; otherwise the limit that forbids it, or none where it can't be undone here at all.
