@@ -478,7 +478,7 @@ mod tests {
     #[test]
     fn settings_over_the_budget_are_refused_with_the_arithmetic() {
         let error = loaded("[net]\nsessions-max = 500\n", "pi-zero").unwrap_err().to_string();
-        assert!(error.contains("the settings may take 80.3 MiB, and the budget of board pi-zero"), "{error}");
+        assert!(error.contains("the settings may take 96.3 MiB, and the budget of board pi-zero"), "{error}");
         assert!(error.contains("52.8 MiB (500 sessions of 108 KiB) + "), "{error}");
         assert!(error.contains("64 MiB") && error.contains("`sessions-max` in [net]"), "{error}");
         assert!(!error.contains('\n'), "{error}");
