@@ -46,7 +46,7 @@ fn hex(bytes: &[u8]) -> String {
 fn pattern(draw: &mut Draw) -> (String, Vec<u8>, Vec<Vec<u8>>) {
     let first = draw.bytes(4, 8);
     let (mut text, mut fits, mut misses) = (hex(&first), first, Vec::new());
-    for _ in 0..1 + draw.next(3) {
+    for _ in 0..=draw.next(3) {
         let before = fits.clone();
         let (low, more) = (draw.next(6), 1 + draw.next(8));
         let high = low + more;

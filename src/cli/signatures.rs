@@ -103,7 +103,7 @@ pub fn run(args: &SignaturesArgs) -> Result<(), Failure> {
     let mut out = io::stdout().lock();
     match &args.command {
         SignaturesCommand::Add { files, key, certificate } => {
-            take(data, files, key.as_deref(), certificate.as_deref())?
+            take(data, files, key.as_deref(), certificate.as_deref())?;
         }
         SignaturesCommand::Update { folder, key, certificate } => {
             take(data, &sources_of(folder)?, key.as_deref(), certificate.as_deref())?;

@@ -39,7 +39,7 @@ pub struct Spooled {
     place: Place,
     record: BlobRecord,
     /// What the scan leaves behind.
-    scanned: Option<Scanned>,
+    scanned: Option<Box<Scanned>>,
 }
 
 /// Where the compressed stream is.
@@ -194,12 +194,12 @@ impl Spooled {
 
     /// Takes what the scan leaves behind, to be kept with the body.
     pub fn set_scanned(&mut self, scanned: Scanned) {
-        self.scanned = Some(scanned);
+        self.scanned = Some(Box::new(scanned));
     }
 
     /// What the scan leaves behind, if the body was scanned.
     pub fn scanned(&self) -> Option<&Scanned> {
-        self.scanned.as_ref()
+        self.scanned.as_deref()
     }
 
     /// The whole compressed stream where it is in memory: what goes into the journal.

@@ -256,16 +256,10 @@ impl<'t> Reader<'t> {
         let letter = self.next().ok_or(BAD)?;
         match letter {
             '1'..='9' => {
-                let before = self.rest;
                 let more = self.digits(8, 2);
                 let first = letter.to_digit(8);
-                match first.filter(|_| more.len() == 2) {
-                    Some(first) => self.byte(first * 64 + u32::from_str_radix(more, 8).unwrap_or(0))?,
-                    None => {
-                        self.rest = before;
-                        return Err(BACK);
-                    }
-                }
+                let Some(first) = first.filter(|_| more.len() == 2) else { return Err(BACK) };
+                self.byte(first * 64 + u32::from_str_radix(more, 8).unwrap_or(0))?;
             }
             'k' | 'g' => return Err(BACK),
             'K' | 'G' => return Err(PROGRAM),
