@@ -286,7 +286,7 @@ mod tests {
                 tokio::task::yield_now().await;
             }
             for _ in 0..3 {
-                let (_, findings) = guard
+                let ((), findings) = guard
                     .scan_in_turn((), |_, (), pace| {
                         assert_eq!(pace, Pace::Quick);
                         Ok(met(None))
