@@ -144,7 +144,7 @@ fn step() {
     let bench = Bench { set: Some(&set), limits: Limits::default(), time, clock: &work_time, folder: &folder };
     let report = bench.scan(&file, "bomb", false).unwrap().report;
     let limit = report.limit.map_or("none".to_owned(), |limit| format!("{limit:?}"));
-    let work = (work_time() - start).as_millis();
+    let work = work_time().saturating_sub(start).as_millis();
     println!("figure {} {limit} {work}", memory("VmHWM:").saturating_sub(before));
 }
 

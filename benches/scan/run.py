@@ -150,7 +150,7 @@ def main():
     arguments.add_argument("--board", default="pi-zero-2w", help="whose memory budget Pillarbox has")
     arguments.add_argument("--only", choices=["pillarbox", "clamd"])
     arguments.add_argument("--rounds", type=int, default=3)
-    arguments.add_argument("--step", type=int, default=1, help="clamd scans every so-manieth planted file only")
+    arguments.add_argument("--step", type=int, default=1, help="scan every so-manieth planted file only")
     chosen = arguments.parse_args()
     folder = Path(chosen.keep or tempfile.mkdtemp(prefix="pillarbox-scan-"))
     if not (folder / "planted.txt").exists():
@@ -168,7 +168,7 @@ def main():
             files = sorted(str(path) for path in (folder / "db").iterdir())
             elapsed, work, peak = run("compile", [BINARY, "signatures", "add", *files, "--data", str(folder / "data")])
             server = Server(command, f"{folder}/pillarbox.sock", log)
-            mine, found["pillarbox"] = measure("pillarbox", server, folder, chosen.rounds)
+            mine, found["pillarbox"] = measure("pillarbox", server, folder, chosen.rounds, chosen.step)
             server.stop()
         set_size = (folder / "data" / "signatures.set").stat().st_size / (1 << 20)
         rows["pillarbox"] = {

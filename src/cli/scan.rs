@@ -32,7 +32,7 @@ pub(super) struct ScanArgs {
     #[arg(long, short)]
     infected: bool,
     /// Longest that a file may take, in seconds of work
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 8)]
     time: u32,
 }
 

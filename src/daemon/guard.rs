@@ -412,3 +412,68 @@ pub fn work_time() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::filter::scan::unpack::{Limit, Report};
+    use crate::store::StoreConfig;
+
+    /// Something to scan that tells when its thorough scan begins and lets it end when it is told so.
+    type Gate = (mpsc::Sender<()>, Mutex<mpsc::Receiver<()>>);
+
+    fn met(limit: Option<Limit>) -> Findings {
+        Findings { signature: None, report: Report { limit, ..Report::default() } }
+    }
+
+    #[test]
+    fn a_long_scan_keeps_no_other_waiting_and_two_long_ones_are_not_at_work_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), &StoreConfig::default()).unwrap();
+        let guard = Guard::new(store.clone(), folder.path(), ScanConfig::default());
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(SCANS).build().unwrap();
+        let long = |_: &Guard, gate: &Gate, pace: Pace| {
+            if pace == Pace::Thorough {
+                gate.0.send(()).unwrap();
+                gate.1.lock().unwrap().recv().unwrap();
+                return Ok(met(None));
+            }
+            Ok(met(Some(Limit::Bytes)))
+        };
+        runtime.block_on(async {
+            let (begun, begins) = mpsc::channel();
+            let mut gates = Vec::new();
+            let mut scans = Vec::new();
+            for _ in 0..2 {
+                let (open, gate) = mpsc::channel();
+                let (guard, thing) = (guard.clone(), (begun.clone(), Mutex::new(gate)));
+                scans.push(tokio::spawn(async move { guard.scan_in_turn(thing, long).await.map(|(_, found)| found) }));
+                gates.push(open);
+            }
+            while begins.try_recv().is_err() {
+                tokio::task::yield_now().await;
+            }
+            for _ in 0..3 {
+                let ((), findings) = guard
+                    .scan_in_turn((), |_, (), pace| {
+                        assert_eq!(pace, Pace::Quick);
+                        Ok(met(None))
+                    })
+                    .await
+                    .unwrap();
+                assert_eq!(findings, Findings::default());
+            }
+            assert!(begins.try_recv().is_err(), "the second waits for the first");
+            for open in gates {
+                open.send(()).unwrap();
+            }
+            for scan in scans {
+                assert_eq!(scan.await.unwrap().unwrap().report.limit, None, "what the thorough scan says counts");
+            }
+        });
+        drop(runtime);
+        drop((guard, store));
+    }
+}
