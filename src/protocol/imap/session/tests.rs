@@ -383,7 +383,7 @@ fn a_client_that_sends_25_mib_unasked_is_taken_a_piece_at_a_time() {
     };
     say(&mut session, b"a LOGIN ann x\r\n", &mut answer);
     say(&mut session, format!("b APPEND INBOX {{{SIZE}+}}\r\n").as_bytes(), &mut answer);
-    let piece = [b'x'; 64 << 10];
+    let piece = vec![b'x'; 64 << 10];
     for _ in 0..SIZE / piece.len() {
         assert_eq!(say(&mut session, &piece, &mut answer), "");
     }
