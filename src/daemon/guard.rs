@@ -432,9 +432,9 @@ mod tests {
     fn a_long_scan_keeps_no_other_waiting_and_two_long_ones_are_not_at_work_together() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path(), &StoreConfig::default()).unwrap();
-        let guard = Guard::new(store.clone(), folder.path(), ScanConfig::default());
+        let guard = Guard::new(store.clone(), folder.path(), ScanConfig::default(), Arc::from("mail.x.test"));
         let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(SCANS).build().unwrap();
-        let long = |_: &Guard, gate: &Gate, pace: Pace| {
+        let long = |_: &Guard, gate: &mut Gate, pace: Pace| {
             if pace == Pace::Thorough {
                 gate.0.send(()).unwrap();
                 gate.1.lock().unwrap().recv().unwrap();

@@ -28,7 +28,6 @@ pub(crate) enum Into {
     Named(String),
 }
 
-#[expect(clippy::large_enum_variant, reason = "there are a few at a time")]
 #[derive(Debug)]
 pub(crate) enum Command {
     AddAccount {
