@@ -388,6 +388,22 @@ fn the_dns_says_where_mail_goes() {
 }
 
 #[test]
+fn a_server_that_never_takes_mail_is_no_reason_while_another_may() {
+    let (dns, port, settings) = world();
+    let sink = |address: &str| Sink::at(&format!("{address}:{port}"), Manner::default());
+    let (busy, closed) = (sink("127.0.0.2"), sink("127.0.0.3"));
+    busy.does("connect", Does::SaysFirst(2, "421 4.3.2 in a moment".into()));
+    closed.does("connect", Does::Says("521 5.3.2 no mail here".into()));
+    dns.mx("far.test", 10, "busy.far.test").mx("far.test", 20, "closed.far.test");
+    dns.a("busy.far.test", "127.0.0.2").a("closed.far.test", "127.0.0.3");
+    let server = Server::start(&(settings + "retry-min-secs = 1\nretry-max-secs = 2\n"));
+    server.submit("ann@here.test", &["eve@far.test"], LETTER);
+    busy.wait_for(1);
+    server.wait_until_sent();
+    assert_eq!(server.inbox("ann").len(), 0, "nothing came back");
+}
+
+#[test]
 fn a_domain_that_does_not_exist_or_takes_no_mail_is_told_at_once_and_a_silent_dns_is_no_reason() {
     let (dns, _, settings) = world();
     dns.mx("none.test", 0, ".").a("bare.test", "127.0.0.4").txt("named.test", "nothing about mail");

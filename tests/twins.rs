@@ -241,6 +241,9 @@ fn mail_that_demands_tls_all_the_way_demands_it_of_every_server_and_comes_back_f
     let (dns, [one, other]) = twins_in_a_signed_zone(port);
     let far = proved_sink(&dns, "far.test", "127.0.0.4", port, vec!["REQUIRETLS"]);
     let poor = proved_sink(&dns, "poor.test", "127.0.0.5", port, Vec::new());
+    // One that proves its name, and then has no TLS.
+    let bare = proved_sink(&dns, "bare.test", "127.0.0.7", port, vec!["REQUIRETLS"]);
+    bare.behave(|manner| manner.tls = SinkTls::None);
     // Anybody could name the server of this one, which has a good certificate.
     dns.insecure("open.test").mx("open.test", 10, "mx.sts.test").a("mx.sts.test", "127.0.0.6");
     let open = Sink::at(
@@ -266,7 +269,7 @@ fn mail_that_demands_tls_all_the_way_demands_it_of_every_server_and_comes_back_f
     }
 
     // What the next server cannot promise is told at once, and other mail to it goes.
-    for to in ["sam@poor.test", "sam@open.test"] {
+    for to in ["sam@poor.test", "sam@open.test", "sam@bare.test"] {
         one.submit_over_tls("ann@a.test REQUIRETLS", &[to], LETTER);
     }
     one.submit("ann@a.test", &["eve@poor.test", "eve@open.test"], LETTER);
@@ -278,11 +281,17 @@ fn mail_that_demands_tls_all_the_way_demands_it_of_every_server_and_comes_back_f
     one.submit("ann@a.test", &["eve@open.test"], LETTER);
     until("it is on its way", || open.connections() == 2);
     one.submit_over_tls("ann@a.test REQUIRETLS", &["kim@open.test"], LETTER);
-    let told = one.wait_for_mail("ann", 3).concat();
-    for to in ["sam@poor.test", "sam@open.test", "kim@open.test"] {
+    let told = one.wait_for_mail("ann", 4).concat();
+    for (to, status) in [
+        ("sam@poor.test", "5.7.30"),
+        ("sam@open.test", "5.7.30"),
+        ("kim@open.test", "5.7.30"),
+        ("sam@bare.test", "5.7.10"),
+    ] {
         let row = told.split("\n\n").find(|part| part.contains(&format!("Final-Recipient: rfc822; {to}\n")));
-        assert!(row.is_some_and(|row| row.contains("Action: failed\nStatus: 5.7.30\n")), "{to}: {told}");
+        assert!(row.is_some_and(|row| row.contains(&format!("Action: failed\nStatus: {status}\n"))), "{to}: {told}");
     }
+    assert_eq!(bare.taken().len(), 0);
     one.wait_until_sent();
     for taken in poor.taken().iter().chain(&open.taken()) {
         assert!(taken.rcpt[0].contains("eve@"), "{taken:?}");

@@ -24,7 +24,7 @@ use crate::mail::secret::Password;
 use crate::net::drive::Driver;
 use crate::net::outgoing::Outgoing;
 use crate::net::verify::{TlsFault, TlsMode};
-use crate::protocol::smtp::sender::{Credentials, End, How, Point, Sender, SenderSetup, TlsWish};
+use crate::protocol::smtp::sender::{Credentials, End, How, Origin, Point, Sender, SenderSetup, TlsWish};
 use crate::queue::RelayTls;
 use crate::queue::outcome::Verdict;
 use crate::queue::route::{Host, Way};
@@ -198,12 +198,10 @@ async fn attempt(hub: &Rc<Hub>, way: &Way, progress: &Rc<Cell<Instant>>, kept: K
                     }
                     Err(text) => {
                         tracing::warn!(server = %target.place, why = text, "the server is not used");
-                        // Where another server may yet be good enough, the mail waits for it.
-                        if text.starts_with('5') {
-                            last.get_or_insert(Verdict::Refused(Answer::new("", &text)));
-                        } else {
-                            last = Some(deferred(&text));
-                        }
+                        let answer = Answer::new("", &text);
+                        let never = text.starts_with('5');
+                        let verdict = if never { Verdict::Refused(answer) } else { Verdict::Deferred(answer) };
+                        last = Some(whichever_lasts(last, verdict));
                         continue;
                     }
                 }
@@ -246,7 +244,7 @@ async fn attempt(hub: &Rc<Hub>, way: &Way, progress: &Rc<Cell<Instant>>, kept: K
             Spoken::Served => return Found::Served,
             Spoken::Failed(verdict) => return Found::Failed(verdict),
             Spoken::Refused(verdict, back) => {
-                last = Some(verdict);
+                last = Some(whichever_lasts(last, verdict));
                 hand = back;
             }
         }
@@ -269,6 +267,14 @@ async fn attempt(hub: &Rc<Hub>, way: &Way, progress: &Rc<Cell<Instant>>, kept: K
         (None, _) => deferred("4.4.4 there is no server to send to"),
     };
     Found::Failed(last.unwrap_or_else(none))
+}
+
+/// What two servers of a way mean together: where one may yet take the mail, it waits for that one.
+fn whichever_lasts(before: Option<Verdict>, verdict: Verdict) -> Verdict {
+    match (before, &verdict) {
+        (Some(waits @ Verdict::Deferred(_)), Verdict::Refused(_)) => waits,
+        _ => verdict,
+    }
 }
 
 /// Speaks with a server, in clear once more where TLS would be no gain and does not come about.
@@ -320,12 +326,21 @@ async fn converse(hub: &Rc<Hub>, target: &Target, terms: Option<&Terms>, hand: B
 fn judge(target: &Target, hand: Box<Hand>, end: &End, fault: Option<TlsFault>) -> Spoken {
     let How::Failed(heard) = &end.how else { return Spoken::Served };
     let host = target.place.host.to_string();
-    let said = match fault.filter(|_| heard.at == Point::StartTls) {
+    let fault = fault.filter(|_| heard.at == Point::StartTls);
+    let ours = heard.origin == Origin::Ourselves;
+    // Who demanded TLS all the way hears at once that there is none (RFC 8689 section 4.2.1), unless it was an accident.
+    let no_tls = match fault {
+        Some(fault) => !matches!(fault, TlsFault::TimedOut | TlsFault::Lost),
+        None => ours && heard.at == Point::StartTls,
+    };
+    if hand.requires_tls() && no_tls {
+        let why = fault.map_or_else(|| heard.text.clone(), |fault| fault.to_string());
+        return Spoken::Refused(Verdict::Refused(Answer::new("", &format!("5.7.10 no TLS with {host}: {why}"))), hand);
+    }
+    let said = match fault {
         Some(fault) => Answer::new("", &format!("4.7.5 no TLS with {host}: {fault}")),
         None => match heard.enhanced {
-            Some(enhanced) if heard.origin == crate::protocol::smtp::sender::Origin::Ourselves => {
-                Answer::new("", &format!("{enhanced} {host}: {}", heard.text))
-            }
+            Some(enhanced) if ours => Answer::new("", &format!("{enhanced} {host}: {}", heard.text)),
             _ => Answer::new(&host, &heard.to_string()),
         },
     };
