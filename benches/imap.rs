@@ -38,7 +38,7 @@ fn main() {
     fill(&store, count);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let doorway = Doorway::new(store.clone(), LoginConfig::default()).expect("a door");
-    let site = Site { host: "pillarbox.test".into(), starttls: false, clear_login: true };
+    let site = Site { host: "pillarbox.test".into(), starttls: false, clear_login: true, names: Arc::default() };
     let (teacher, _) = Teacher::new(store.clone(), Filter::new(store.clone(), SpamConfig::default()));
     let mut client = Client {
         session: Session::new(Arc::new(ImapConfig::default()), site),

@@ -80,8 +80,8 @@ pack modules "$BUILD/kernel-$ARCH" "$WORK/loader" $(of_board image.modules)
 if [ "$WIFI" = yes ]; then
   mkdir -p "$WORK/loader/lib/firmware/brcm" "$WORK/loader/lib/firmware/cypress"
   for folder in brcm cypress; do
-    (cd "$BUILD/wifi-$ARCH" && find usr/lib/firmware/$folder lib/firmware/$folder \( -name '*43430*' -o -name '*43436*' -o \
-      -name '*43455*' -o -name '*43456*' \) ! -name '*.hcd' 2>/dev/null) | while read -r file; do
+    (cd "$BUILD/wifi-$ARCH" && find . -path "*/lib/firmware/$folder/*" \( -name '*43430*' -o -name '*43436*' -o \
+      -name '*43455*' -o -name '*43456*' \) ! -name '*.hcd') | while read -r file; do
       cp -P "$BUILD/wifi-$ARCH/$file" "$WORK/loader/lib/firmware/$folder/"
     done
   done

@@ -1,4 +1,4 @@
-//! `pillarbox account`, `alias` and `domain` as a person and a script use them, on a data folder whose
+//! `pillarbox account`, `alias`, `domain` and `share` as a person and a script use them, on a data folder whose
 //! server does not run. (`tests/daemon.rs` gives the same orders to a running one.)
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that panics has failed, and says where")]
@@ -115,4 +115,62 @@ fn root_makes_no_store_that_its_owner_could_not_open() {
     let text = complaint(folder.path(), &["account", "add", "ann@x.test"], "");
     assert!(text.contains("sudo -u '#1000'"), "{text}");
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn certificates_are_made_registered_and_revoked_without_a_server() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    let data = data.as_path();
+    told(data, &["account", "add", "ann@x.test"]);
+    let file = folder.path().join("laptop.pem");
+    let file = file.to_str().unwrap();
+    let arguments = ["account", "certificate", "ann@x.test", "--name", "laptop", "--out", file];
+    let made = told(data, &arguments);
+    assert_eq!((made["address"].as_str(), made["file"].as_str()), (Some("ann@x.test"), Some(file)));
+    // A file that is there is nobody's to overwrite.
+    assert!(complaint(data, &arguments, "").contains("laptop.pem: "));
+    let listed = told(data, &["account", "certificates", "ann@x.test"]);
+    assert_eq!(
+        (listed[0]["fingerprint"].as_str(), listed[0]["over"].as_bool()),
+        (made["fingerprint"].as_str(), Some(false))
+    );
+    let add = ["account", "certificate", "ann@x.test", "--name", "again", "--add", file];
+    assert!(complaint(data, &add, "").contains("registered already"));
+    told(data, &["account", "revoke", "ann@x.test", "laptop"]);
+    assert_eq!(told(data, &["account", "certificates"]), json!([]));
+    assert_eq!(told(data, &add)["fingerprint"], made["fingerprint"]);
+    let strange = ["account", "certificate", "cas@x.test", "--name", "x", "--out", "/nowhere/x.pem"];
+    assert!(complaint(data, &strange, "").contains("/nowhere/x.pem"));
+    for wrong in
+        [&arguments[..5], &["account", "certificate", "ann@x.test", "--name", "x", "--out", "x", "--days", "0"]]
+    {
+        assert_eq!(run(data, wrong, "").status.code(), Some(2), "{wrong:?}");
+    }
+}
+
+#[test]
+fn mailboxes_are_shared_without_a_server_and_without_a_mail_program() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path();
+    for address in ["ann@x.test", "bob@x.test"] {
+        told(data, &["account", "add", address]);
+    }
+    let given = said(data, &["share", "give", "ann@x.test", "Archive", "bob@x.test", "write"]);
+    assert!(given.contains("Other Users/ann@x.test/Archive"), "{given}");
+    said(data, &["share", "give", "ann@x.test", "INBOX", "anyone", "lr"]);
+    let listed = told(data, &["share", "list", "ann@x.test"]);
+    let row = |mailbox, who, rights| json!({ "mailbox": mailbox, "who": who, "rights": rights });
+    assert_eq!(listed, json!([row("INBOX", "anyone", "lr"), row("Archive", "bob@x.test", "lrswite")]));
+    said(data, &["share", "take", "ann@x.test", "INBOX", "anyone"]);
+    assert_eq!(told(data, &["share", "list", "ann@x.test"]), json!([row("Archive", "bob@x.test", "lrswite")]));
+    for (arguments, wanted) in [
+        (["share", "give", "ann@x.test", "Nowhere", "bob@x.test", "read"], "there is no mailbox Nowhere of ann@x.test"),
+        (["share", "give", "ann@x.test", "Archive", "eve@x.test", "read"], "no account of this server"),
+        (["share", "give", "ann@x.test", "Archive", "bob@x.test", "everything"], "lrswipkxtea"),
+    ] {
+        let said = complaint(data, &arguments, "");
+        assert!(said.contains(wanted), "{said}");
+    }
 }

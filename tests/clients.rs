@@ -1,12 +1,17 @@
-//! Real clients drive the real binary: curl, swaks, mbsync, fetchmail, mpop, openssl and Python.
+//! Real clients drive the real binary: curl, swaks, mbsync, fetchmail, mpop, openssl and Python, and in
+//! `clients/two_way.rs` offlineimap, getmail, neomutt and Node; `clients/certificates.rs` logs in with certificates.
 //!
 //! A client that is not installed is skipped with one visible line; `.ci/run` installs them all and
 //! forbids skipping.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "a test that panics has failed")]
 
+#[path = "clients/certificates.rs"]
+mod certificates;
 #[path = "support/server.rs"]
 mod server;
+#[path = "clients/two_way.rs"]
+mod two_way;
 
 use std::fs;
 use std::io::Write as _;
@@ -270,6 +275,29 @@ fn python_libraries_drive_all_three_protocols() {
     for account in 0..2 {
         python.arg(server.account(account).0).arg(server.account(account).1);
     }
+    assert!(succeed(&mut python, b"").ends_with("all well\n"));
+}
+
+#[test]
+fn a_shared_mailbox_is_for_whom_it_is_shared_with_and_nobody_else() {
+    if !installed(&["python3"], "python3 (imaplib)") {
+        return;
+    }
+    let server = Server::start();
+    let added = succeed(
+        Command::new(server::program())
+            .args(["account", "add", "carol@pillarbox.local", "--password-stdin", "--data"])
+            .arg(server.data()),
+        b"carols secret\n",
+    );
+    assert!(added.contains("carol@pillarbox.local"), "{added}");
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients/shared.py");
+    let mut python = Command::new("python3");
+    python.arg(script).arg(server.ca()).arg(server.port("imaps"));
+    for account in 0..2 {
+        python.arg(server.account(account).0).arg(server.account(account).1);
+    }
+    python.args(["carol@pillarbox.local", "carols secret"]);
     assert!(succeed(&mut python, b"").ends_with("all well\n"));
 }
 

@@ -1,7 +1,8 @@
 //! Many IMAP clients at once on few mailboxes, doing at random what clients do. Each keeps a model of
 //! its mailbox as the server's words make it, and every word must fit: no EXPUNGE where numbers are
 //! spoken of, no number beyond the last message, no uid in another's place. In the end, when all is
-//! quiet, every model must be what a client finds that has just come.
+//! quiet, every model must be what a client finds that has just come. Some of them are of another user, with
+//! whom all these mailboxes are shared.
 //!
 //! Sessions run interleaved at every question they ask the store, on the real answers, without
 //! sockets. `STRESS_SECS=600 cargo test --release --test imap_stress` runs for ten minutes, and
@@ -21,6 +22,8 @@ use pillarbox::daemon::teacher::Teacher;
 use pillarbox::flow::access::lockout::LoginConfig;
 use pillarbox::flow::judge::{Filter, SpamConfig};
 use pillarbox::mail::address::Address;
+use pillarbox::mail::mailbox::MailboxName;
+use pillarbox::mail::rights::{Identifier, Rights, RightsMode};
 use pillarbox::mail::secret::{Password, ScramVerifier};
 use pillarbox::net::drive::Answers as _;
 use pillarbox::protocol::imap::{ImapConfig, Session, Site};
@@ -36,22 +39,43 @@ const FLAGS: [&str; 6] = ["\\Seen", "\\Flagged", "\\Answered", "\\Deleted", "$on
 #[test]
 fn every_view_is_what_the_server_said_and_in_the_end_what_is_there() {
     let number = |name| std::env::var(name).ok().and_then(|text| text.parse().ok());
-    let (seconds, seed) = (number("STRESS_SECS").unwrap_or(2), number("STRESS_SEED").unwrap_or(1));
+    live_together(CLIENTS, &MAILBOXES, number("STRESS_SECS").unwrap_or(2), number("STRESS_SEED").unwrap_or(1));
+}
+
+#[test]
+fn a_hundred_sessions_on_one_mailbox_agree() {
+    live_together(100, &["INBOX"], 1, 7);
+}
+
+/// So many clients on these mailboxes for so many seconds: in the end each must know what is there.
+fn live_together(count: u64, mailboxes: &'static [&'static str], seconds: u64, seed: u64) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path(), &StoreConfig { reserve_bytes: 0, ..StoreConfig::default() }).unwrap();
     let password = Password::new("secret".to_owned()).unwrap();
     let verifier = ScramVerifier::derive(&password, [7; 16], 4096);
-    store.add_account(Address::parse("ann@pillarbox.test").unwrap(), verifier, Quota::default()).wait().unwrap();
+    let account = |name: &str| {
+        let address = Address::parse(&format!("{name}@pillarbox.test")).unwrap();
+        store.add_account(address, verifier.clone(), Quota::default()).wait().unwrap()
+    };
+    let (ann, bob) = (account("ann"), account("bob"));
+    for name in mailboxes {
+        let found = store.reader().unwrap().mailbox_named(ann, &MailboxName::new(name).unwrap()).unwrap().unwrap();
+        let rights = Rights::parse("lrswipkxte").unwrap();
+        store.grant(found.id, Identifier::Account(bob), false, RightsMode::Replace, rights).wait().unwrap();
+    }
     let doorway = Doorway::new(store.clone(), LoginConfig::default()).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let tasks = tokio::task::LocalSet::new();
     let commands = tasks.block_on(&runtime, async {
         let until = Instant::now() + Duration::from_secs(seconds);
         let mut running = Vec::new();
-        for name in 0..CLIENTS {
-            let mut client = Client::new(&store, &doorway, seed * 1000 + name).await;
+        // As many commands in all, however many they are.
+        let least = (CLIENTS * COMMANDS_MIN / count).max(8);
+        for name in 0..count {
+            let user = if name % 4 == 3 { BOB } else { ANN };
+            let mut client = Client::new(&store, &doorway, seed * 1000 + name, (user, mailboxes)).await;
             running.push(tokio::task::spawn_local(async move {
-                client.live(until).await;
+                client.live(until, least).await;
                 client
             }));
         }
@@ -62,10 +86,10 @@ fn every_view_is_what_the_server_said_and_in_the_end_what_is_there() {
         for client in &mut clients {
             client.settle().await;
         }
-        let mut fresh = Client::new(&store, &doorway, 0).await;
-        for mailbox in MAILBOXES {
+        let mut fresh = Client::new(&store, &doorway, 0, (ANN, mailboxes)).await;
+        for mailbox in mailboxes {
             fresh.select(mailbox).await;
-            for client in clients.iter().filter(|client| client.model.mailbox == mailbox) {
+            for client in clients.iter().filter(|client| client.model.mailbox == *mailbox) {
                 assert_eq!(client.model.uids, fresh.model.uids, "uids in {mailbox}, client {}", client.rng.0);
                 assert_eq!(client.model.flags, fresh.model.flags, "flags in {mailbox}");
             }
@@ -108,10 +132,31 @@ struct Client {
     answers: ImapAnswers,
     rng: Random,
     resyncs: bool,
+    user: User,
+    mailboxes: &'static [&'static str],
     tag: u64,
     model: Model,
     caches: BTreeMap<String, Cache>,
     log: Vec<String>,
+}
+
+/// Who a client is of.
+#[derive(Clone, Copy)]
+struct User {
+    name: &'static str,
+    /// What stands before the names of the mailboxes.
+    prefix: &'static str,
+    /// Which mailboxes NOTIFY is about.
+    watches: &'static str,
+}
+
+const ANN: User = User { name: "ann", prefix: "", watches: "personal" };
+const BOB: User = User { name: "bob", prefix: "Other Users/ann@pillarbox.test/", watches: "subtree \"Other Users\"" };
+
+impl User {
+    fn calls(self, mailbox: &str) -> String {
+        format!("\"{}{mailbox}\"", self.prefix)
+    }
 }
 
 /// A small generator (xorshift), so that a seed says all.
@@ -131,8 +176,13 @@ impl Random {
 }
 
 impl Client {
-    async fn new(store: &Store, doorway: &Doorway, seed: u64) -> Self {
-        let site = Site { host: "pillarbox.test".into(), starttls: false, clear_login: true };
+    async fn new(
+        store: &Store,
+        doorway: &Doorway,
+        seed: u64,
+        (user, mailboxes): (User, &'static [&'static str]),
+    ) -> Self {
+        let site = Site { host: "pillarbox.test".into(), starttls: false, clear_login: true, names: Arc::default() };
         let spam = SpamConfig { enabled: false, ..SpamConfig::default() };
         let (teacher, _) = Teacher::new(store.clone(), Filter::new(store.clone(), spam));
         let mut client = Self {
@@ -140,12 +190,14 @@ impl Client {
             answers: ImapAnswers::new(store.clone(), teacher, doorway, IpAddr::from([127, 0, 0, 1])),
             rng: Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1),
             resyncs: seed % 2 == 1,
+            user,
+            mailboxes,
             tag: 0,
             model: Model::default(),
             caches: BTreeMap::new(),
             log: Vec::new(),
         };
-        client.command("LOGIN ann secret").await;
+        client.command(&format!("LOGIN {} secret", user.name)).await;
         if client.resyncs {
             client.command("ENABLE QRESYNC").await;
         }
@@ -153,13 +205,13 @@ impl Client {
         let selected = ["selected", "selected-delayed"].get(usize::try_from(seed % 3).unwrap());
         if let Some(selected) = selected {
             let events = "(MessageNew (UID FLAGS) MessageExpunge FlagChange)";
-            let others = "(personal (MessageNew MessageExpunge FlagChange MailboxName))";
+            let others = format!("({} (MessageNew MessageExpunge FlagChange MailboxName))", user.watches);
             let end = client.command(&format!("NOTIFY SET STATUS ({selected} {events}) {others}")).await;
             assert!(end.starts_with("OK"), "{end}");
         }
-        for mailbox in MAILBOXES {
+        for mailbox in mailboxes {
             // Only the first client makes what is not there.
-            client.run(&format!("c CREATE {mailbox}\r\n")).await;
+            client.run(&format!("c CREATE {}\r\n", user.calls(mailbox))).await;
         }
         client
     }
@@ -320,12 +372,13 @@ impl Client {
         self.model = Model { mailbox: mailbox.to_owned(), ..Model::default() };
         let cache = self.caches.get(mailbox).cloned().filter(|_| self.resyncs);
         let Some(cache) = cache else {
-            self.command(&format!("SELECT {mailbox}")).await;
+            self.command(&format!("SELECT {}", self.user.calls(mailbox))).await;
             self.learn_new().await;
             return self.follow().await;
         };
         self.model.flags.clone_from(&cache.flags);
-        self.command(&format!("SELECT {mailbox} (QRESYNC ({} {}))", cache.validity, cache.modseq)).await;
+        let name = self.user.calls(mailbox);
+        self.command(&format!("SELECT {name} (QRESYNC ({} {}))", cache.validity, cache.modseq)).await;
         // Of the messages it knew, it must know by now which are there, and their flags: it asks for
         // those of the others alone.
         if !self.model.uids.is_empty() {
@@ -391,16 +444,16 @@ impl Client {
     }
 
     /// Does what clients do until it is time.
-    async fn live(&mut self, until: Instant) {
-        while Instant::now() < until || self.tag < COMMANDS_MIN {
+    async fn live(&mut self, until: Instant, least: u64) {
+        while Instant::now() < until || self.tag < least {
             if self.model.mailbox.is_empty() || self.rng.below(25) == 0 {
-                let mailbox = self.rng.of(&MAILBOXES);
+                let mailbox = self.rng.of(self.mailboxes);
                 self.select(mailbox).await;
             }
             self.listen().await;
             self.learn_new().await;
             let kind = self.rng.below(14);
-            let other = self.rng.of(&MAILBOXES);
+            let other = self.user.calls(self.rng.of(self.mailboxes));
             if kind < 3 && self.model.uids.len() < 60 {
                 let times = 1 + self.rng.below(3);
                 let mut command = format!("APPEND {other}");

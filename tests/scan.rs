@@ -8,12 +8,14 @@
 mod lab;
 
 use std::fs;
-use std::time::Instant;
+use std::io::{BufWriter, Write as _};
+use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use lab::*;
+use pillarbox::filter::scan::signature::{DigestKind, HashRole};
 use pillarbox::filter::scan::unpack::{Limit, Limits, NameFault};
-use pillarbox::flow::scan::{Findings, compile, open_set, open_set_within};
+use pillarbox::flow::scan::{Bench, Findings, compile, open_set, open_set_within};
 
 /// EICAR's test file in everything that is looked into.
 fn containers() -> Vec<(&'static str, Vec<u8>)> {
@@ -90,10 +92,14 @@ fn containers() -> Vec<(&'static str, Vec<u8>)> {
         ("zip, LZMA", sample("lzma.zip.b64")),
         ("cab, MSZIP", sample("mszip.cab.b64")),
         ("cab, stored", sample("plain.cab.b64")),
+        ("cab, LZX", cab_of_lzx(15, &lzx_verbatim(&e), e.len())),
+        ("cab, LZX, not packed", cab_of_lzx(21, &lzx_raw(&e), e.len())),
         ("zip, Deflate64", sample("deflate64.zip.b64")),
         ("7z, Deflate64", sample("deflate64.7z.b64")),
         ("7z, Deflate", sample("deflate.7z.b64")),
         ("7z, bzip2", sample("bzip2.7z.b64")),
+        ("7z, differences in LZMA2", sample("delta.7z.b64")),
+        ("7z, program in LZMA2", sample("bcj.7z.b64")),
         ("zip, xz", zip_of("eicar.com", &xz, e.len(), 95, 0)),
         ("ISO 9660", iso("EICAR.COM", &e)),
         ("RAR 4, stored", rar4("eicar.com", &e, 0x30)),
@@ -141,11 +147,93 @@ fn what_a_quick_scan_cannot_unpack_meets_a_limit_there() {
     assert!(limited > 3, "{limited}");
 }
 
+/// What is looked into otherwise than those: what is packed too well, encrypted, or told by a signature of its own.
+fn oddities() -> Vec<(&'static str, Vec<u8>)> {
+    let source = [b"Attribute VB_Name = \"Module11\"\r\n".as_slice(), &eicar()].concat();
+    let (e, encrypted) = (eicar(), b"<</Encrypt 2 0 R>> stream\r\nx\nendstream");
+    vec![
+        ("source of a macro", compound(&[("WordDocument", b"text"), ("Module1", &macros(&source))])),
+        ("document that is encrypted", compound(&[("EncryptedPackage", b"text"), ("EncryptionInfo", b"x")])),
+        ("program", program(b"\xE8\0\0\0\0\xC3", &e)),
+        ("zip, encrypted", zip_of("a.doc", b"0123456789abcdef", 16, 8, 1)),
+        ("zip, PPMd", zip_of("a.doc", b"0123456789abcdef", 16, 98, 0)),
+        ("RAR, packed", rar4("a.doc", b"0123456789abcdef", 0x33)),
+        ("cab, LZX in pieces", cab_of_lzx(15, &lzx_verbatim(&e.repeat(600)), e.len() * 600)),
+        ("PDF, encrypted", [b"%PDF-1.4\n1 0 obj\n".as_slice(), encrypted].concat()),
+        ("text", b"Dear all,\r\nsee https://a.test/x?y=z and UEsDBBQ= there.\r\n".to_vec()),
+    ]
+}
+
+/// With `PILLARBOX_SEEDS` a folder is named that keeps all that is scanned here, for `fuzz/run`.
+#[test]
+fn seeds_are_kept_for_the_fuzzer() {
+    let Some(folder) = std::env::var_os("PILLARBOX_SEEDS").map(std::path::PathBuf::from) else { return };
+    fs::create_dir_all(&folder).unwrap();
+    for (what, bytes) in containers().into_iter().chain(oddities()) {
+        fs::write(folder.join(what.replace([' ', ',', ':'], "-")), &bytes).unwrap();
+    }
+}
+
+#[test]
+fn names_that_are_paths_links_and_sizes_that_lie_change_nothing() {
+    let (lab, e) = (eicar_lab(), eicar());
+    let stands = |bytes: &[u8]| assert_eq!(lab.found(bytes).as_deref(), Some("Eicar"));
+    let before = fs::read_dir(lab.folder.path()).unwrap().count();
+    for name in ["../../../../tmp/eicar.com", "/etc/passwd", "C:\\x\\..\\eicar.com", "nul\0.com", "a/../../b", ""] {
+        stands(&zip(name, &e));
+        stands(&tar(name, &e));
+        stands(&rar4(name, &e, 0x30));
+    }
+    assert_eq!(fs::read_dir(lab.folder.path()).unwrap().count(), before, "nothing is written by name");
+    // A link holds no bytes, and what stands behind it is found.
+    let mut link = tar("link", b"");
+    (link[156], link[157]) = (b'2', b'/');
+    link[148..156].fill(b' ');
+    let sum: u32 = link[..512].iter().map(|&byte| u32::from(byte)).sum();
+    link[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    stands(&[&link[..512], &tar("eicar.com", &e)].concat());
+    // More or less than there is.
+    for size in [0, 1, 67, 69, 1 << 31] {
+        stands(&zip_of("eicar.com", &deflate(&e), size, 8, 0));
+        stands(&zip_of("eicar.com", &e, size, 0, 0));
+    }
+    let mut long = tar("eicar.com", &e);
+    long[124..136].copy_from_slice(b"77777777777\0");
+    long[148..156].fill(b' ');
+    let sum: u32 = long[..512].iter().map(|&byte| u32::from(byte)).sum();
+    long[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    // The signature is for what begins like this, whatever stands behind.
+    stands(&long);
+}
+
+#[test]
+fn a_cabinet_of_lzx_is_read_through_all_its_pieces() {
+    let content = [vec![b'.'; 70_000], eicar()].concat();
+    let cab = cab_of_lzx(15, &lzx_verbatim(&content), content.len());
+    let lab = Lab::new(&[("e.ndb", &format!("Eicar:0:EOF-68:{}\n", hex(&eicar())))]);
+    assert_eq!(lab.found(&cab).as_deref(), Some("Eicar"));
+    // A window that is too large for a quick scan, and one that there is not.
+    let report = |window: u16, limits: Limits| {
+        lab.scan_within(&cab_of_lzx(window, &lzx_verbatim(&content), content.len()), limits).report
+    };
+    let quick = Limits { dictionary: 1 << 20, ..Limits::default() };
+    assert_eq!(report(21, quick).limit, Some(Limit::Memory));
+    assert_eq!(report(22, quick).opaque.as_deref(), Some("eicar.com"));
+    // A block of no bytes, and one whose trees are none, end what comes out.
+    for (kind, size) in [(1, 0), (3, 0), (1, 9), (7, 9)] {
+        let mut bits = LzxBits::default();
+        bits.put(0, 1);
+        bits.put(kind, 3);
+        bits.put(size, 24);
+        assert_eq!(lab.found(&cab_of_lzx(15, &[([bits.bytes(), vec![0; 99]].concat(), 99)], 99)), None);
+    }
+}
+
 /// Containers with bytes changed, left out and put twice: whatever comes of it, the scan ends. A few seconds of it,
 /// or as many as `PILLARBOX_NOISE_SECS` says.
 #[test]
 fn what_is_damaged_is_scanned_to_an_end() {
-    let (lab, seeds) = (eicar_lab(), containers());
+    let (lab, seeds) = (eicar_lab(), [containers(), oddities()].concat());
     let set = lab.set();
     let seconds = std::env::var("PILLARBOX_NOISE_SECS").ok().and_then(|text| text.parse().ok());
     let (start, mut state, mut rounds) = (Instant::now(), 0x9E37_79B9_7F4A_7C15_u64, 0_u32);
@@ -208,6 +296,16 @@ fn a_programs_sections_and_entry_point_are_known_to_signatures() {
     assert_eq!(lab.found(&data(b"\x90\x90\xC0\xFF\xEE\x00", b"")).as_deref(), Some("Entry"));
     assert_eq!(lab.found(&data(b"\x90\x90\x90\xC0\xFF\xEE\x00", b"")), None);
     assert_eq!(lab.found(&data(b"\x90\x90\x90\x90\xFA\xCA\xDE\x99", b"")).as_deref(), Some("Start"));
+    // Windows rounds where a section is down to whole blocks, and so a program may say a little more.
+    let odd = |code: &[u8]| {
+        let mut program = data(code, b"");
+        program[120..124].copy_from_slice(&4096_u32.to_le_bytes());
+        program[124..128].copy_from_slice(&512_u32.to_le_bytes());
+        program[332..336].copy_from_slice(&513_u32.to_le_bytes());
+        program
+    };
+    assert_eq!(lab.found(&odd(code)).as_deref(), Some("Section"));
+    assert_eq!(lab.found(&odd(b"\x90\x90\xC0\xFF\xEE\x00")).as_deref(), Some("Entry"));
 }
 
 #[test]
@@ -330,6 +428,16 @@ fn regular_expressions_count_when_their_trigger_was_found() {
 }
 
 #[test]
+fn a_clock_that_is_over_from_the_start_ends_the_scan() {
+    let lab = eicar_lab();
+    let (set, clock) = (lab.set(), || Duration::MAX);
+    let (limits, time) = (Limits::default(), Duration::from_secs(8));
+    let bench = Bench { set: Some(&set), limits, time, clock: &clock, folder: lab.folder.path() };
+    let findings = bench.scan(&eicar(), "a file", false).unwrap();
+    assert_eq!((findings.signature, findings.report.limit), (None, Some(Limit::Time)));
+}
+
+#[test]
 fn what_is_allowed_or_ignored_counts_for_nothing() {
     let e = eicar();
     let rule = format!("Eicar:0:*:{}\n", hex(&e));
@@ -361,6 +469,30 @@ fn every_line_is_accounted_for() {
     let long = format!("Long:0:*:{}\nGood:0:*:aabbccdd", "ab".repeat(70_000));
     let lab = Lab::new(&[("long.ndb", &long)]);
     assert_eq!(lab.set().origins().unwrap()[0].left, [("lines that are too long".to_owned(), 1)]);
+}
+
+#[test]
+fn a_million_lines_that_are_none_are_counted_and_the_good_one_among_them_is_taken() {
+    let lab = Lab::new(&[]);
+    let source = lab.folder.path().join("bad.ndb");
+    let mut lines = BufWriter::new(fs::File::create(&source).unwrap());
+    for number in 0..1_000_000 {
+        match number {
+            500_000 => writeln!(lines, "Good:0:*:aabbccddeeff"),
+            _ if number % 2 == 0 => writeln!(lines, "Bad.{number}:0:*:zz"),
+            _ => writeln!(lines, "Bad.{number}"),
+        }
+        .unwrap();
+    }
+    lines.into_inner().unwrap();
+    compile::compile(&[source], &lab.path(), 7, &mut |_| {}).unwrap();
+    let origin = &lab.set().origins().unwrap()[0];
+    let left: Vec<(&str, u64)> = origin.left.iter().map(|(reason, count)| (reason.as_str(), *count)).collect();
+    assert_eq!(
+        (origin.taken, left),
+        (1, vec![("lines with too few fields", 500_000), ("patterns that can't be read", 499_999)])
+    );
+    assert_eq!(lab.found(b"..\xAA\xBB\xCC\xDD\xEE\xFF..").as_deref(), Some("Good"));
 }
 
 #[test]
@@ -404,40 +536,50 @@ fn a_container_is_read_and_one_that_was_altered_is_refused() {
     assert!(refusal.contains("changed or cut"), "{refusal}");
 }
 
+/// With `PILLARBOX_LOOK_UPS=10000000` as many digests that are not there, in a set of a million or of as many as
+/// `PILLARBOX_DIGESTS` says.
 #[test]
 fn a_large_set_finds_what_it_has_and_nothing_else() {
-    // With `PILLARBOX_LOOK_UPS=10000000` as many digests that are not there, in a set of a million.
-    let asked = std::env::var("PILLARBOX_LOOK_UPS").ok().and_then(|number| number.parse::<u64>().ok());
+    let number = |name: &str| std::env::var(name).ok().and_then(|number| number.parse::<u64>().ok());
+    let asked = number("PILLARBOX_LOOK_UPS");
     let (count, strangers) = asked.map_or((50_000, 500_000), |asked| (1_000_000, asked));
+    let count = number("PILLARBOX_DIGESTS").unwrap_or(count);
+    // One in ten is a SHA-256, as in `benches/scan/generate.py`; the others are MD5.
     let digest = |number: u64| {
         let mut state = number.wrapping_mul(0x9E37_79B9_7F4A_7C15) + 1;
-        let mut bytes = [0_u8; 16];
-        for byte in &mut bytes {
+        let (mut bytes, length) = ([0_u8; 32], if number % 10 == 9 { 32 } else { 16 });
+        for byte in &mut bytes[..length] {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             *byte = u8::try_from(state >> 56).unwrap();
         }
-        bytes
+        (if length == 32 { DigestKind::Sha256 } else { DigestKind::Md5 }, bytes, length)
     };
-    let line = |number| format!("{}:{}:Name.{number}\n", hex(&digest(number)), number + 1);
-    let text = (0..count).fold(String::new(), |text, number| text + &line(number));
-    let lab = Lab::new(&[("many.hdb", &text)]);
+    let lab = Lab::new(&[]);
+    let source = lab.folder.path().join("many.hsb");
+    let mut lines = BufWriter::new(fs::File::create(&source).unwrap());
+    for number in 0..count {
+        let (_, bytes, length) = digest(number);
+        writeln!(lines, "{}:{}:Name.{number}", hex(&bytes[..length]), number + 1).unwrap();
+    }
+    lines.into_inner().unwrap();
+    compile::compile(&[source], &lab.path(), 7, &mut |_| {}).unwrap();
     let set = lab.set();
+    assert_eq!(set.header().counts.hashes, count);
     let look = |number: u64, size: u64| {
-        use pillarbox::filter::scan::signature::{DigestKind, HashRole};
-        set.look_up(HashRole::File, DigestKind::Md5, &digest(number), size).unwrap()
+        let (kind, bytes, length) = digest(number);
+        set.look_up(HashRole::File, kind, &bytes[..length], size).unwrap()
     };
     for number in 0..count {
-        assert_eq!(look(number, number + 1).as_deref(), Some(format!("Name.{number}").as_str()));
+        assert_eq!(look(number, number + 1), Some(format!("Name.{number}")));
     }
     assert!((0..1000).all(|number| look(number, number + 2).is_none()));
     // By the digest's beginning alone, as what was noted of old mail has it.
     let may_know = |number: u64, size: u64| {
-        use pillarbox::filter::scan::signature::DigestKind;
-        let beginning = *digest(number).first_chunk().unwrap();
-        set.may_know(DigestKind::Md5, beginning, u32::try_from(size).unwrap()).unwrap()
+        let (kind, bytes, _) = digest(number);
+        set.may_know(kind, *bytes.first_chunk().unwrap(), u32::try_from(size).unwrap()).unwrap()
     };
     assert!((0..count).all(|number| may_know(number, number + 1) && !may_know(number, number + 2)));
     assert!(!(count..count + 100_000).any(|number| may_know(number, number + 1)));
     assert!((count..count + strangers).all(|number| look(number, 1).is_none()));
-    println!("{strangers} look-ups of digests that are not among {count}: none found");
+    println!("{count} digests, each found by its name; {strangers} look-ups of others: none found");
 }

@@ -120,3 +120,76 @@ fn the_scan_command_tells_as_clamavs_does() {
     let (told, code) = scan(&["missing"]);
     assert!(told.ends_with(" ERROR\n") && code == Some(2), "{told} {code:?}");
 }
+
+#[test]
+fn signatures_come_and_go_and_what_is_refused_changes_nothing() {
+    const GOOD: &str = "44d88612fea8a8f36de82e1278abb02f:68:Test.Digest\n";
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    for name in ["data", "stick", "other"] {
+        fs::create_dir(at(name)).unwrap();
+    }
+    let signatures = |words: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pillarbox"));
+        command.arg("signatures").args(words).arg("--data").arg(at("data")).current_dir(folder.path());
+        command
+    };
+    let sources = || {
+        let entries = fs::read_dir(at("data/signatures")).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    assert!(succeed(&mut signatures(&["info"]), b"").contains("there are no signatures"));
+    assert!(fail(&mut signatures(&["verify"]), b"").contains("signatures.set"));
+
+    fs::write(at("a.hdb"), format!("{GOOD}nonsense:1:Test.None\n")).unwrap();
+    let told = succeed(&mut signatures(&["add", "a.hdb"]), b"");
+    for line in ["1 digests, 0 patterns", "a.hdb: 1 taken", "  1 not taken: digests that are not hexadecimal"] {
+        assert!(told.contains(line), "{line:?} in {told}");
+    }
+    // A whole stick of them: what is no signature file by its name is passed over.
+    fs::write(at("stick/b.ndb"), "Test.Pattern:0:*:aabbccddeeff\n").unwrap();
+    fs::write(at("stick/c.ldb"), "Test.Both;Target:0;0&1;aabbccdd;00112233\nTest.Macro;Target:0;0;${1-2}3$\n").unwrap();
+    fs::write(at("stick/readme.txt"), "read me").unwrap();
+    succeed(&mut signatures(&["update", "stick"]), b"");
+    assert_eq!(sources(), ["a.hdb", "b.ndb", "c.ldb"]);
+    let listed = succeed(&mut signatures(&["list"]), b"");
+    let rows: Vec<Vec<&str>> = listed.lines().skip(1).map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(rows, [["a.hdb", "1", "1"], ["b.ndb", "1", "0"], ["c.ldb", "1", "1"]]);
+    assert_eq!(succeed(&mut signatures(&["verify"]), b"").trim(), "the signature set is whole");
+
+    // A file of the same name takes the place of the one before.
+    fs::write(at("other/b.ndb"), "Test.One:0:*:aabbccddeeff\nTest.Two:0:*:ffeeddccbbaa\n").unwrap();
+    assert!(succeed(&mut signatures(&["add", "other/b.ndb"]), b"").contains("b.ndb: 2 taken"));
+
+    // What can't be taken changes nothing, and nothing of it is left behind.
+    let (before, set) = (sources(), fs::read(at("data/signatures.set")).unwrap());
+    fs::write(at("broken.cvd"), "no container").unwrap();
+    fs::write(at("d.hdb"), GOOD).unwrap();
+    let key = "RWQf6LRCGA9i53mlYecO4IzT51TGPpvWucNSCh1CBM0QTaLn73Y7GFO3";
+    let refused: [(&[&str], &str); 6] = [
+        (&["add", "d.hdb", "stick/readme.txt"], "this is no signature file"),
+        (&["add", "d.hdb", "broken.cvd"], "this is not a container of ClamAV's"),
+        (&["add", "d.hdb", "missing.hdb"], "missing.hdb: No such file"),
+        (&["add", "d.hdb", "--key", key], "d.hdb.minisig: No such file"),
+        (&["add", "stick/b.ndb", "other/b.ndb"], "two of these files have this name"),
+        (&["remove", "d.hdb"], "there is no signature file d.hdb"),
+    ];
+    for (words, why) in refused {
+        let said = fail(&mut signatures(words), b"");
+        assert!(said.contains(why), "{words:?}: {said}");
+        assert_eq!(sources(), before, "{words:?}");
+    }
+    assert_eq!(fs::read(at("data/signatures.set")).unwrap(), set);
+
+    let mut altered = set.clone();
+    *altered.last_mut().unwrap() ^= 1;
+    fs::write(at("data/signatures.set"), altered).unwrap();
+    assert!(fail(&mut signatures(&["verify"]), b"").contains("damaged"));
+    succeed(&mut signatures(&["remove", "a.hdb", "c.ldb"]), b"");
+    assert_eq!(sources(), ["b.ndb"]);
+    assert!(succeed(&mut signatures(&["verify"]), b"").contains("whole"));
+    succeed(&mut signatures(&["remove", "b.ndb"]), b"");
+    assert!(!at("data/signatures.set").exists());
+}

@@ -321,3 +321,68 @@ fn mail_is_not_scanned_again_where_that_is_turned_off() {
     assert_eq!(server.status()["rescan"], serde_json::Value::Null);
     assert_eq!(server.subjects("ann", "INBOX"), ["evil"]);
 }
+
+#[test]
+fn malware_may_be_marked_and_what_cannot_be_unpacked_refused() {
+    let server = House::start("infected = \"tag\"\nunreadable = \"reject\"");
+    server.signatures(&[("own.rules", "Test.Evil ; any ; * ; text \"what the signature below knows\"\n")]);
+    assert!(server.send(&letter("evil", "a.zip", &zip("a.bin", EVIL, 0))).starts_with("250 "));
+    assert_eq!(server.subjects("ann", "INBOX"), ["!evil"]);
+    // Packed by a method that is not known here.
+    let mut odd = zip("odd.bin", b"packed somehow", 0);
+    odd[8] = 97;
+    assert_eq!(server.send(&letter("odd", "b.zip", &odd)), "554 5.7.1 not taken: it has Attachment.Unreadable:odd.bin");
+    // The user's own mail is held to the same.
+    let reply =
+        smtp(server.submission, Some("ann"), "ann@pillarbox.test", "bob@pillarbox.test", &letter("odd", "b.zip", &odd));
+    assert_eq!(reply, "554 5.7.1 not taken: it has Attachment.Unreadable:odd.bin");
+    assert_eq!(server.subjects("bob", "INBOX"), [""; 0]);
+}
+
+#[test]
+fn a_quarantine_that_is_full_keeps_mail_with_its_sender_and_loses_none() {
+    let server = House::start("infected = \"quarantine\"\nquarantine-account = \"bob@pillarbox.test\"");
+    assert!(server.send(&letter("early", "a.bin", EVIL)).starts_with("250 "));
+    server.signatures(&[("own.rules", "Test.Evil ; any ; * ; text \"what the signature below knows\"\n")]);
+    assert_eq!(server.rescanned(1)["found"], 1);
+    assert_eq!(server.subjects("bob", "Quarantine"), ["early"]);
+    let quota = |messages: &str| {
+        let said =
+            server.command(&["account", "quota", "bob@pillarbox.test", "--messages", messages]).output().unwrap();
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    };
+    quota("1");
+    let evil = letter("evil", "a.bin", EVIL);
+    for _ in 0..2 {
+        assert_eq!(server.send(&evil), "452 4.2.2 mailbox is full");
+    }
+    assert!(server.server.log().contains("make room in the mailbox Quarantine"), "{}", server.server.log());
+    assert_eq!(server.subjects("bob", "Quarantine"), ["early"]);
+    assert_eq!(server.subjects("ann", "INBOX"), [""; 0], "it goes nowhere else");
+    // Clean mail is not concerned, and what is found late is taken out all the same.
+    assert!(server.send(&letter("late", "b.bin", b"MZ quite harmless")).starts_with("250 "));
+    server.signatures(&[("late.rules", "Test.Late ; any ; * ; text \"quite harmless\"\n")]);
+    assert_eq!(server.rescanned(2)["found"], 1);
+    assert_eq!(server.subjects("ann", "Junk"), ["!late"]);
+    // The sender tries again when there is room.
+    quota("none");
+    assert!(server.send(&evil).starts_with("250 "));
+    assert_eq!(server.subjects("bob", "Quarantine"), ["early", "evil"]);
+}
+
+#[test]
+fn old_mail_that_is_brought_in_is_not_scanned_again() {
+    let server = House::start("");
+    let stream = |date: &str, subject: &str| {
+        let text = letter(subject, "a.bin", EVIL);
+        format!("APPEND INBOX \"{date} 12:00:00 +0000\" {{{}+}}\r\n{text}", text.len())
+    };
+    let heard = server.imap("ann", &[&stream("01-Jan-2020", "old")]);
+    assert!(heard.contains("a OK"), "{heard}");
+    assert!(server.send(&letter("new", "a.bin", EVIL)).starts_with("250 "));
+    server.signatures(&[("own.rules", "Test.Evil ; any ; * ; text \"what the signature below knows\"\n")]);
+    let rescan = server.rescanned(1);
+    assert_eq!((&rescan["found"], &rescan["read"]), (&1.into(), &1.into()), "{rescan}");
+    assert_eq!(server.subjects("ann", "INBOX"), ["old"]);
+    assert_eq!(server.subjects("ann", "Junk"), ["!new"]);
+}

@@ -79,11 +79,15 @@ const FILES: [(&str, Result<&str, &str>); 44] = [
 
 /// Which files are found with one signature file.
 fn found(name: &str, line: &str) -> Vec<(String, String)> {
+    found_in(Path::new(FOLDER), name, line)
+}
+
+fn found_in(path: &Path, name: &str, line: &str) -> Vec<(String, String)> {
     let folder = tempfile::tempdir().unwrap();
     let rules = folder.path().join(name);
     fs::write(&rules, line).unwrap();
     let mut scan = Command::new(env!("CARGO_BIN_EXE_pillarbox"));
-    let said = scan.arg("scan").args(["--infected", "--db"]).arg(&rules).arg(FOLDER).output().unwrap();
+    let said = scan.arg("scan").args(["--infected", "--db"]).arg(&rules).arg(path).output().unwrap();
     assert!(said.stderr.is_empty(), "{}", String::from_utf8_lossy(&said.stderr));
     let said = String::from_utf8(said.stdout).unwrap();
     let rows = said.lines().filter_map(|line| line.strip_suffix(" FOUND")?.rsplit_once(": "));
@@ -91,11 +95,45 @@ fn found(name: &str, line: &str) -> Vec<(String, String)> {
     rows.map(|(path, finding)| (name(path), finding.to_owned())).collect()
 }
 
+fn are_there() -> bool {
+    if Path::new(FOLDER).is_dir() {
+        return true;
+    }
+    let _ = writeln!(std::io::stderr(), "SKIPPED ClamAV's test files: clamav-testfiles is not installed");
+    assert!(std::env::var_os("PILLARBOX_REQUIRE_CLIENTS").is_none(), "clamav-testfiles is not installed");
+    false
+}
+
+/// What ClamAV's sigtool says of a program, behind a word.
+fn sigtool(option: &str, path: &Path, word: &str) -> Vec<String> {
+    let Ok(said) = Command::new("sigtool").arg(option).arg(path).output() else { return Vec::new() };
+    let said = String::from_utf8_lossy(&[said.stdout, said.stderr].concat()).into_owned();
+    let rows = said.lines().filter_map(|line| line.split_once(word)?.1.rsplit_once(' ').map(|(_, row)| row.to_owned()));
+    rows.filter(|row| row.len() > 32 && !row.ends_with(":0")).collect()
+}
+
+#[test]
+fn sections_and_imports_of_programs_are_what_clamav_takes_them_for() {
+    if !are_there() {
+        return;
+    }
+    let mut asked = 0;
+    for (name, _) in FILES.iter().filter(|(name, _)| name.contains(".exe")) {
+        let path = Path::new(FOLDER).join(name);
+        let sections = sigtool("--mdb", &path, "Section{").into_iter().map(|row| ("s.mdb", row));
+        let imports = sigtool("--imp", &path, "Imphash:").into_iter().map(|row| ("i.imp", row));
+        for (format, row) in sections.chain(imports) {
+            asked += 1;
+            let finding = found_in(&path, format, &format!("{row}:Test.Row\n"));
+            assert_eq!(finding, [((*name).to_owned(), "Test.Row".to_owned())], "{name}: {row} of {format}");
+        }
+    }
+    println!("{asked} digests of sections and imports");
+}
+
 #[test]
 fn clamavs_test_files_are_found_or_it_is_said_why_not() {
-    if !Path::new(FOLDER).is_dir() {
-        let _ = writeln!(std::io::stderr(), "SKIPPED ClamAV's test files: clamav-testfiles is not installed");
-        assert!(std::env::var_os("PILLARBOX_REQUIRE_CLIENTS").is_none(), "clamav-testfiles is not installed");
+    if !are_there() {
         return;
     }
     let pattern = found("test.ndb", PATTERN);

@@ -66,7 +66,9 @@ impl Stage for Imap {
     fn open(&self, script: &Script, world: &World, pace: Pace) -> Result<Box<dyn Wire>, String> {
         let config: ImapConfig = toml::from_str(&script.settings).map_err(|error| error.to_string())?;
         let peer = script.client.unwrap_or(IpAddr::from([192, 0, 2, 1]));
-        let site = Site { host: "pillarbox.test".into(), starttls: !script.tls, clear_login: script.clear_login };
+        let names = Arc::new(["127.0.0.1".to_owned()].into());
+        let site =
+            Site { host: "pillarbox.test".into(), starttls: !script.tls, clear_login: script.clear_login, names };
         let session = Session::new(Arc::new(config), site);
         let answers = ImapAnswers::new(world.store.clone(), teacher(world), &world.doorway, peer);
         wire::open(session, answers, script, world, pace)

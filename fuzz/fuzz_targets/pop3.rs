@@ -65,7 +65,7 @@ fuzz_target!(|data: (u8, Vec<u8>, Vec<u8>)| {
                 assert!(!bytes.is_empty() && output < OUTPUT_MAX);
             }
             Step::Ask(request) => asked = Some(request),
-            Step::StartTls => session.tls_started(TlsFacts { description: String::new(), verified: false }),
+            Step::StartTls => session.tls_started(TlsFacts::default()),
             Step::Close => return,
             Step::Read => {
                 output = 0;

@@ -80,7 +80,7 @@ fuzz_target!(|input: &[u8]| {
                 let taken = sender.receive(rest.get(..cut).unwrap_or(rest));
                 rest = &rest[taken..];
             }
-            Step::StartTls => sender.tls_started(TlsFacts { description: "TLSv1.3".into(), verified: false }),
+            Step::StartTls => sender.tls_started(TlsFacts { description: "TLSv1.3".into(), ..TlsFacts::default() }),
             Step::Close => break,
         }
     }

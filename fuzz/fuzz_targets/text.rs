@@ -3,8 +3,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use pillarbox::mail::structure::{ADDRESSES_MAX, TransferEncoding, addresses};
-use pillarbox::mail::text::{CharsetDecoder, PartSearch, TransferDecoder, decode_words};
+use pillarbox::mail::structure::{ADDRESSES_MAX, Extent, TextPart, TransferEncoding, addresses};
+use pillarbox::mail::text::{CharsetDecoder, PartReader, SheetMaker, TransferDecoder, decode_words, places_of};
 
 fn decode(encoding: TransferEncoding, pieces: std::slice::Chunks<'_, u8>) -> (Vec<u8>, bool) {
     let mut decoder = TransferDecoder::new(encoding);
@@ -34,15 +34,19 @@ fuzz_target!(|input: &[u8]| {
         let (out, fine) = decode(encoding, pieces());
         assert!(out.len() <= bytes.len());
         assert_eq!((out, fine), decode(encoding, whole()));
-        let mut search = PartSearch::new("needle");
-        search.begin(encoding, Some("gb18030"));
-        search.feed(bytes);
-        search.end();
+        let charset = Some("gb18030".to_owned());
+        let mut reader = PartReader::new(&TextPart { extent: Extent::default(), encoding, charset, html: false });
+        let mut maker = SheetMaker::new(0);
+        assert!(maker.begin());
+        reader.feed(bytes, &mut |text| maker.feed(text));
+        reader.finish(&mut |text| maker.feed(text));
+        assert!(maker.end(0));
     }
     for label in [None, Some("iso-2022-jp"), Some("utf-16"), Some("big5"), Some("us-ascii")] {
         assert_eq!(read(label, pieces()), read(label, whole()));
     }
     let text = String::from_utf8_lossy(bytes);
     assert!(decode_words(&text).len() <= 3 * text.len());
+    let _ = places_of(&text);
     assert!(addresses(&text).len() <= ADDRESSES_MAX + 2);
 });

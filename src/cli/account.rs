@@ -1,4 +1,4 @@
-//! `pillarbox account`: who may log in, with which password, and how much may be kept.
+//! `pillarbox account`: who may log in, with which password or certificate, and how much may be kept.
 
 use std::io::{self, Write};
 
@@ -10,6 +10,10 @@ use super::{ask, show};
 use crate::daemon::control::{AccountRow, Order, Outcome};
 use crate::mail::secret::{GENERATED_BYTES, ITERATIONS_DEFAULT, Password, ScramVerifier};
 use crate::store::Quota;
+
+mod certificate; // logging in with a certificate
+
+use certificate::CertificateCommand;
 
 /// Add, list and change accounts
 #[derive(Clone, Debug, clap::Args)]
@@ -65,6 +69,8 @@ enum AccountCommand {
         #[arg(long, value_name = "N", value_parser = parse_limit_of_messages)]
         messages: Option<Limit>,
     },
+    #[command(flatten)]
+    Certificate(CertificateCommand),
 }
 
 /// A limit as given; none is no limit.
@@ -95,10 +101,16 @@ pub fn run(args: AccountArgs) -> Result<(), Failure> {
             confirm_removal(address, *yes)?;
             None
         }
-        AccountCommand::List | AccountCommand::Quota { .. } => None,
+        AccountCommand::List | AccountCommand::Quota { .. } | AccountCommand::Certificate(_) => None,
     };
     let mut data = DataOffice::open(&office.data)?;
-    obey(command, password, &mut data, office.json, &mut io::stdout().lock())
+    let out = &mut io::stdout().lock();
+    match command {
+        AccountCommand::Certificate(command) => {
+            certificate::obey(command, &office.data.join("tls"), &mut data, office.json, out)
+        }
+        command => obey(command, password, &mut data, office.json, out),
+    }
 }
 
 /// A password and whether nobody but us knows it yet.
@@ -168,6 +180,7 @@ fn obey(
             }
             list(&[row], json, out)
         }
+        AccountCommand::Certificate(_) => Err(unexpected()),
     }
 }
 

@@ -14,10 +14,11 @@ use crate::filter::scan::signature::detached::{FILE_MAX, read};
 
 /// Checks the signature beside a container with the certificates in a file. Without such a file it only says
 /// that there is one which nobody checks; the old signature within the container is checked in any case.
+/// The container is `content`, and what it was copied from is `file`, beside which the signature stands.
 ///
 /// # Errors
 /// What is wrong with it, as one sentence.
-pub(super) fn check(file: &Path, certificate: Option<&Path>) -> Result<(), Failure> {
+pub(super) fn check(content: &Path, file: &Path, certificate: Option<&Path>) -> Result<(), Failure> {
     if !file.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("cvd")) {
         return Ok(());
     }
@@ -45,7 +46,7 @@ pub(super) fn check(file: &Path, certificate: Option<&Path>) -> Result<(), Failu
     let signatures = read(&text);
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     for signature in &signatures {
-        let digest = digest_of(file, signature.algorithm()).map_err(|error| named(file, &error))?;
+        let digest = digest_of(content, signature.algorithm()).map_err(|error| named(file, &error))?;
         if signature.holds(digest.as_ref(), &trusted, now) {
             return Ok(());
         }
@@ -87,6 +88,10 @@ fn digest_of(file: &Path, algorithm: &'static ring::digest::Algorithm) -> io::Re
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn check(file: &Path, certificate: Option<&Path>) -> Result<(), Failure> {
+        super::check(file, file, certificate)
+    }
 
     #[test]
     fn a_container_is_taken_with_a_signature_that_goes_back_to_the_named_certificate() {

@@ -128,7 +128,7 @@ fn host(office: &mut DataOffice, settings: &Settings, data: &Path) -> Host {
     };
     let tls = if public_certificate { settings.tls.clone() } else { own };
     // Without files it would make some, which is the server's matter.
-    let server = tls.certificate.is_some().then(|| TlsServer::new(&tls, &folder).ok()).flatten();
+    let server = tls.certificate.is_some().then(|| TlsServer::new(&tls, &settings.hostname(), &folder).ok()).flatten();
     let services = Service::ALL.into_iter().filter(|service| !settings.listen.endpoints(*service).is_empty());
     Host {
         name: settings.hostname(),

@@ -36,6 +36,7 @@ mod salvage; //     mail out of a ruined store
 mod scan; //        malware in files
 mod serve; //       the server
 mod setup; //       a card's first set-up
+pub mod share; //   who else may do what with an account's mailboxes
 mod show; //        tables, amounts, JSON
 pub mod signatures; // what malware is known by
 pub mod spam; //    what the spam filter thinks, and teaching it
@@ -69,6 +70,7 @@ enum Command {
     Account(account::AccountArgs),
     Alias(alias::AliasArgs),
     List(list::ListArgs),
+    Share(share::ShareArgs),
     Domain(domain::DomainArgs),
     Dkim(dkim::DkimArgs),
     Dns(dns::DnsArgs),
@@ -119,6 +121,7 @@ pub fn main() -> ExitCode {
         Command::Account(args) => account::run(args).map_err(Failure::from),
         Command::Alias(args) => alias::run(args).map_err(Failure::from),
         Command::List(args) => list::run(args).map_err(Failure::from),
+        Command::Share(args) => share::run(args).map_err(Failure::from),
         Command::Domain(args) => domain::run(args).map_err(Failure::from),
         Command::Dkim(args) => dkim::run(args).map_err(Failure::from),
         Command::Dns(args) => match dns::run(&args) {

@@ -226,20 +226,12 @@ fn take(data: &Path, files: &[PathBuf], key: Option<&str>, certificate: Option<&
     fs::create_dir_all(&folder)?;
     let mut came: Vec<(PathBuf, PathBuf)> = Vec::new();
     for file in files {
-        let named = |error: &dyn std::fmt::Display| Failure(format!("{}: {error}", file.display()));
-        if !source::is_source(file) {
-            return Err(named(&source::SourceError::Unknown));
+        if let Err(failure) = bring(file, &folder, key, certificate, &mut came) {
+            for (new, _) in &came {
+                let _ = fs::remove_file(new);
+            }
+            return Err(failure);
         }
-        if let Some(key) = key {
-            verify(file, key)?;
-        }
-        detached::check(file, certificate)?;
-        let name = file.file_name().unwrap_or_default();
-        let mut new = name.to_owned();
-        new.push(".new");
-        let new = folder.join(new);
-        fs::copy(file, &new).map_err(|error| named(&error))?;
-        came.push((new, folder.join(name)));
     }
     // The old ones stay until the new ones have been compiled.
     let before: Vec<PathBuf> = kept(&folder)?;
@@ -261,6 +253,33 @@ fn take(data: &Path, files: &[PathBuf], key: Option<&str>, certificate: Option<&
         if compiled.is_err() { fs::rename(old, place)? } else { fs::remove_file(old)? }
     }
     compiled
+}
+
+/// Copies a file beside those that are there, under another name, and checks the copy: a stick may be changed
+/// between two looks at it.
+fn bring(
+    file: &Path,
+    folder: &Path,
+    key: Option<&str>,
+    certificate: Option<&Path>,
+    came: &mut Vec<(PathBuf, PathBuf)>,
+) -> Result<(), Failure> {
+    if !source::is_source(file) {
+        return Err(Failure(format!("{}: {}", file.display(), source::SourceError::Unknown)));
+    }
+    let name = file.file_name().unwrap_or_default();
+    let mut new = name.to_owned();
+    new.push(".new");
+    let (new, place) = (folder.join(new), folder.join(name));
+    if came.iter().any(|(_, other)| *other == place) {
+        return Err(Failure(format!("{}: two of these files have this name; rename one", file.display())));
+    }
+    came.push((new.clone(), place));
+    fs::copy(file, &new).map_err(|error| Failure(format!("{}: {error}", file.display())))?;
+    if let Some(key) = key {
+        verify(&new, file, key)?;
+    }
+    detached::check(&new, file, certificate)
 }
 
 fn remove(data: &Path, names: &[String]) -> Result<(), Failure> {
@@ -331,9 +350,10 @@ pub(super) fn compile_progress(sources: &[PathBuf]) -> impl FnMut(u64) {
     }
 }
 
-/// Makes sure that whoever holds the key signed the file, without reading it into memory.
-fn verify(file: &Path, key: &str) -> Result<(), Failure> {
-    let signature = PathBuf::from(format!("{}.minisig", file.display()));
+/// Makes sure that whoever holds the key signed the file, without reading it into memory. The signature stands
+/// beside the file that it was `copied_from`.
+fn verify(file: &Path, copied_from: &Path, key: &str) -> Result<(), Failure> {
+    let signature = PathBuf::from(format!("{}.minisig", copied_from.display()));
     let named = |error: &dyn std::fmt::Display| Failure(format!("{}: {error}", signature.display()));
     let key = match fs::read_to_string(key) {
         Ok(text) => PublicKey::decode(&text),

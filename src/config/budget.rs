@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 /// (PSS) on x86-64, of which the kernel can take back what is code.
 const PROGRAM_KIB: u64 = 8 << 10;
 
-/// The writer's group, the journal's blocks and the second index while the store gives room back, in KiB.
+/// The writer's group, the journal's blocks and the second index while the store gives room back, in KiB. A
+/// sheet of the gram index (less than 1 MiB) is never made at the same time.
 const WRITER_KIB: u64 = 6 << 10;
 
 /// One connection at work: 8 KiB with TLS when idle, two buffers of 18 KiB, an IMAP command of 64 KiB.

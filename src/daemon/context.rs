@@ -1,10 +1,12 @@
 //! What every connection's task shares, and the count of those tasks.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::listen::Service;
@@ -14,6 +16,7 @@ use super::teacher::Teacher;
 use crate::flow::access::pop3::Locks;
 use crate::net::budget::Budget;
 use crate::net::drive::Stop;
+use crate::net::stream::Stream;
 use crate::net::tls::TlsServer;
 use crate::protocol::imap::ImapConfig;
 use crate::protocol::pop3::Pop3Config;
@@ -28,6 +31,8 @@ const COMPLAIN_EVERY: Duration = Duration::from_mins(1);
 pub struct Context {
     /// The name in greetings.
     pub hostname: Arc<str>,
+    /// What else this machine is called, when the server started.
+    pub names: Arc<BTreeSet<String>>,
     /// Whether clients on this machine may log in without TLS.
     pub clear_login_on_loopback: bool,
     /// The mail.
@@ -59,6 +64,14 @@ pub struct Context {
 }
 
 impl Context {
+    /// A new connection's stream. Its client is asked for a certificate where people log in and somebody
+    /// may do so with one.
+    pub fn stream(&self, service: Service, socket: TcpStream) -> Stream {
+        let of_use = || self.store.reader().and_then(|reader| reader.has_certificates()).unwrap_or(false);
+        let asking = (service != Service::Smtp && of_use()).then(|| self.tls.asking()).flatten();
+        Stream::new(socket, asking.unwrap_or_else(|| self.tls.config()))
+    }
+
     /// Tells whether `peer` may log in without TLS.
     pub fn may_log_in_clear(&self, peer: SocketAddr) -> bool {
         self.clear_login_on_loopback && peer.ip().is_loopback()

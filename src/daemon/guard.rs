@@ -273,6 +273,12 @@ impl Guard {
         self.0.thorough.try_acquire().ok().filter(|_| !self.is_wanted())
     }
 
+    /// Tells whether somebody has that place.
+    #[cfg(test)]
+    pub(super) fn is_taken(&self) -> bool {
+        self.0.thorough.available_permits() == 0
+    }
+
     /// Tells whether somebody waits for the place of thorough scans.
     pub(super) fn is_wanted(&self) -> bool {
         self.0.waiting.load(Ordering::Relaxed) > 0
@@ -419,6 +425,9 @@ mod tests {
 
     use super::*;
     use crate::filter::scan::unpack::{Limit, Report};
+    use crate::mail::date::{Timestamp, ZonedTime};
+    use crate::mail::message::FlagNames;
+    use crate::mail::structure::Walker;
     use crate::store::StoreConfig;
 
     /// Something to scan that tells when its thorough scan begins and lets it end when it is told so.
@@ -475,5 +484,33 @@ mod tests {
         });
         drop(runtime);
         drop((guard, store));
+    }
+
+    #[test]
+    fn mail_that_cannot_be_unpacked_for_want_of_room_is_to_come_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path(), &StoreConfig::default()).unwrap();
+        // A folder that is not there takes no temporary files, as a disk that is full takes none.
+        let guard =
+            Guard::new(store.clone(), &folder.path().join("gone"), ScanConfig::default(), Arc::from("mail.x.test"));
+        let letter = |bytes: usize| {
+            let head = b"Content-Type: multipart/mixed; boundary=q\r\n\r\n--q\r\nContent-Type: image/png\r\n\r\n";
+            let body =
+                [head.as_slice(), &b"noise in lines of thirty bytes\r\n".repeat(bytes / 32), b"--q--\r\n"].concat();
+            let mut walker = Walker::new();
+            walker.feed(&body);
+            let mut spool = store.spool().unwrap();
+            spool.write(&body).unwrap();
+            NewMessage {
+                body: spool.finish().unwrap(),
+                structure: walker.finish(),
+                internal_date: ZonedTime { at: Timestamp(1_000_000), offset_mins: 0 },
+                flags: FlagNames::default(),
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().max_blocking_threads(SCANS).build().unwrap();
+        let refusal = runtime.block_on(guard.pass(letter(1 << 20), Vec::new())).unwrap_err();
+        assert_eq!(refusal.to_string(), "451 4.3.0 cannot be scanned now: try again later");
+        assert!(runtime.block_on(guard.pass(letter(1 << 10), Vec::new())).is_ok(), "what is small needs no file");
     }
 }

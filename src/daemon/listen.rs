@@ -15,7 +15,6 @@ use tracing::Instrument as _;
 use super::context::Context;
 use crate::net::budget::{Full, Permit};
 use crate::net::listener::{self, Activated, BindError, Endpoint};
-use crate::net::stream::Stream;
 
 /// What is spoken on a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -258,7 +257,7 @@ pub async fn accept(context: Rc<Context>, service: Service, listener: tokio::net
 
 /// Starts the connection's task.
 fn welcome(context: &Rc<Context>, service: Service, socket: TcpStream, peer: SocketAddr, permit: Permit) {
-    let stream = Stream::new(socket, context.tls.config());
+    let stream = context.stream(service, socket);
     let entry = context.roll.enter(service);
     let span = tracing::info_span!("session", id = entry.id(), service = service.name(), peer = %peer.ip());
     let conversation = super::conversation(context, service, stream, peer);

@@ -11,9 +11,12 @@ use std::time::Instant;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::Semaphore;
 
+use super::fresh::now;
 use crate::flow::access::lockout::{Admission, LoginConfig};
 use crate::flow::access::sasl::{DOOR_RANDOM, Door, DoorError};
+use crate::mail::certificate::Fingerprint;
 use crate::mail::secret::Password;
+use crate::protocol::TlsFacts;
 use crate::protocol::sasl::{Answer, Identity, Refusal, Request};
 use crate::store::Store;
 
@@ -66,6 +69,11 @@ impl Login {
                 }
                 self.way.door.verifier(self.client, &login, random(), Instant::now())
             }
+            Request::Certificate { certificate, acts_as } => {
+                let outcome = self.present(certificate, acts_as).await;
+                self.log(&outcome);
+                Answer::Login(outcome)
+            }
             Request::Concluded { login, proved } => {
                 let outcome = self.way.door.conclude(self.client, &login, proved, Instant::now());
                 self.log(&outcome);
@@ -83,6 +91,27 @@ impl Login {
         let (door, client) = (self.way.door.clone(), self.client);
         let checking = tokio::task::spawn_blocking(move || door.check(client, &login, &password, Instant::now()));
         checking.await.unwrap_or(Err(Refusal::Unavailable))
+    }
+
+    async fn present(&self, certificate: Fingerprint, acts_as: Option<String>) -> Result<Identity, Refusal> {
+        let acts_as = acts_as.as_deref();
+        match acts_as {
+            Some(login) => self.wait(login).await?,
+            None => self.wait(&certificate.to_string()).await?,
+        }
+        let outcome = self.way.door.present(self.client, certificate, acts_as, now(), Instant::now());
+        if outcome == Err(Refusal::Credentials) {
+            // The owner of the box can compare it with `pillarbox account certificates`.
+            tracing::info!(%certificate, "this certificate is revoked or over, or not that user's");
+        }
+        outcome
+    }
+
+    /// What a session is told of TLS: of a certificate only one that lets somebody in.
+    #[must_use]
+    pub fn tls_started(&self, mut facts: TlsFacts) -> TlsFacts {
+        facts.channel.certificate = facts.channel.certificate.filter(|shown| self.way.door.knows(*shown, now()));
+        facts
     }
 
     /// Lets the time pass that earlier failures cost.

@@ -53,6 +53,7 @@ pub mod context; //    what every connection's task shares
 pub mod control; //    the socket on which commands speak to a running server
 pub mod deliver; //    mail to others' servers
 pub mod fresh; //      the time of day, and names for messages
+pub mod gatherer; //   makes the gram index when nobody wants anything else
 pub mod ground; //     what the data folder stands on
 pub mod guard; //      scanning mail on its way in
 pub mod health; //     memory and threads, for `status`
@@ -77,6 +78,7 @@ use context::{Context, Roll};
 use control::{Control, ListenerStatus, Status, StatusSource};
 use deliver::safety::Safety;
 use deliver::{Deliverer, Delivery};
+use gatherer::Gatherer;
 use ground::GroundError;
 use guard::Guard;
 use listen::{Bound, ListenConfig, OpenError, Service};
@@ -249,7 +251,7 @@ pub fn prepare(setup: Setup) -> Result<Prepared, DaemonError> {
     let bound = listen::open(&setup.listen, activated).map_err(DaemonError::Open)?;
     rights::prepare_folder(&setup.data, user.as_ref())
         .map_err(|error| DaemonError::Folder(setup.data.clone(), error))?;
-    let load = || TlsServer::new(&setup.tls, &setup.tls_folder()).map_err(DaemonError::Tls);
+    let load = || TlsServer::new(&setup.tls, &setup.hostname, &setup.tls_folder()).map_err(DaemonError::Tls);
     // A key of somebody else's making may be root's alone; our own belongs to the user.
     let early = setup.tls.key.is_some().then(load).transpose()?;
     if let (Some(name), Some(user)) = (&setup.user, &user) {
@@ -282,7 +284,7 @@ pub fn rehearse(setup: &Setup) -> Result<(), DaemonError> {
     rights::user_to_become(setup.user.as_deref(), setup.allow_root).map_err(DaemonError::Rights)?;
     check_ground(setup)?;
     if setup.tls.key.is_some() {
-        TlsServer::new(&setup.tls, &setup.tls_folder()).map_err(DaemonError::Tls)?;
+        TlsServer::new(&setup.tls, &setup.hostname, &setup.tls_folder()).map_err(DaemonError::Tls)?;
     }
     if !control::answers(&setup.data) {
         listen::open(&setup.listen, Vec::new()).map_err(DaemonError::Open)?;
@@ -366,6 +368,7 @@ pub fn run<T>(
         smtp: Arc::new(setup.smtp.clone()),
         imap: Arc::new(setup.imap.clone()),
         hostname,
+        names: Arc::new(crate::net::authority::names_of_this_machine(&setup.tls.names)),
         clear_login_on_loopback: setup.clear_login_on_loopback,
         store: store.clone(),
         doorway,
@@ -393,6 +396,7 @@ pub fn run<T>(
         // Without the scan on arrival nothing says what mail was scanned with.
         let rescanner = setup.scan.enabled.then(|| Rescanner::new(guard.clone(), store.clone()));
         let _rescanner = rescanner.map(|rescanner| Ending(tokio::task::spawn_local(rescanner.run())));
+        let _gatherer = Ending(tokio::task::spawn_local(Gatherer::new(store.clone()).run()));
         let _clamd = clamd.map(|clamd| Ending(tokio::task::spawn_local(clamd.serve())));
         serve(
             Rc::clone(&context),
@@ -551,8 +555,12 @@ fn conversation(
             converse(context, service, session, context.office.reception(peer.ip()), stream)
         }
         Service::Imap | Service::Imaps => {
-            let site =
-                imap::Site { host: Arc::clone(&context.hostname), starttls: !service.has_implicit_tls(), clear_login };
+            let site = imap::Site {
+                host: Arc::clone(&context.hostname),
+                starttls: !service.has_implicit_tls(),
+                clear_login,
+                names: Arc::clone(&context.names),
+            };
             let session = imap::Session::new(Arc::clone(&context.imap), site);
             let (store, teacher) = (context.store.clone(), context.teacher.clone());
             let answers = serve_imap::ImapAnswers::new(store, teacher, &context.doorway, peer.ip());

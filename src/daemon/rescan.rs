@@ -35,7 +35,7 @@ const REST: u32 = 3;
 /// Longest rest.
 const REST_MAX: Duration = Duration::from_secs(20);
 
-/// How often a body may be given up for mail that comes before it is left out of the round.
+/// How often the look at a body may be broken off for mail that comes before it is left out of the round.
 const TRIES_MAX: u32 = 20;
 
 /// Bodies between two notes of the place.
@@ -66,6 +66,9 @@ enum Ended {
 enum Looked {
     Clean,
     Found(String),
+    /// Mail has the place; nothing was begun.
+    NoPlace,
+    /// Mail came meanwhile; what was done is lost.
     GaveWay,
 }
 
@@ -144,6 +147,7 @@ impl Rescanner {
         }
         let begun = work_time();
         let looked = match self.look(rescan, blob, stop) {
+            Ok(Looked::NoPlace) => return Ok(false),
             Ok(Looked::GaveWay) => {
                 let again = self.given_up.0.swap(blob.0, Ordering::Relaxed) == blob.0;
                 let tries = if again { self.given_up.1.load(Ordering::Relaxed) + 1 } else { 1 };
@@ -171,7 +175,7 @@ impl Rescanner {
     }
 
     fn look(&self, rescan: &Rescan<'_>, blob: BlobId, stop: &CheckStop) -> io::Result<Looked> {
-        let Some(_place) = self.guard.try_place() else { return Ok(Looked::GaveWay) };
+        let Some(_place) = self.guard.try_place() else { return Ok(Looked::NoPlace) };
         let gave_way = Cell::new(false);
         // Whoever waits ends the time of this scan.
         let clock = || {
@@ -189,7 +193,7 @@ impl Rescanner {
     /// Tells the log, `status` and whoever had the message.
     fn tell(&self, blob: BlobId, finding: &str, moved: &[Moved], state: &mut RescanState) {
         let reader = self.store.reader();
-        let about = reader.as_ref().ok().and_then(|reader| reader.structures().ok()?.of(blob).ok()?);
+        let about = reader.as_ref().ok().and_then(|reader| reader.bodies().ok()?.structure(blob).ok()?);
         let about = about.map(|structure| Named::of(&structure)).unwrap_or_default();
         for Moved { was, action } in moved {
             let account = reader.as_ref().ok().and_then(|reader| reader.account(was.account).ok()?);
@@ -209,3 +213,6 @@ impl Rescanner {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

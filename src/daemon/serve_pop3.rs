@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use super::login::{Doorway, Login};
 use crate::flow::access::pop3::{Desk, Locks};
 use crate::net::drive::Answers;
+use crate::protocol::TlsFacts;
 use crate::protocol::pop3::{self, Answer, Finding, Inquiry, OpenError, PieceError, Request, Unavailable};
 use crate::store::Store;
 
@@ -42,6 +43,10 @@ impl Answers<pop3::Session> for Pop3Answers {
                 Answer::Maildrop(finding)
             }
         }
+    }
+
+    fn tls_started(&self, facts: TlsFacts) -> TlsFacts {
+        self.login.tls_started(facts)
     }
 
     async fn changed(&mut self) {

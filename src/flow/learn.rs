@@ -65,10 +65,17 @@ pub fn lesson(
         Request::Copy { from, to, .. } | Request::Move { from, to, .. } => {
             let reader = store.reader()?;
             let (Some(from), Some(to)) = (reader.mailbox(*from)?, reader.mailbox(*to)?) else { return Ok(None) };
-            moved(&from, &to).and_then(|class| lesson(to.id, None, Sign::Said(class)))
+            // What others' mailboxes are for is theirs to say, and whose filter would learn by it?
+            let own = |mailbox: &Mailbox| mailbox.account == account;
+            let from = Mailbox { special_use: from.special_use.filter(|_| own(&from)), ..from };
+            let class = if own(&to) { moved(&from, &to) } else { None };
+            class.and_then(|class| lesson(to.id, None, Sign::Said(class)))
         }
         Request::Flag { mailbox, uids, mode, flags, .. } => {
             let Some(sign) = marked(*mode, flags, from_reading) else { return Ok(None) };
+            if store.reader()?.owner(*mailbox)? != Some(account) {
+                return Ok(None);
+            }
             if matches!(sign, Sign::Suggested(_)) && !is_reading_place(&store.reader()?, *mailbox)? {
                 return Ok(None);
             }

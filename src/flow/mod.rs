@@ -20,5 +20,6 @@ pub mod publish; // what a domain has to publish in DNS
 pub mod relay; //   mail on its way out
 pub mod report; //  reports to other domains: TLS, DMARC
 pub mod scan; //    signatures of malware: compiling them, scanning files and mail
+pub mod sheets; //  the gram index, made of bodies
 pub mod sign; //    DKIM signatures on mail that leaves
 pub mod submit; //  mail from our users

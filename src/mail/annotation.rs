@@ -1,7 +1,7 @@
 //! Annotations (RFC 5464): small texts that clients keep beside a mailbox, or beside all of them.
 //!
-//! An entry is named like a path below `/private` or `/shared`. As every mailbox here has one owner,
-//! the two differ in name alone.
+//! An entry is named like a path below `/private` or `/shared`. What is private is the mailbox's owner's;
+//! what is shared is also for those with whom he shares the mailbox.
 
 use serde::{Deserialize, Serialize};
 

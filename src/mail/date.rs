@@ -78,6 +78,28 @@ impl ZonedTime {
         Some(Self { at: Timestamp(local - i64::from(offset_mins) * 60), offset_mins })
     }
 
+    /// Reads an instant of RFC 3339, such as `2026-11-23T23:00:00Z` or with `+01:00`; fractions of
+    /// seconds are dropped.
+    pub fn parse_rfc3339(text: &str) -> Option<Self> {
+        let (date, rest) = text.split_once(['T', 't'])?;
+        let (clock, zone) = rest.split_at_checked(8)?;
+        let mut date = date.split('-').map(digits);
+        let (year, month, day) = (date.next()??, date.next()??, date.next()??);
+        let mut clock = clock.split(':').map(digits);
+        let (hour, minute, second) = (clock.next()??, clock.next()??, clock.next()??);
+        let zone = zone.strip_prefix('.').map_or(zone, |rest| rest.trim_start_matches(|c: char| c.is_ascii_digit()));
+        let offset_mins = match zone {
+            "Z" | "z" => 0,
+            zone => parse_zone(&zone.replacen(':', "", 1))?,
+        };
+        let fits = (1..=9999).contains(&year) && (1..=12).contains(&month) && (1..=31).contains(&day);
+        if !fits || date.next().is_some() || clock.next().is_some() || hour > 23 || minute > 59 || second > 60 {
+            return None;
+        }
+        let local = days_from_civil(year, month, day) * DAY_SECS + hour * 3600 + minute * 60 + second;
+        Some(Self { at: Timestamp(local - i64::from(offset_mins) * 60), offset_mins })
+    }
+
     /// Reads a Date field's body, obsolete forms included (RFC 5322 sections 3.3 and 4.3). Takes
     /// what it understands from the front; `None` when there is no date in it.
     pub fn parse_rfc5322(text: &str) -> Option<Self> {
@@ -195,6 +217,21 @@ pub fn civil_from_days(days: i64) -> (i64, i64, i64) {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn an_instant_of_rfc_3339_is_read() {
+        for (text, at) in [
+            ("1985-04-12T23:20:50.52Z", 482_196_050),
+            ("1996-12-19T16:39:57-08:00", 851_042_397),
+            ("1990-12-31t23:59:60z", 662_688_000),
+        ] {
+            assert_eq!(ZonedTime::parse_rfc3339(text).unwrap().at, Timestamp(at), "{text}");
+        }
+        for bad in ["", "1996-12-19", "1996-12-19T16:39:57", "1996-13-19T16:39:57Z", "1996-12-19T24:39:57Z", "T::", "é"]
+        {
+            assert_eq!(ZonedTime::parse_rfc3339(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn known_instants_are_spelled_as_the_rfcs_do() {

@@ -4,7 +4,9 @@ use std::num::NonZeroU32;
 
 use serde::{Deserialize, Serialize};
 
+use super::address::{Address, DOMAIN_MAX, LOCAL_PART_MAX};
 use super::message::Keywords;
+use super::rights::Rights;
 
 /// An account's number in this store. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -98,11 +100,18 @@ pub const MAILBOX_NAME_MAX: usize = 400;
 /// Deepest hierarchy of mailbox names.
 pub const MAILBOX_DEPTH_MAX: usize = 16;
 
+/// The first level of the names by which other accounts' mailboxes are known; the second is the address
+/// of the account (RFC 2342 section 5 calls it so).
+pub const OTHER_USERS: &str = "Other Users";
+
+/// Longest name of another account's mailbox, in bytes of UTF-8: with those two levels before it.
+pub const OTHERS_NAME_MAX: usize = MAILBOX_NAME_MAX + OTHER_USERS.len() + LOCAL_PART_MAX + DOMAIN_MAX + 3;
+
 /// A mailbox name in UTF-8 with `/` between its levels (RFC 9051 section 5.1).
 ///
 /// Never empty, no empty level, no control characters, no `%` and `*`, at most [`MAILBOX_NAME_MAX`]
-/// bytes and [`MAILBOX_DEPTH_MAX`] levels. A first level that spells INBOX in any case is kept as
-/// `INBOX`.
+/// bytes and [`MAILBOX_DEPTH_MAX`] levels; below [`OTHER_USERS`] two levels more and at most
+/// [`OTHERS_NAME_MAX`] bytes. A first level that spells INBOX in any case is kept as `INBOX`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct MailboxName(String);
 
@@ -112,7 +121,10 @@ impl MailboxName {
     pub fn new(name: &str) -> Option<Self> {
         let depth = name.split('/').count();
         let level = |level: &str| !level.is_empty() && !level.chars().any(|c| c.is_control() || matches!(c, '%' | '*'));
-        if name.len() > MAILBOX_NAME_MAX || depth > MAILBOX_DEPTH_MAX || !name.split('/').all(level) {
+        let others = name.strip_prefix(OTHER_USERS).is_some_and(|rest| rest.starts_with('/'));
+        let (length_max, depth_max) =
+            if others { (OTHERS_NAME_MAX, MAILBOX_DEPTH_MAX + 2) } else { (MAILBOX_NAME_MAX, MAILBOX_DEPTH_MAX) };
+        if name.len() > length_max || depth > depth_max || !name.split('/').all(level) {
             return None;
         }
         let (first, rest) = name.split_at(name.find('/').unwrap_or(name.len()));
@@ -124,6 +136,30 @@ impl MailboxName {
     #[must_use]
     pub fn inbox() -> Self {
         Self("INBOX".to_owned())
+    }
+
+    /// The name by which others know `name` of the account with this address; `None` where the address
+    /// can't be a level of a name.
+    #[must_use]
+    pub fn of_other(address: &Address, name: &Self) -> Option<Self> {
+        let address = address.to_string();
+        if address.contains('/') {
+            return None;
+        }
+        Self::new(&format!("{OTHER_USERS}/{address}/{}", name.0))
+    }
+
+    /// The address and the name there, of a mailbox of another account.
+    #[must_use]
+    pub fn other(&self) -> Option<(Address, Self)> {
+        let (address, name) = self.0.strip_prefix(OTHER_USERS)?.strip_prefix('/')?.split_once('/')?;
+        Some((Address::parse(address).ok()?, Self::new(name)?))
+    }
+
+    /// Tells whether the name is among those of other accounts' mailboxes, or a level above them.
+    #[must_use]
+    pub fn is_others(&self) -> bool {
+        self.0.strip_prefix(OTHER_USERS).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     }
 
     /// The name.
@@ -176,6 +212,8 @@ pub struct Mailbox {
     pub keywords: Keywords,
     /// Messages from here on have been shown to no session yet (RFC 3501 `\Recent`).
     pub recent_from: Uid,
+    /// What whoever asked may do with it: its owner everything.
+    pub rights: Rights,
 }
 
 /// What an account may keep; `None` is no limit.
@@ -206,6 +244,27 @@ mod tests {
         assert_eq!(MailboxName::new("Inbox/sub").unwrap().as_str(), "INBOX/sub");
         assert_eq!(MailboxName::new("a/inbox").unwrap().as_str(), "a/inbox");
         assert_eq!(MailboxName::new("inboxes").unwrap().as_str(), "inboxes");
+    }
+
+    #[test]
+    fn anothers_mailbox_is_found_by_address_and_name() {
+        let ann = Address::parse("Ann@x.test").unwrap();
+        let name = |text: &str| MailboxName::new(text).unwrap();
+        let known = MailboxName::of_other(&ann, &name("a/b")).unwrap();
+        assert_eq!(known.as_str(), "Other Users/Ann@x.test/a/b");
+        assert_eq!(known.other().unwrap(), (ann.clone(), name("a/b")));
+        assert!(name("Other Users/ann@x.test/inbox").other().unwrap().1.is_inbox());
+        for none in ["Other Users", "Other Users/ann@x.test", "Other Users/nobody/a", "Other Usersx/ann@x.test/a", "a"]
+        {
+            assert_eq!(name(none).other(), None, "{none}");
+        }
+        assert!(name("Other Users").is_others() && name("Other Users/x").is_others());
+        assert!(!name("Other Users2").is_others() && !name("other users/x").is_others());
+        // The longest and deepest of one's own names has a name for others too.
+        let long = name(&format!("{}{}", "a/".repeat(15), "x".repeat(370)));
+        assert_eq!(MailboxName::of_other(&ann, &long).unwrap().other(), Some((ann, long)));
+        let odd = Address::parse("a/b@x.test").unwrap();
+        assert_eq!(MailboxName::of_other(&odd, &name("c")), None);
     }
 
     #[test]

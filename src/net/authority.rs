@@ -1,4 +1,4 @@
-//! The local certificate authority and the server certificate it signs.
+//! The local certificate authority, the server certificate it signs, and those of clients.
 //!
 //! A box without internet cannot have a public certificate, so it makes its own authority once and
 //! people trust that: `ca.crt`. The server certificate below it is short-lived and replaced whenever
@@ -20,8 +20,12 @@ use std::time::{Duration, SystemTime};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, SanType,
 };
+use zeroize::Zeroizing;
+
+use crate::mail::certificate::{Fingerprint, expiry};
+use crate::mail::date::Timestamp;
 
 /// No clock is right that shows an earlier time: 2026-11-01 00:00 UTC.
 pub(super) const CLOCK_FLOOR_SECS: u64 = 1_793_491_200;
@@ -33,6 +37,12 @@ const AUTHORITY_DAYS: u32 = 3_652;
 
 /// Life of a server certificate; some clients refuse more (Apple's limit is 825 days).
 const SERVER_DAYS: u32 = 820;
+
+/// Longest life of a client's certificate.
+pub const CLIENT_DAYS_MAX: u32 = AUTHORITY_DAYS;
+
+/// What a certificate begins with in PEM form.
+const PEM_BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 
 /// How long before its making a certificate begins, for clients whose clock is slow.
 const BACKDATED_DAYS: u32 = 100;
@@ -222,6 +232,50 @@ fn server_params(
     Ok((params, about))
 }
 
+/// A certificate for a client, with its key.
+#[derive(Debug)]
+pub struct ClientIssued {
+    /// Key, certificate and, where there is one, the authority's, in PEM form.
+    pub pem: Zeroizing<String>,
+    /// The certificate's fingerprint.
+    pub fingerprint: Fingerprint,
+    /// Its last second.
+    pub expires: Timestamp,
+}
+
+/// Makes a key and a certificate with which a client logs in to the account `address`, good for `days`
+/// (at most [`CLIENT_DAYS_MAX`]). The authority in `folder` signs it; where the server's certificate is
+/// from elsewhere and there is none, it signs itself, which makes no difference to us.
+///
+/// # Errors
+/// The authority is there and cannot be used.
+pub fn issue_client(folder: &Path, address: &str, days: u32) -> Result<ClientIssued, AuthorityError> {
+    let (ca, ca_key, now) = (folder.join("ca.crt"), folder.join("ca.key"), latest_known_time());
+    let key = KeyPair::generate()?;
+    let ends = now + DAY * days.min(CLIENT_DAYS_MAX);
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, address);
+    // Only ASCII can stand there; the name above can be anything.
+    params.subject_alt_names.extend(address.try_into().ok().map(SanType::Rfc822Name));
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    (params.not_before, params.not_after) = ((now - DAY * BACKDATED_DAYS).into(), ends.into());
+    let (made, above) = match (read(&ca)?, read(&ca_key)?) {
+        (Some(certificate), Some(pem)) => {
+            let authority = KeyPair::from_pem(&pem).map_err(|_| AuthorityError::Damaged(ca_key))?;
+            let pem = certificate.find(PEM_BEGIN).and_then(|at| certificate.get(at..));
+            let pem = pem.ok_or_else(|| AuthorityError::Damaged(ca.clone()))?.to_owned();
+            params.use_authority_key_identifier_extension = true;
+            (params.signed_by(&key, &Issuer::new(authority_params(&authority, now).0, &authority))?, pem)
+        }
+        _ => (params.self_signed(&key)?, String::new()),
+    };
+    let expires = expiry(made.der()).ok_or_else(|| AuthorityError::Making("it has no end".to_owned()))?;
+    let pem = Zeroizing::new(format!("{}{}{above}", *Zeroizing::new(key.serialize_pem()), made.pem()));
+    Ok(ClientIssued { pem, fingerprint: Fingerprint::of(made.der()), expires })
+}
+
 /// Tells one box's authority from another's in a client's list.
 fn name_of(authority: &KeyPair) -> String {
     let digest = ring::digest::digest(&ring::digest::SHA256, authority.public_key_raw());
@@ -260,7 +314,7 @@ impl About {
     }
 
     fn read(text: &str) -> Option<Self> {
-        let (above, _) = text.split_once("-----BEGIN CERTIFICATE-----")?;
+        let (above, _) = text.split_once(PEM_BEGIN)?;
         let field =
             |name: &str| above.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim);
         let at = |name: &str| {
@@ -310,6 +364,8 @@ pub fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject as _;
     use std::os::unix::fs::PermissionsExt;
 
     fn names(names: &[&str]) -> BTreeSet<String> {
@@ -365,6 +421,34 @@ mod tests {
         fs::write(&issued.ca, "not ours").unwrap();
         let error = ensure_at(folder.path(), &names(&["localhost"]), at(0)).unwrap_err();
         assert!(matches!(error, AuthorityError::Damaged(path) if path == issued.ca));
+    }
+
+    #[test]
+    fn a_clients_certificate_is_the_authoritys_where_there_is_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let alone = issue_client(folder.path(), "ann@x.test", 10).unwrap();
+        assert_eq!(alone.pem.matches(PEM_BEGIN).count(), 1);
+        let issued = ensure(folder.path(), &names(&["localhost"])).unwrap();
+        let client = issue_client(folder.path(), "änn@x.test", 10).unwrap();
+        assert!(client.pem.starts_with("-----BEGIN PRIVATE KEY-----") && client.pem.matches(PEM_BEGIN).count() == 2);
+        assert!(client.pem.ends_with(fs::read_to_string(&issued.ca).unwrap().rsplit_once("\n\n").unwrap().1));
+        let chain: Vec<CertificateDer<'_>> =
+            CertificateDer::pem_slice_iter(client.pem.as_bytes()).map(Result::unwrap).collect();
+        assert_eq!(Fingerprint::of(&chain[0]), client.fingerprint);
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        assert!(u64::try_from(client.expires.0).unwrap() >= now + 9 * 86_400, "{:?}", client.expires);
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(chain[1].clone()).unwrap();
+        let provider = std::sync::Arc::new(crate::net::tls::provider());
+        let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
+        let now = rustls::pki_types::UnixTime::since_unix_epoch(Duration::from_secs(now));
+        rustls::server::danger::ClientCertVerifier::verify_client_cert(
+            verifier.build().unwrap().as_ref(),
+            &chain[0],
+            &[],
+            now,
+        )
+        .unwrap();
     }
 
     #[test]

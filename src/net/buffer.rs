@@ -65,7 +65,11 @@ impl Buffer {
 
     /// Copies bytes behind the filled ones and returns how many there was room for.
     pub fn push(&mut self, bytes: &[u8]) -> usize {
-        let taken = self.spare_mut().iter_mut().zip(bytes).map(|(to, from)| *to = *from).count();
+        let room = self.spare_mut();
+        let taken = room.len().min(bytes.len());
+        if let (Some(to), Some(from)) = (room.get_mut(..taken), bytes.get(..taken)) {
+            to.copy_from_slice(from);
+        }
         self.grow(taken);
         taken
     }

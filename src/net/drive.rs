@@ -36,6 +36,12 @@ pub trait Answers<S: Session> {
     /// Answers one request. Anything that may touch the disk or cost CPU goes to the blocking threads.
     fn answer(&mut self, request: S::Request) -> impl Future<Output = S::Answer>;
 
+    /// What the session is told of a connection whose TLS has started: a certificate that lets nobody in
+    /// is taken out here.
+    fn tls_started(&self, facts: TlsFacts) -> TlsFacts {
+        facts
+    }
+
     /// Resolves when a mailbox of the logged-in account changed; never, when nobody is logged in.
     /// Dropped and called again freely. Polled only while the session wants changes.
     fn changed(&mut self) -> impl Future<Output = ()>;
@@ -169,7 +175,7 @@ impl<S: Session, A: Answers<S>, P: Peer> Driver<S, A, P> {
     pub async fn secure(&mut self) -> io::Result<()> {
         let facts = Box::pin(self.peer.start_tls()).await?;
         self.since = Instant::now();
-        self.session.tls_started(facts);
+        self.session.tls_started(self.answers.tls_started(facts));
         Ok(())
     }
 
@@ -543,7 +549,7 @@ mod tests {
         }
 
         async fn start_tls(&mut self) -> io::Result<TlsFacts> {
-            Ok(TlsFacts { description: "secure".to_owned(), verified: false })
+            Ok(TlsFacts { description: "secure".to_owned(), ..TlsFacts::default() })
         }
 
         async fn close(&mut self) {

@@ -16,9 +16,11 @@ use tokio::net::TcpStream;
 
 use super::buffer::Buffer;
 use super::drive::Arrival;
+use super::exporter;
 use super::stream::send_some;
 use super::verify::Proof;
-use crate::protocol::TlsFacts;
+use crate::mail::certificate::Fingerprint;
+use crate::protocol::{Channel, TlsFacts};
 
 /// What a client's TLS is made of.
 #[derive(Clone, Debug)]
@@ -52,6 +54,11 @@ pub trait Machine: Sized {
         false
     }
 
+    /// The peer's own certificate, whose key it has proved to have; of a client, if it presented one.
+    fn certificate(&self) -> Option<Fingerprint> {
+        None
+    }
+
     /// Version and cipher suite, once they are agreed on.
     fn agreed(&self) -> (Option<rustls::ProtocolVersion>, Option<rustls::SupportedCipherSuite>);
 }
@@ -66,6 +73,10 @@ impl Machine for UnbufferedServerConnection {
 
     fn process<'c, 'i>(&'c mut self, records: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(records)
+    }
+
+    fn certificate(&self) -> Option<Fingerprint> {
+        self.peer_certificates()?.first().map(|own| Fingerprint::of(own))
     }
 
     fn agreed(&self) -> (Option<rustls::ProtocolVersion>, Option<rustls::SupportedCipherSuite>) {
@@ -132,9 +143,12 @@ impl<M: Machine> Tls<M> {
     pub(super) async fn handshake(&mut self, socket: &TcpStream) -> io::Result<TlsFacts> {
         // A client speaks first.
         self.advance(&mut Buffer::take(), &mut Buffer::take())?;
+        let mut binding = None;
         loop {
             let mut plain = Buffer::take();
             let taken = self.take_in(socket, &mut plain);
+            // Before any wait: another connection's handshake may go on after it.
+            binding = exporter::take().or(binding);
             // An alert says more to the peer than a closed connection, so it goes out first.
             self.send_owed(socket).await?;
             let (stand, arrived) = taken?;
@@ -142,7 +156,8 @@ impl<M: Machine> Tls<M> {
                 (Stand::Open, _) => {
                     // Data may follow the client's last flight in the same segment.
                     self.plain = Some(plain).filter(|plain| !plain.is_empty());
-                    return Ok(self.facts());
+                    let certificate = self.connection.certificate();
+                    return Ok(TlsFacts { channel: Channel { binding, certificate }, ..self.facts() });
                 }
                 (Stand::Closed, _) | (_, Some(0)) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 (Stand::Handshake, _) => {
@@ -164,7 +179,7 @@ impl<M: Machine> Tls<M> {
         let suite = suite.unwrap_or("unknown");
         // rustls tells its TLS 1.3 suites apart by a prefix that IANA's names do not have.
         let suite = suite.strip_prefix("TLS13_").map_or_else(|| suite.to_owned(), |rest| format!("TLS_{rest}"));
-        TlsFacts { description: format!("{version} {suite}"), verified: false }
+        TlsFacts { description: format!("{version} {suite}"), ..TlsFacts::default() }
     }
 
     pub(super) fn read(&mut self, socket: &TcpStream) -> io::Result<Arrival> {

@@ -199,7 +199,7 @@ mod tests {
 
     fn server() -> (tempfile::TempDir, TlsServer) {
         let folder = tempfile::tempdir().unwrap();
-        let tls = TlsServer::new(&TlsConfig::default(), folder.path()).unwrap();
+        let tls = TlsServer::new(&TlsConfig::default(), "localhost", folder.path()).unwrap();
         (folder, tls)
     }
 

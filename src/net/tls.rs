@@ -1,6 +1,7 @@
 //! TLS settings, certificates and their renewal.
 //!
-//! One rustls configuration serves every port: TLS 1.2 and 1.3 on ring, one stateless ticket, and
+//! One rustls configuration serves every port, or one of two where clients are asked for a certificate
+//! ([`super::presented`]): TLS 1.2 and 1.3 on ring, one stateless ticket, and
 //! `ChaCha20` first on machines whose processor has no AES (every Raspberry Pi before the fifth).
 //! Certificates are looked at again on SIGHUP and, at most every few seconds, when a connection
 //! comes in; nothing wakes to look at them.
@@ -17,17 +18,20 @@ use rustls::ServerConfig;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use serde::{Deserialize, Serialize};
 
 use super::authority::{self, AuthorityError, Issued};
+use super::exporter;
+use super::presented::AnyOfItsKey;
 
 /// Certificate files are looked at no more often than this.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// TLS.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "kebab-case")]
 pub struct TlsConfig {
     /// The certificate chain as a PEM file, the server's own first. Default: none, which means a
@@ -35,12 +39,22 @@ pub struct TlsConfig {
     pub certificate: Option<PathBuf>,
     /// The private key as a PEM file (PKCS#8, PKCS#1 or SEC1). Needed exactly when `certificate` is.
     pub key: Option<PathBuf>,
-    /// Further names for the local authority's certificate, such as `mail.example.org`. The host's
-    /// own names and addresses are always in it. Default: none.
+    /// Further names for the local authority's certificate, such as `imap.example.org`. The server's
+    /// `hostname` and the machine's own names and addresses are always in it. Default: none.
     pub names: Vec<String>,
     /// Further certificate authorities that are trusted when we connect to a relay or to others'
     /// servers, as a PEM file; those of the public web always are. Default: none.
     pub authorities: Option<PathBuf>,
+    /// Whether clients of IMAP, POP3 and submission are asked for a certificate to log in with, once any
+    /// account has one; other servers, on port 25, never are. Default: true. Before the first is
+    /// registered nobody is asked, because some programs then ask their user which one to show.
+    pub client_certificates: bool,
+}
+
+impl Default for TlsConfig {
+    fn default() -> Self {
+        Self { certificate: None, key: None, names: Vec::new(), authorities: None, client_certificates: true }
+    }
 }
 
 /// Why TLS cannot be offered. `Display` is one sentence.
@@ -91,6 +105,8 @@ impl From<AuthorityError> for TlsError {
 #[derive(Debug)]
 pub struct TlsServer {
     config: Arc<ServerConfig>,
+    /// The same, and clients are asked for a certificate; none where that is turned off.
+    asking: Option<Arc<ServerConfig>>,
     shelf: Arc<Shelf>,
     source: Source,
     looked: Mutex<Looked>,
@@ -140,33 +156,27 @@ impl ResolvesServerCert for Shelf {
 }
 
 impl TlsServer {
-    /// Loads the certificate of the settings, or makes one in `folder` when they name none.
+    /// Loads the certificate of the settings, or makes one in `folder` for `hostname` and what else the server is
+    /// called when they name none.
     ///
     /// # Errors
     /// See [`TlsError`].
-    pub fn new(settings: &TlsConfig, folder: &Path) -> Result<Self, TlsError> {
-        let source = match (&settings.certificate, &settings.key) {
-            (Some(certificate), Some(key)) => Source::Files { certificate: certificate.clone(), key: key.clone() },
-            _ => Source::Local { folder: folder.to_owned(), names: settings.names.clone() },
+    pub fn new(settings: &TlsConfig, hostname: &str, folder: &Path) -> Result<Self, TlsError> {
+        let source = if let (Some(certificate), Some(key)) = (&settings.certificate, &settings.key) {
+            Source::Files { certificate: certificate.clone(), key: key.clone() }
+        } else {
+            let names = std::iter::once(hostname.to_owned()).chain(settings.names.iter().cloned()).collect();
+            Source::Local { folder: folder.to_owned(), names }
         };
         let provider = Arc::new(provider());
         let files = source.files()?;
         let stamp = stamp(&files);
         let shelf = Arc::new(Shelf(ArcSwap::from_pointee(load(&files, &provider)?)));
-        let resolver: Arc<dyn ResolvesServerCert> = Arc::<Shelf>::clone(&shelf);
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
-            .map_err(|error| TlsError::Settings(error.to_string()))?
-            .with_no_client_auth()
-            .with_cert_resolver(resolver);
-        // With AES in the processor the client knows best; without it, we do.
-        config.ignore_client_order = !has_aes();
-        config.session_storage = Arc::new(NoServerSessionStorage {});
-        config.send_tls13_tickets = 1;
-        config.ticketer =
-            rustls::crypto::ring::Ticketer::new().map_err(|error| TlsError::Settings(error.to_string()))?;
+        let config = server_config(&provider, &shelf, None)?;
+        let verifier: Arc<dyn ClientCertVerifier> = Arc::new(AnyOfItsKey(Arc::clone(&provider)));
+        let asking = settings.client_certificates.then(|| server_config(&provider, &shelf, Some(verifier)));
         let looked = Mutex::new(Looked { at: Instant::now(), stamp, files });
-        Ok(Self { config: Arc::new(config), shelf, source, looked })
+        Ok(Self { config, asking: asking.transpose()?, shelf, source, looked })
     }
 
     /// The configuration for a new connection. Looks whether the certificate has changed or must be
@@ -176,6 +186,14 @@ impl TlsServer {
             self.look(false);
         }
         Arc::clone(&self.config)
+    }
+
+    /// As [`TlsServer::config`], for a connection whose client is asked for a certificate; `None` where
+    /// the settings want nobody asked.
+    pub fn asking(&self) -> Option<Arc<ServerConfig>> {
+        // Looks as well.
+        self.config();
+        self.asking.clone()
     }
 
     /// Loads the certificate anew (SIGHUP), and gives the local authority the chance to follow new
@@ -219,6 +237,32 @@ impl TlsServer {
             Err(error) => tracing::warn!(%error, "the new certificate is no good (yet); the old one stays"),
         }
     }
+}
+
+/// The configuration of a port. Each has a ticketer of its own: a session that began without being asked
+/// for a certificate is not resumed where one is asked for, and none comes over to where it is not.
+fn server_config(
+    provider: &Arc<CryptoProvider>,
+    shelf: &Arc<Shelf>,
+    verifier: Option<Arc<dyn ClientCertVerifier>>,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let settings = |error: rustls::Error| TlsError::Settings(error.to_string());
+    let resolver: Arc<dyn ResolvesServerCert> = Arc::<Shelf>::clone(shelf);
+    let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13, &rustls::version::TLS12])
+        .map_err(settings)?;
+    let builder = match verifier {
+        Some(verifier) => builder.with_client_cert_verifier(verifier),
+        None => builder.with_no_client_auth(),
+    };
+    let mut config = builder.with_cert_resolver(resolver);
+    // With AES in the processor the client knows best; without it, we do.
+    config.ignore_client_order = !has_aes();
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.send_tls13_tickets = 1;
+    config.key_log = Arc::new(exporter::Catch);
+    config.ticketer = rustls::crypto::ring::Ticketer::new().map_err(settings)?;
+    Ok(Arc::new(config))
 }
 
 impl Source {
@@ -326,7 +370,7 @@ mod tests {
             key: Some(issued.key.clone()),
             ..TlsConfig::default()
         };
-        let tls = TlsServer::new(&settings, folder.path()).unwrap();
+        let tls = TlsServer::new(&settings, "localhost", folder.path()).unwrap();
         let shown = || tls.shelf.0.load_full().cert.first().cloned().unwrap();
         let before = shown();
 
@@ -341,12 +385,30 @@ mod tests {
     }
 
     #[test]
+    fn a_server_that_is_given_another_name_has_it_in_its_certificate_from_the_next_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let certificate_for = |hostname: &str| {
+            TlsServer::new(&TlsConfig::default(), hostname, folder.path()).unwrap();
+            fs::read(folder.path().join("server.crt")).unwrap()
+        };
+        let holds = |pem: &[u8], name: &str| {
+            let chain = CertificateDer::from_pem_slice(pem).unwrap();
+            chain.windows(name.len()).any(|window| window == name.as_bytes())
+        };
+        let first = certificate_for("pillarbox.local");
+        assert!(!holds(&first, "mail.example.org"));
+        assert_eq!(certificate_for("pillarbox.local"), first);
+        let second = certificate_for("mail.example.org");
+        assert!(holds(&second, "mail.example.org") && holds(&second, "pillarbox.local"));
+    }
+
+    #[test]
     fn files_that_are_not_what_they_should_be_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("empty.pem");
         fs::write(&file, "nothing").unwrap();
         let settings = TlsConfig { certificate: Some(file.clone()), key: Some(file.clone()), ..TlsConfig::default() };
-        let error = TlsServer::new(&settings, folder.path()).unwrap_err();
+        let error = TlsServer::new(&settings, "localhost", folder.path()).unwrap_err();
         assert!(error.to_string().starts_with(&file.display().to_string()), "{error}");
     }
 }

@@ -4,12 +4,15 @@
 //! the answer to every question come in as arguments, so a session runs the same in a unit test, a
 //! transcript, a fuzzer and a connection. The one loop that drives them all is `net::drive`.
 
+use std::fmt;
 use std::time::Duration;
+
+use crate::mail::certificate::Fingerprint;
 
 pub mod imap; // IMAP4rev1 and IMAP4rev2 (RFC 3501, RFC 9051)
 pub mod line; // lines with a bound (RFC 5321 4.5.3.1)
 pub mod pop3; // POP3 (RFC 1939)
-pub mod sasl; // PLAIN, LOGIN and SCRAM-SHA-256 (RFC 4422, RFC 5802), for all three
+pub mod sasl; // PLAIN, LOGIN, EXTERNAL and SCRAM-SHA-256(-PLUS) (RFC 4422, RFC 5802), for all three
 pub mod smtp; // SMTP receiving, submission and sending (RFC 5321, RFC 6409)
 
 /// What should happen next.
@@ -40,14 +43,44 @@ pub enum Notice {
     Stopping,
 }
 
+/// What both ends of a TLS connection know and nobody in between can: `tls-exporter` (RFC 9266).
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct ChannelBinding(pub [u8; 32]);
+
+impl fmt::Debug for ChannelBinding {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("ChannelBinding(hidden)")
+    }
+}
+
 /// What TLS agreed on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFacts {
     /// Version and cipher suite in the words of RFC 8446 and IANA, such as
     /// `TLSv1.3 TLS_AES_128_GCM_SHA256`, for the Received field and the log.
     pub description: String,
     /// The peer has proved that it has the name it should have; never true of a client.
     pub verified: bool,
+    /// What a login on this connection can rest on; on the server's side.
+    pub channel: Channel,
+}
+
+/// What a TLS connection brings to a login.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Channel {
+    /// What a login can be bound to; in TLS 1.3.
+    pub binding: Option<ChannelBinding>,
+    /// A certificate whose key the client has proved to have. Where a session is told of it, it was
+    /// registered when the connection began.
+    pub certificate: Option<Fingerprint>,
+}
+
+impl Channel {
+    /// The channel in a box, or nothing where it brings nothing: most connections keep none.
+    #[must_use]
+    pub fn kept(self) -> Option<Box<Self>> {
+        (self != Self::default()).then(|| Box::new(self))
+    }
 }
 
 /// One end of a protocol, without its socket.

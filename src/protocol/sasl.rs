@@ -1,12 +1,15 @@
-//! SASL on the server's side: PLAIN (RFC 4616), LOGIN, SCRAM-SHA-256 (RFC 5802, RFC 7677).
+//! SASL on the server's side: PLAIN (RFC 4616), LOGIN, SCRAM-SHA-256 and SCRAM-SHA-256-PLUS
+//! (RFC 5802, RFC 7677), EXTERNAL by client certificate (RFC 4422 appendix A).
 //!
 //! One [`Exchange`] serves SMTP, IMAP and POP3: they carry base64 lines, this says what the lines
 //! mean. It never sees the store: what must be known comes through [`Request`] and [`Answer`].
 //! Whether a mechanism may be used on the present connection is for the session to say: none of
 //! them belongs on a connection without TLS.
 //!
-//! Channel binding is not offered, so a client may say that it could have bound (`y`) and may not
-//! bind (`p`).
+//! Where the connection has a [`ChannelBinding`] the PLUS mechanism is offered, and a client that
+//! believes it was not (`y`) is refused: somebody in between has taken it out of the list
+//! (RFC 5802 section 6). EXTERNAL is offered where the connection has a certificate that is registered;
+//! whether it still is, and whose, is asked when somebody logs in with it.
 
 use std::time::Duration;
 
@@ -14,9 +17,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use zeroize::Zeroizing;
 
+use super::{Channel, ChannelBinding};
 use crate::mail::address::{Address, DOMAIN_MAX, LOCAL_PART_MAX};
+use crate::mail::certificate::Fingerprint;
 use crate::mail::mailbox::AccountId;
 use crate::mail::secret::{Password, ScramVerifier, prepared};
+use scram::{ClientFirst, Proof, Scram};
+
+mod scram; // the messages of SCRAM (RFC 5802 section 7)
 
 /// Longest response in bytes before base64; longer ones end the exchange.
 pub const RESPONSE_MAX: usize = 1024;
@@ -27,9 +35,6 @@ pub const RESPONSE_LINE_MAX: usize = RESPONSE_MAX.div_ceil(3) * 4 + 2;
 /// Longest login in bytes: an address.
 pub const LOGIN_MAX: usize = LOCAL_PART_MAX + 1 + DOMAIN_MAX;
 
-/// Longest client nonce in bytes; libraries send 16 to 32.
-const CLIENT_NONCE_MAX: usize = 256;
-
 /// A mechanism we offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are the registry's")]
@@ -37,13 +42,34 @@ pub enum Mechanism {
     Plain,
     Login,
     ScramSha256,
+    ScramSha256Plus,
+    External,
 }
 
 impl Mechanism {
-    /// Reads a mechanism's name without regard to case; `None` when we do not offer it.
+    /// Reads a mechanism's name without regard to case; `None` when we know none of this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
-        [Self::Plain, Self::Login, Self::ScramSha256].into_iter().find(|known| known.name().eq_ignore_ascii_case(name))
+        [Self::Plain, Self::Login, Self::ScramSha256, Self::ScramSha256Plus, Self::External]
+            .into_iter()
+            .find(|known| known.name().eq_ignore_ascii_case(name))
+    }
+
+    /// As [`Mechanism::named`], as far as it [is to be had](Mechanism::is_had) on the connection.
+    #[must_use]
+    pub fn offered(name: &str, channel: Option<&Channel>) -> Option<Self> {
+        Self::named(name).filter(|mechanism| mechanism.is_had(channel))
+    }
+
+    /// Tells whether the connection has what the mechanism rests on: a channel binding for PLUS, a
+    /// certificate for EXTERNAL.
+    #[must_use]
+    pub fn is_had(self, channel: Option<&Channel>) -> bool {
+        match self {
+            Self::ScramSha256Plus => channel.is_some_and(|channel| channel.binding.is_some()),
+            Self::External => channel.is_some_and(|channel| channel.certificate.is_some()),
+            Self::Plain | Self::Login | Self::ScramSha256 => true,
+        }
     }
 
     /// The registered name.
@@ -53,6 +79,8 @@ impl Mechanism {
             Self::Plain => "PLAIN",
             Self::Login => "LOGIN",
             Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::ScramSha256Plus => "SCRAM-SHA-256-PLUS",
+            Self::External => "EXTERNAL",
         }
     }
 }
@@ -99,6 +127,13 @@ pub enum Request {
         /// The user as given.
         login: String,
     },
+    /// Whom does this certificate let in? Its key was proved by TLS. (EXTERNAL)
+    Certificate {
+        /// Which.
+        certificate: Fingerprint,
+        /// The user as given; none for whoever it belongs to.
+        acts_as: Option<String>,
+    },
     /// A SCRAM exchange has ended; a failure counts like a wrong password.
     Concluded {
         /// The user as given.
@@ -111,7 +146,7 @@ pub enum Request {
 /// The answer to a [`Request`].
 #[derive(Debug)]
 pub enum Answer {
-    /// To `CheckPassword` and `Concluded`; to `Verifier` only as a refusal.
+    /// To `CheckPassword`, `Certificate` and `Concluded`; to `Verifier` only as a refusal.
     Login(Result<Identity, Refusal>),
     /// To `Verifier`: the keys and a fresh nonce for the server's side of the exchange.
     Verifier {
@@ -145,9 +180,15 @@ enum State {
     LoginPassword {
         login: String,
     },
-    /// The answer to `CheckPassword`.
+    /// Whom the owner of this certificate wants to be.
+    ActsAs(Fingerprint),
+    /// The answer to `CheckPassword` or `Certificate`.
     Checked,
-    ClientFirst,
+    ClientFirst {
+        /// PLUS was chosen.
+        bound: bool,
+        binding: Option<ChannelBinding>,
+    },
     Verifier(Box<ClientFirst>),
     ClientFinal(Box<Scram>),
     /// The answer to `Concluded`; the signature is there when the proof was right.
@@ -159,38 +200,18 @@ enum State {
     Over,
 }
 
-/// What the client's first message said (RFC 5802 section 7).
-#[derive(Debug, PartialEq, Eq)]
-struct ClientFirst {
-    login: String,
-    /// `n,,` and the like, as it must come back in `c=`.
-    gs2_header: String,
-    /// `n=user,r=nonce`
-    bare: String,
-    nonce: String,
-}
-
-/// What is known once the server's first message is sent.
-#[derive(Debug)]
-struct Scram {
-    login: String,
-    gs2_header: String,
-    /// Client's and server's nonce.
-    nonce: String,
-    verifier: ScramVerifier,
-    /// `client-first-message-bare "," server-first-message`
-    auth_message: String,
-}
-
 impl Exchange {
     /// Begins an exchange; `initial` is the initial response, if the client sent one (an empty one
-    /// is written `=`).
+    /// is written `=`). `channel` is the connection's: with a binding in it, PLUS counts as offered.
     #[must_use]
-    pub fn start(mechanism: Mechanism, initial: Option<&[u8]>) -> (Self, Move) {
+    pub fn start(mechanism: Mechanism, initial: Option<&[u8]>, channel: Option<&Channel>) -> (Self, Move) {
+        let Channel { binding, certificate } = channel.copied().unwrap_or_default();
         let (state, challenge) = match mechanism {
             Mechanism::Plain => (State::PlainMessage, ""),
             Mechanism::Login => (State::LoginName, "Username:"),
-            Mechanism::ScramSha256 => (State::ClientFirst, ""),
+            Mechanism::ScramSha256 => (State::ClientFirst { bound: false, binding }, ""),
+            Mechanism::ScramSha256Plus => (State::ClientFirst { bound: true, binding }, ""),
+            Mechanism::External => (certificate.map_or(State::Over, State::ActsAs), ""),
         };
         let mut exchange = Self(state);
         let first = match initial {
@@ -211,8 +232,9 @@ impl Exchange {
             State::PlainMessage => self.plain(text),
             State::LoginName => self.login_name(text),
             State::LoginPassword { login } => self.check(&login, text),
-            State::ClientFirst => self.client_first(text),
-            State::ClientFinal(scram) => self.client_final(&scram, text),
+            State::ActsAs(certificate) => self.external(text, certificate),
+            State::ClientFirst { bound, binding } => self.client_first(text, bound, binding),
+            State::ClientFinal(scram) => self.client_final(*scram, text),
             State::Acknowledged(identity) if text.is_empty() => Some(Move::Done(Ok(identity))),
             _ => None,
         };
@@ -262,64 +284,33 @@ impl Exchange {
         Some(Move::Ask(Request::CheckPassword { login, password }))
     }
 
-    fn client_first(&mut self, message: &str) -> Option<Move> {
-        let first = ClientFirst::parse(message)?;
+    /// `[authzid]` (RFC 4422 appendix A.1).
+    fn external(&mut self, acts_as: &str, certificate: Fingerprint) -> Option<Move> {
+        let acts_as = if acts_as.is_empty() { None } else { Some(checked_login(acts_as)?) };
+        self.0 = State::Checked;
+        Some(Move::Ask(Request::Certificate { certificate, acts_as }))
+    }
+
+    fn client_first(&mut self, message: &str, bound: bool, binding: Option<ChannelBinding>) -> Option<Move> {
+        let first = ClientFirst::parse(message, bound, binding)?;
         let login = first.login.clone();
         self.0 = State::Verifier(Box::new(first));
         Some(Move::Ask(Request::Verifier { login }))
     }
 
-    /// `r=nonce,s=salt,i=rounds` (RFC 5802 section 5.1).
     fn server_first(&mut self, first: ClientFirst, verifier: ScramVerifier, nonce: [u8; 18]) -> Move {
-        let nonce = format!("{}{}", first.nonce, STANDARD.encode(nonce));
-        let message = format!("r={nonce},s={},i={}", STANDARD.encode(verifier.salt), verifier.iterations);
-        let auth_message = format!("{},{message}", first.bare);
-        let ClientFirst { login, gs2_header, .. } = first;
-        self.0 = State::ClientFinal(Box::new(Scram { login, gs2_header, nonce, verifier, auth_message }));
+        let (scram, message) = first.answer(verifier, nonce);
+        self.0 = State::ClientFinal(Box::new(scram));
         Move::Challenge(message.into())
     }
 
-    /// `c=binding,r=nonce[,extensions],p=proof` (RFC 5802 section 7).
-    fn client_final(&mut self, scram: &Scram, message: &str) -> Option<Move> {
-        let (without_proof, proof) = message.rsplit_once(",p=")?;
-        let mut fields = without_proof.split(',');
-        let binding = STANDARD.decode(fields.next()?.strip_prefix("c=")?).ok()?;
-        let nonce = fields.next()?.strip_prefix("r=")?;
-        // The header comes back as it went: nobody in between has taken `y` or a user out of it.
-        if binding != scram.gs2_header.as_bytes() || nonce != scram.nonce {
-            return None;
-        }
-        let proof: [u8; 32] = STANDARD.decode(proof).ok()?.try_into().ok()?;
-        let auth_message = format!("{},{without_proof}", scram.auth_message);
-        let proved = scram.verifier.check_proof(auth_message.as_bytes(), &proof);
-        let signature = proved.then(|| scram.verifier.server_signature(auth_message.as_bytes()));
+    fn client_final(&mut self, scram: Scram, message: &str) -> Option<Move> {
+        let signature = match scram.check(message)? {
+            Proof::Right { signature } => Some(signature),
+            Proof::Wrong => None,
+        };
         self.0 = State::Concluded { signature };
-        Some(Move::Ask(Request::Concluded { login: scram.login.clone(), proved }))
-    }
-}
-
-impl ClientFirst {
-    /// Reads `gs2-header client-first-message-bare` (RFC 5802 section 7): `n` or `y` for the channel
-    /// binding, no `m=` extension, a login that asks to act for nobody else.
-    fn parse(message: &str) -> Option<Self> {
-        let mut fields = message.splitn(3, ',');
-        let (binding, acts_as, bare) = (fields.next()?, fields.next()?, fields.next()?);
-        if !matches!(binding, "n" | "y") {
-            return None;
-        }
-        let mut fields = bare.split(',');
-        let login = saslname(fields.next()?.strip_prefix("n=")?)?;
-        let nonce = fields.next()?.strip_prefix("r=")?;
-        let printable = nonce.bytes().all(|byte| byte.is_ascii_graphic());
-        if nonce.is_empty() || nonce.len() > CLIENT_NONCE_MAX || !printable {
-            return None;
-        }
-        let acts_as = if acts_as.is_empty() { String::new() } else { saslname(acts_as.strip_prefix("a=")?)? };
-        if !acts_for_itself(&acts_as, &login) {
-            return None;
-        }
-        let gs2_header = message.strip_suffix(bare)?.to_owned();
-        Some(Self { login: checked_login(&login)?, gs2_header, nonce: nonce.to_owned(), bare: bare.to_owned() })
+        Some(Move::Ask(Request::Concluded { login: scram.login, proved: signature.is_some() }))
     }
 }
 
@@ -366,265 +357,5 @@ fn checked_login(login: &str) -> Option<String> {
     fits.then(|| login.into_owned())
 }
 
-/// Decodes a `saslname`: `=2C` is a comma, `=3D` an equals sign, another `=` is an error
-/// (RFC 5802 section 5.1).
-fn saslname(name: &str) -> Option<String> {
-    let mut parts = name.split('=');
-    let mut plain = parts.next()?.to_owned();
-    for part in parts {
-        let (c, rest) = match part.split_at_checked(2)? {
-            ("2C", rest) => (',', rest),
-            ("3D", rest) => ('=', rest),
-            _ => return None,
-        };
-        plain.push(c);
-        plain.push_str(rest);
-    }
-    (!plain.is_empty()).then_some(plain)
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::mail::secret::tests::password;
-    use proptest::prelude::*;
-
-    const CLIENT_FIRST: &str = "n,,n=user,r=rOprNGfwEbeRWgbNEkqO";
-    const SERVER_NONCE: [u8; 18] = [9; 18];
-
-    fn identity() -> Identity {
-        Identity { account: AccountId(1), address: Address::parse("user@pillarbox.test").unwrap() }
-    }
-
-    fn verifier() -> ScramVerifier {
-        ScramVerifier::derive(&password("pencil"), [5; 16], 16)
-    }
-
-    fn refused(next: &Move, why: Refusal) -> bool {
-        matches!(next, Move::Done(Err(refusal)) if *refusal == why)
-    }
-
-    fn challenge(next: Move) -> String {
-        match next {
-            Move::Challenge(bytes) => String::from_utf8(bytes).unwrap(),
-            other => panic!("no challenge: {other:?}"),
-        }
-    }
-
-    fn checks(next: &Move, user: &str, secret: &str) -> bool {
-        matches!(next, Move::Ask(Request::CheckPassword { login, password })
-            if login == user && password.reveal() == secret)
-    }
-
-    /// The client's side of SCRAM: the final message for a password.
-    fn client_final(first: &str, server_first: &str, secret: &str, binding: &str) -> String {
-        let bare = first.splitn(3, ',').nth(2).unwrap();
-        let nonce = server_first.split(',').next().unwrap();
-        let without_proof = format!("c={binding},{nonce}");
-        let auth_message = format!("{bare},{server_first},{without_proof}");
-        let mut salted = [0; 32];
-        let rounds = std::num::NonZeroU32::new(16).unwrap();
-        ring::pbkdf2::derive(ring::pbkdf2::PBKDF2_HMAC_SHA256, rounds, &[5; 16], secret.as_bytes(), &mut salted);
-        let hmac = |key: &[u8], text: &[u8]| {
-            ring::hmac::sign(&ring::hmac::Key::new(ring::hmac::HMAC_SHA256, key), text).as_ref().to_vec()
-        };
-        let client_key = hmac(&salted, b"Client Key");
-        let stored_key = ring::digest::digest(&ring::digest::SHA256, &client_key);
-        let signature = hmac(stored_key.as_ref(), auth_message.as_bytes());
-        let proof: Vec<u8> = client_key.iter().zip(signature).map(|(key, signature)| key ^ signature).collect();
-        format!("{without_proof},p={}", STANDARD.encode(proof))
-    }
-
-    fn scram_until_final(first: &str) -> (Exchange, String) {
-        let (mut exchange, next) = Exchange::start(Mechanism::ScramSha256, Some(first.as_bytes()));
-        assert!(matches!(next, Move::Ask(Request::Verifier { .. })), "{next:?}");
-        let next = exchange.resume(Answer::Verifier { verifier: verifier(), nonce: SERVER_NONCE });
-        (exchange, challenge(next))
-    }
-
-    #[test]
-    fn plain_asks_for_the_check_of_login_and_password() {
-        let (mut exchange, next) = Exchange::start(Mechanism::Plain, Some(b"\0user\0pencil"));
-        assert!(checks(&next, "user", "pencil"));
-        assert!(matches!(exchange.resume(Answer::Login(Ok(identity()))), Move::Done(Ok(who)) if who == identity()));
-
-        let (mut exchange, next) = Exchange::start(Mechanism::Plain, None);
-        assert_eq!(challenge(next), "");
-        assert!(checks(&exchange.respond(b"user\0user\0pencil"), "user", "pencil"));
-        let next = exchange.resume(Answer::Login(Err(Refusal::Credentials)));
-        assert!(refused(&next, Refusal::Credentials));
-    }
-
-    #[test]
-    fn plain_that_acts_for_another_or_is_no_triple_is_malformed() {
-        for message in [
-            &b"root\0user\0pencil"[..],
-            b"",
-            b"user",
-            b"\0user",
-            b"\0user\0",
-            b"\0\0pencil",
-            b"\0u\0p\0x",
-            b"\0\xff\0p",
-        ] {
-            let (_, next) = Exchange::start(Mechanism::Plain, Some(message));
-            assert!(refused(&next, Refusal::Malformed), "{message:?}");
-        }
-        let long = [b"\0user\0".to_vec(), vec![b'x'; RESPONSE_MAX]].concat();
-        assert!(refused(&Exchange::start(Mechanism::Plain, Some(&long)).1, Refusal::Malformed));
-    }
-
-    #[test]
-    fn login_prompts_for_both() {
-        let (mut exchange, next) = Exchange::start(Mechanism::Login, None);
-        assert_eq!(challenge(next), "Username:");
-        assert_eq!(challenge(exchange.respond(b"user")), "Password:");
-        assert!(checks(&exchange.respond(b"pencil"), "user", "pencil"));
-
-        let (_, next) = Exchange::start(Mechanism::Login, Some(b"user"));
-        assert_eq!(challenge(next), "Password:");
-        let (_, next) = Exchange::start(Mechanism::Login, Some(b""));
-        assert_eq!(challenge(next), "Username:");
-    }
-
-    #[test]
-    fn scram_ends_with_the_servers_signature_and_an_empty_response() {
-        for (first, binding) in
-            [(CLIENT_FIRST, "biws"), ("y,,n=user,r=abc", "eSws"), ("n,a=user,n=user,r=x", "bixhPXVzZXIs")]
-        {
-            let (mut exchange, server_first) = scram_until_final(first);
-            let nonce = first.rsplit_once("r=").unwrap().1;
-            let wanted = format!("r={nonce}{},s={},i=16", STANDARD.encode([9; 18]), STANDARD.encode([5; 16]));
-            assert_eq!(server_first, wanted);
-            let last = client_final(first, &server_first, "pencil", binding);
-            let next = exchange.respond(last.as_bytes());
-            assert!(
-                matches!(&next, Move::Ask(Request::Concluded { login, proved: true }) if login == "user"),
-                "{next:?}"
-            );
-            let bare = first.splitn(3, ',').nth(2).unwrap();
-            let without_proof = last.rsplit_once(",p=").unwrap().0;
-            let signature = verifier().server_signature(format!("{bare},{server_first},{without_proof}").as_bytes());
-            let next = exchange.resume(Answer::Login(Ok(identity())));
-            assert_eq!(challenge(next), format!("v={}", STANDARD.encode(signature)));
-            assert!(matches!(exchange.respond(b""), Move::Done(Ok(_))));
-            assert!(refused(&exchange.respond(b""), Refusal::Malformed), "it is over");
-        }
-    }
-
-    #[test]
-    fn a_wrong_proof_is_refused_even_if_the_world_agrees() {
-        let (mut exchange, server_first) = scram_until_final(CLIENT_FIRST);
-        let next = exchange.respond(client_final(CLIENT_FIRST, &server_first, "pen", "biws").as_bytes());
-        assert!(matches!(next, Move::Ask(Request::Concluded { proved: false, .. })));
-        assert!(refused(&exchange.resume(Answer::Login(Ok(identity()))), Refusal::Credentials));
-    }
-
-    #[test]
-    fn a_changed_final_message_is_malformed() {
-        let (_, server_first) = scram_until_final(CLIENT_FIRST);
-        let good = client_final(CLIENT_FIRST, &server_first, "pencil", "biws");
-        let proof = good.rsplit_once(",p=").unwrap().1;
-        for bad in [
-            good.replace("c=biws", "c=eSws"),
-            good.replace("c=biws", "c=!"),
-            good.replace(",r=", ",r=x"),
-            good.replace(",p=", ",q="),
-            good.replace(proof, "AAAA"),
-            good.replace(proof, "?"),
-            good.replace("c=biws,", ""),
-            String::new(),
-        ] {
-            let (mut exchange, _) = scram_until_final(CLIENT_FIRST);
-            assert!(refused(&exchange.respond(bad.as_bytes()), Refusal::Malformed), "{bad:?}");
-        }
-    }
-
-    #[test]
-    fn a_first_message_we_cannot_serve_is_malformed() {
-        for bad in [
-            "p=tls-exporter,,n=user,r=abc",
-            "n,a=root,n=user,r=abc",
-            "n,,m=x,n=user,r=abc",
-            "n,,n=,r=abc",
-            "n,,n=user,r=",
-            "n,,n=user",
-            "n,,n=us=2Xer,r=abc",
-            "n,,n=us=er,r=abc",
-            "n,,n=user=,r=abc",
-            "n,,n=user,r=a\u{e9}",
-            "n,,r=abc,n=user",
-            "n,b=x,n=user,r=abc",
-            "x,,n=user,r=abc",
-            "n,,",
-            "n",
-            "",
-        ] {
-            let (_, next) = Exchange::start(Mechanism::ScramSha256, Some(bad.as_bytes()));
-            assert!(refused(&next, Refusal::Malformed), "{bad:?}");
-        }
-        let long = format!("n,,n=user,r={}", "x".repeat(CLIENT_NONCE_MAX + 1));
-        assert!(refused(&Exchange::start(Mechanism::ScramSha256, Some(long.as_bytes())).1, Refusal::Malformed));
-    }
-
-    #[test]
-    fn a_saslname_gives_its_comma_and_equals_sign_back() {
-        let first = ClientFirst::parse("n,a=a=2Cb=3Dc,n=a=2Cb=3Dc,r=abc,x=extension").unwrap();
-        assert_eq!(first.login, "a,b=c");
-        assert_eq!(first.gs2_header, "n,a=a=2Cb=3Dc,");
-    }
-
-    #[test]
-    fn an_answer_to_another_question_lets_nobody_in() {
-        let (mut exchange, _) = Exchange::start(Mechanism::ScramSha256, Some(CLIENT_FIRST.as_bytes()));
-        assert!(refused(&exchange.resume(Answer::Login(Ok(identity()))), Refusal::Unavailable));
-        let (mut exchange, _) = Exchange::start(Mechanism::Plain, Some(b"\0user\0pencil"));
-        let next = exchange.resume(Answer::Verifier { verifier: verifier(), nonce: SERVER_NONCE });
-        assert!(refused(&next, Refusal::Unavailable));
-        let (mut exchange, _) = Exchange::start(Mechanism::Login, None);
-        assert!(refused(&exchange.resume(Answer::Login(Ok(identity()))), Refusal::Unavailable));
-    }
-
-    #[test]
-    fn a_response_line_is_base64_or_a_star() {
-        assert_eq!(decode_response(b"AHVzZXI=").unwrap().as_slice(), b"\0user");
-        assert_eq!(decode_response(b"").unwrap().as_slice(), b"");
-        assert_eq!(decode_response(b"*").unwrap_err(), Refusal::Cancelled);
-        for bad in [&b"%"[..], b"AHVzZXI", b"AA==AA==", &vec![b'A'; RESPONSE_LINE_MAX + 2]] {
-            assert_eq!(decode_response(bad).unwrap_err(), Refusal::Malformed);
-        }
-        assert_eq!(decode_initial(b"=").unwrap().as_slice(), b"");
-        assert_eq!(decode_initial(b"*").unwrap_err(), Refusal::Malformed);
-    }
-
-    proptest! {
-        #[test]
-        fn any_responses_are_taken_without_a_panic(
-            which in 0_usize..3,
-            initial in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..40)),
-            responses in proptest::collection::vec("[\\PC\\x00,=nrcp]{0,30}", 0..4),
-        ) {
-            let mechanism = [Mechanism::Plain, Mechanism::Login, Mechanism::ScramSha256][which];
-            let (mut exchange, mut next) = Exchange::start(mechanism, initial.as_deref());
-            for response in responses {
-                next = match next {
-                    Move::Challenge(_) => exchange.respond(response.as_bytes()),
-                    Move::Ask(Request::Verifier { .. }) => {
-                        exchange.resume(Answer::Verifier { verifier: verifier(), nonce: SERVER_NONCE })
-                    }
-                    Move::Ask(_) => exchange.resume(Answer::Login(Err(Refusal::Credentials))),
-                    Move::Done(outcome) => {
-                        prop_assert!(outcome.is_err());
-                        break;
-                    }
-                };
-            }
-        }
-
-        #[test]
-        fn a_saslname_has_a_round_trip(name in "[a-z,=@\\PC]{1,30}") {
-            let spelled = name.replace('=', "=3D").replace(',', "=2C");
-            prop_assert_eq!(saslname(&spelled), Some(name));
-        }
-    }
-}
+mod tests;

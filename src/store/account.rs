@@ -13,11 +13,11 @@ use crate::mail::secret::ScramVerifier;
 
 use super::change::Op;
 use super::error::{Fault, Trouble, WriteError};
-use super::mailbox;
 use super::message::Plan;
 use super::record::{AccountRecord, AddressRecord, Bytes, Record};
 use super::table::{Tables, load};
 use super::{Alias, Quota, Usage};
+use super::{certificate, mailbox};
 
 /// Most accounts one alias leads to.
 pub const ALIAS_TARGETS_MAX: usize = 100;
@@ -91,6 +91,7 @@ pub(super) fn remove(tables: &mut Tables<'_>, account: AccountId) -> Plan<()> {
     for row in tables.mboxname()?.range((id, "")..(id.saturating_add(1), ""))? {
         ops.push(Op::DropMailbox { id: row.map_err(Fault::from)?.1.value() });
     }
+    ops.extend(certificate::forgotten(tables, account)?);
     ops.push(Op::DropAccount { id });
     Ok(((), ops))
 }

@@ -15,15 +15,18 @@ use crate::mail::envelope::Recipient;
 use crate::mail::mailbox::{AccountId, MailboxName, SpecialUse};
 use crate::mail::message::{Flags, Keyword, SystemFlags, UidSet};
 use crate::mail::queue::{Delivery, Due, QueueOrder};
+use crate::mail::rights::Grant;
 
 use super::blob::{BlobRecord, BodyHash};
 use super::error::Trouble;
 use super::queue::QueuedRecord;
-use super::record::{AccountRecord, AddressRecord, Bytes, MailboxRecord, MessageRecord, Record, Tally, VanishRecord};
+use super::record::{
+    AccountRecord, AddressRecord, Bytes, CertificateRecord, MailboxRecord, MessageRecord, Record, Tally, VanishRecord,
+};
 use super::shelf::{put_body, release};
 use super::table::{SWEEP_MAILBOX, Tables, load};
 use super::upgrade::UnhashedBlobRecord;
-use super::{annotation, learned, queue};
+use super::{acl, annotation, certificate, learned, queue};
 
 mod mended; // what repair changes
 
@@ -125,6 +128,12 @@ pub(super) enum Op {
     ForgetLearnedPiece { learner: u32, piece: u16 },
     /// An annotation from now on, or none.
     Annotate { account: u32, mailbox: u32, entry: String, value: Option<Bytes> },
+    /// Repair: the sheet of grams that begins with this body goes.
+    ForgetSheet { first: u64 },
+    /// A certificate that lets somebody in from now on, or no more.
+    Certify { fingerprint: String, record: Option<CertificateRecord> },
+    /// What an identifier is given and denied on a mailbox from now on; nothing at all is no row.
+    Grant { mailbox: u32, identifier: u32, grant: Grant },
 }
 
 impl Change {
@@ -230,6 +239,7 @@ fn apply(tables: &mut Tables<'_>, seq: u64, op: &Op) -> Result<(), Trouble> {
             tables.wake(*id);
             learned::forget(tables, learned::number(Some(AccountId(*id))))?;
             annotation::forget(tables, *id, 0..=u32::MAX)?;
+            acl::forget_account(tables, *id)?;
             let table = tables.subscription()?;
             let names = table.range((*id, "")..(id.saturating_add(1), ""))?;
             let names = names.map(|row| Ok(row?.0.value().1.to_owned())).collect::<Result<Vec<_>, Trouble>>()?;
@@ -266,6 +276,8 @@ fn apply(tables: &mut Tables<'_>, seq: u64, op: &Op) -> Result<(), Trouble> {
         Op::Annotate { account, mailbox, entry, value } => {
             annotation::put(tables, (*account, *mailbox), entry, value.as_ref())
         }
+        Op::Certify { fingerprint, record } => certificate::put(tables, fingerprint, record.as_ref()),
+        Op::Grant { mailbox, identifier, grant } => acl::put(tables, *mailbox, *identifier, *grant),
         Op::Numbers { .. }
         | Op::Mailbox { .. }
         | Op::ListMailbox { .. }
@@ -277,7 +289,8 @@ fn apply(tables: &mut Tables<'_>, seq: u64, op: &Op) -> Result<(), Trouble> {
         | Op::Hash { .. }
         | Op::List { .. }
         | Op::Requeue { .. }
-        | Op::ForgetLearnedPiece { .. } => mended::apply(tables, seq, op),
+        | Op::ForgetLearnedPiece { .. }
+        | Op::ForgetSheet { .. } => mended::apply(tables, seq, op),
     }
 }
 
@@ -457,6 +470,7 @@ fn drop_mailbox(tables: &mut Tables<'_>, id: u32) -> Result<(), Trouble> {
     tables.mboxname()?.remove((record.account, record.name.as_str()))?;
     tables.mbox()?.remove(id)?;
     annotation::forget(tables, record.account, id..=id)?;
+    acl::forget_mailbox(tables, id)?;
     tables.leave_to_sweep(SWEEP_MAILBOX, id.into())?;
     tables.wake(record.account);
     Ok(())

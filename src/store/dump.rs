@@ -1,7 +1,8 @@
 //! All rows of the index as they are, in one read transaction: what a backup is made of.
 //!
 //! A dump knows no record: it hands over the bytes of keys and values, table by table, so flags,
-//! numbers, passwords and whatever a later table holds come along by themselves. Bodies stand
+//! numbers, passwords and whatever a later table holds come along by themselves; only what is made of
+//! bodies and can be made again (the gram index) is left out. Bodies stand
 //! last: for each its row, its structure and its pieces. A body never changes and numbers of bodies
 //! rise, so a later dump leaves out the pieces below the first one's *watermark*; everything else is
 //! small and is always there in full.
@@ -25,7 +26,7 @@ use super::error::{ReadError, Trouble};
 use super::gate::View;
 use super::record::{Progress, Record};
 use super::table::{BLOB, NAMES, PIECE, PROGRESS, STATE, STRUCTURE, SWEEP, SWEEP_STAGED, TAIL, Visitor, load, visit};
-use super::{SCHEMA, Store};
+use super::{SCHEMA, Store, gram};
 
 /// Bytes of rows that are handed over together; one row that is larger goes alone.
 pub const BATCH_BYTES: usize = 64 << 10;
@@ -38,6 +39,9 @@ const ROW_HEAD: usize = 7;
 
 /// Tables whose rows stand with their bodies.
 const OF_BODIES: [&str; 4] = ["blob", "structure", "piece", "tail"];
+
+/// What is made again from bodies, and so is in no dump.
+const DERIVED: [&str; 1] = [gram::NAME];
 
 /// What a dump is of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,7 +158,8 @@ impl Dump {
     }
 
     fn each_row(&self, from: u64, batch: &mut Batch<'_, '_>) -> Result<u64, Trouble> {
-        for (number, name) in (0..).zip(NAMES).filter(|(_, name)| !OF_BODIES.contains(name)) {
+        for (number, name) in (0..).zip(NAMES).filter(|(_, name)| !OF_BODIES.contains(name) && !DERIVED.contains(name))
+        {
             visit(name, &mut Rows { transaction: &self.transaction, batch, number })?;
         }
         let bodies = Bodies::open(&self.transaction)?;

@@ -298,6 +298,7 @@ impl Engine {
         refused: Option<&RangeInclusive<u64>>,
     ) -> Result<(Self, bool, Vec<u32>), OpenError> {
         let identity = upgrade::prepare(index)?;
+        upgrade::has_all_tables(index)?;
         let ring = shared.config.journal_bytes.into();
         let is_new = files.journal.is_empty().unwrap_or(false);
         let mut journal =

@@ -8,11 +8,11 @@ use crate::mail::mailbox::{AccountId, MailboxId, MailboxName, SpecialUse};
 use crate::mail::message::Keywords;
 
 use super::Folder;
-use super::annotation;
 use super::change::Op;
 use super::error::{Fault, Trouble, WriteError};
 use super::message::{self, Plan};
 use super::table::Tables;
+use super::{acl, annotation};
 use redb::ReadableTable;
 
 /// Most mailboxes an account can have.
@@ -116,12 +116,21 @@ pub(super) fn standard(tables: &mut Tables<'_>, account: u32) -> Result<Vec<Op>,
     Ok(ops)
 }
 
-/// The ops that make the missing parents of `name`.
-fn parents(tables: &mut Tables<'_>, numbers: &mut Numbers, account: u32, name: &MailboxName) -> Result<Vec<Op>, Fault> {
-    let mut missing = Vec::new();
+/// The ops that make the missing parents of `name`, and the nearest that is there.
+fn parents(
+    tables: &mut Tables<'_>,
+    numbers: &mut Numbers,
+    account: u32,
+    name: &MailboxName,
+) -> Result<(Vec<Op>, Option<u32>), Fault> {
+    if name.is_others() {
+        return Err(WriteError::NotAllowed("names below Other Users are those of others' mailboxes").into());
+    }
+    let (mut missing, mut nearest) = (Vec::new(), None);
     let mut next = name.parent();
     while let Some(name) = next {
-        if find(tables, account, name.as_str())?.is_some() {
+        nearest = find(tables, account, name.as_str())?;
+        if nearest.is_some() {
             break;
         }
         next = name.parent();
@@ -129,9 +138,21 @@ fn parents(tables: &mut Tables<'_>, numbers: &mut Numbers, account: u32, name: &
     }
     let mut ops = Vec::new();
     for name in missing.into_iter().rev() {
-        ops.push(numbers.put(account, name, None)?.1);
+        let (id, op) = numbers.put(account, name, None)?;
+        ops.push(op);
+        ops.extend(inherited(tables, nearest, id)?);
     }
-    Ok(ops)
+    Ok((ops, nearest))
+}
+
+/// The ops by which a new mailbox has the rights of the nearest above it, if there is one.
+fn inherited(tables: &mut Tables<'_>, nearest: Option<u32>, id: u32) -> Result<Vec<Op>, Fault> {
+    nearest.map_or(Ok(Vec::new()), |from| acl::inherited(tables, from, id))
+}
+
+/// How many mailboxes these ops make.
+fn made(ops: &[Op]) -> usize {
+    ops.iter().filter(|op| matches!(op, Op::PutMailbox { .. })).count()
 }
 
 fn check_room(tables: &mut Tables<'_>, account: u32, more: usize) -> Result<(), Fault> {
@@ -152,10 +173,11 @@ pub(super) fn create(
         return Err(WriteError::Exists.into());
     }
     let mut numbers = Numbers::new(tables);
-    let mut ops = parents(tables, &mut numbers, account, name)?;
-    check_room(tables, account, ops.len() + 1)?;
+    let (mut ops, nearest) = parents(tables, &mut numbers, account, name)?;
+    check_room(tables, account, made(&ops) + 1)?;
     let (id, op) = numbers.put(account, name.clone(), special_use)?;
     ops.push(op);
+    ops.extend(inherited(tables, nearest, id)?);
     Ok((MailboxId(id), ops))
 }
 
@@ -185,9 +207,9 @@ pub(super) fn rename(tables: &mut Tables<'_>, account: AccountId, from: &Mailbox
         return Err(WriteError::NotAllowed("a mailbox can't go below itself").into());
     }
     let mut numbers = Numbers::new(tables);
-    let mut ops = parents(tables, &mut numbers, account, to)?;
+    let (mut ops, _) = parents(tables, &mut numbers, account, to)?;
     if !ops.is_empty() {
-        check_room(tables, account, ops.len())?;
+        check_room(tables, account, made(&ops))?;
     }
     ops.push(Op::RenameMailbox { id, to: to.clone() });
     for (name, id) in names(tables, account, &format!("{}/", from.as_str()))? {
@@ -202,8 +224,8 @@ pub(super) fn rename(tables: &mut Tables<'_>, account: AccountId, from: &Mailbox
 /// INBOX's messages go to the new mailbox; INBOX and what is below it stay.
 fn rename_inbox(tables: &mut Tables<'_>, account: u32, inbox: u32, to: &MailboxName) -> Plan<()> {
     let mut numbers = Numbers::new(tables);
-    let mut ops = parents(tables, &mut numbers, account, to)?;
-    check_room(tables, account, ops.len() + 1)?;
+    let (mut ops, _) = parents(tables, &mut numbers, account, to)?;
+    check_room(tables, account, made(&ops) + 1)?;
     let (id, op) = numbers.put(account, to.clone(), None)?;
     ops.push(op);
     let Keywords(names) = tables.load_mailbox(inbox)?.ok_or_else(|| Trouble::damaged("INBOX"))?.keywords;

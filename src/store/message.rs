@@ -7,6 +7,7 @@
 use crate::mail::date::ZonedTime;
 use crate::mail::mailbox::{AccountId, MailboxId, ModSeq, Uid, UidValidity};
 use crate::mail::message::{FlagMode, FlagNames, Flags, KEYWORDS_MAX, Keyword, Keywords, SystemFlags, UidSet};
+use crate::mail::rights::Rights;
 
 use super::blob::{BlobRecord, Spooled};
 use super::change::{Op, changed};
@@ -244,15 +245,17 @@ fn validity(mailbox: &MailboxRecord) -> Result<UidValidity, Trouble> {
     Uid::new(mailbox.uid_validity).map(|number| UidValidity(number.0)).ok_or_else(|| Trouble::damaged("UIDVALIDITY"))
 }
 
-/// STORE (RFC 9051 section 6.4.6, RFC 7162 section 3.1.3).
+/// STORE (RFC 9051 section 6.4.6, RFC 7162 section 3.1.3), of the flags that `rights` are about alone (RFC
+/// 4314 section 4).
 pub(super) fn flag(
     tables: &mut Tables<'_>,
     mailbox: MailboxId,
     uids: &UidSet,
-    mode: FlagMode,
-    names: &FlagNames,
+    (mode, names): (FlagMode, FlagNames),
     unchanged_since: Option<ModSeq>,
+    rights: Rights,
 ) -> Plan<Flagged> {
+    let names = rights.permitted(names);
     let mut record = tables.load_mailbox(mailbox.0)?.ok_or(WriteError::NoSuchMailbox)?;
     let (keywords, new) = match mode {
         // A keyword nobody has is on no message.
@@ -263,7 +266,7 @@ pub(super) fn flag(
         FlagMode::Add | FlagMode::Replace => learn(&mut record.keywords, &names.keywords)?,
     };
     let given = Flags { system: names.system, keywords };
-    let all = Flags { system: SystemFlags(u8::MAX), keywords: u64::MAX };
+    let all = permitted(rights);
     let (clear, set) = match mode {
         FlagMode::Replace => (all, given),
         FlagMode::Add => (Flags::default(), given),
@@ -295,14 +298,21 @@ pub(super) fn flag(
     Ok((flagged, ops))
 }
 
-/// COPY, and with `remove` MOVE (RFC 6851).
+/// Every flag that `rights` are about.
+fn permitted(rights: Rights) -> Flags {
+    Flags { system: rights.system_flags(), keywords: if rights.has(Rights::WRITE) { u64::MAX } else { 0 } }
+}
+
+/// COPY, and with `remove` MOVE (RFC 6851). Flags go along as far as `rights` in the target allow it (RFC
+/// 4314 section 4).
 pub(super) fn transfer(
     tables: &mut Tables<'_>,
     from: MailboxId,
     uids: &UidSet,
     to: MailboxId,
-    remove: bool,
+    (remove, rights): (bool, Rights),
 ) -> Plan<Placed> {
+    let may = permitted(rights);
     let source = tables.load_mailbox(from.0)?.ok_or(WriteError::NoSuchMailbox)?;
     let mut target = tables.load_mailbox(to.0)?.ok_or(WriteError::NoSuchMailbox)?;
     let uid_validity = validity(&target)?;
@@ -322,7 +332,7 @@ pub(super) fn transfer(
         within(account.quota, account.used, more).ok_or(WriteError::OverQuota)?;
     }
     let first = take_uids(&mut target, count)?;
-    let (keywords, names) = translate(&source.keywords, &mut target.keywords, bits);
+    let (keywords, names) = translate(&source.keywords, &mut target.keywords, bits & may.keywords);
     let mut ops = Vec::new();
     if !names.is_empty() {
         ops.push(Op::Keywords { mailbox: to.0, names });
@@ -330,6 +340,12 @@ pub(super) fn transfer(
     let placed = Placed { uid_validity, from: found.clone(), to: run(first, count) };
     let (from, to, first) = (from.0, to.0, first.get());
     ops.push(Op::Transfer { from, uids: found, to, first, saved: tables.now, keywords, remove });
+    let others = SystemFlags(!may.system.0);
+    if others.0 != 0 {
+        // In the same change, so nobody ever sees them with these flags.
+        let clear = Flags { system: others, keywords: 0 };
+        ops.push(Op::Flag { mailbox: to, uids: placed.to.clone(), clear, set: Flags::default() });
+    }
     Ok((placed, ops))
 }
 

@@ -14,10 +14,12 @@ use std::sync::{Arc, PoisonError, mpsc};
 use std::task::{Context, Poll};
 
 mod account; //     plans: accounts, aliases, domains, notes
+mod acl; //         who may do what in whose mailboxes
 mod annotation; //  annotations of mailboxes and accounts
 mod backend; //     redb over a disk, its first block kept twice
 mod ballast; //     room kept for a disk that others fill
 pub mod blob; //    bodies: spool, compressed blocks, packed pieces
+mod certificate; // certificates that people log in with
 mod change; //      what the journal holds, and how it is done to the tables
 pub mod check; //   verifies everything, and repairs what can be
 pub mod compact; // the index without its holes
@@ -28,6 +30,7 @@ pub mod dump; //    all rows as they are, for backups
 mod engine; //      index and journal together: opening, replaying, making durable
 mod error; //       what goes wrong
 mod gate; //        who may read the index, and who waits while it is opened anew
+mod gram; //        which bodies surely do not hold a text
 pub mod journal; // the ring file that makes a 250 durable
 mod learned; //     the spam filter's learned state
 pub mod load; //    a store made of a dump's rows
@@ -56,12 +59,14 @@ pub mod wear; //    what was written, and how long a card lasts
 mod writer; //      the one thread that writes
 
 pub use account::{ALIAS_TARGETS_MAX, NOTE_MAX, NOTE_NAME_MAX};
+pub use acl::{ACL_ENTRIES_MAX, SHARED_MAX};
 pub use blob::{Body, SPOOL_MEMORY_MAX, Spool, Spooled, SpooledReader, temporary};
 pub use error::{OpenError, ReadError, WriteError};
+pub use gram::{BODIES_STEP, Grams};
 pub use learned::{LEARNED_PIECE_MAX, LEARNED_PIECES_MAX};
 pub use mailbox::{MAILBOXES_MAX, SUBSCRIPTIONS_MAX};
 pub use queue::{Parcel, QUEUED_RECIPIENTS_MAX, Submitted};
-pub use reader::{Reader, Structures};
+pub use reader::{Bodies, Reader};
 pub use scanned::Whereabouts;
 pub use upgrade::SCHEMA;
 
@@ -75,6 +80,7 @@ use crate::mail::date::ZonedTime;
 use crate::mail::list::List;
 use crate::mail::mailbox::{AccountId, MailboxId, MailboxName, ModSeq, SpecialUse, Uid};
 use crate::mail::message::{FlagMode, FlagNames, UidSet};
+use crate::mail::rights::Rights;
 use crate::mail::secret::ScramVerifier;
 use crate::mail::structure::Structure;
 
@@ -461,17 +467,40 @@ impl Store {
         flags: FlagNames,
         unchanged_since: Option<ModSeq>,
     ) -> Pending<Flagged> {
-        self.plan(move |tables| message::flag(tables, mailbox, &uids, mode, &flags, unchanged_since))
+        self.flag_within(mailbox, uids, (mode, flags), unchanged_since, Rights::ALL)
+    }
+
+    /// As [`Store::flag`], for somebody with these rights: flags that they are not about stay as they are.
+    pub fn flag_within(
+        &self,
+        mailbox: MailboxId,
+        uids: UidSet,
+        change: (FlagMode, FlagNames),
+        unchanged_since: Option<ModSeq>,
+        rights: Rights,
+    ) -> Pending<Flagged> {
+        self.plan(move |tables| message::flag(tables, mailbox, &uids, change, unchanged_since, rights))
     }
 
     /// COPY, all or nothing.
     pub fn copy(&self, from: MailboxId, uids: UidSet, to: MailboxId) -> Pending<Placed> {
-        self.plan_mail(move |tables| message::transfer(tables, from, &uids, to, false))
+        self.copy_within(from, uids, to, Rights::ALL)
+    }
+
+    /// As [`Store::copy`], for somebody with these rights in the target: flags that they are not about stay
+    /// behind.
+    pub fn copy_within(&self, from: MailboxId, uids: UidSet, to: MailboxId, rights: Rights) -> Pending<Placed> {
+        self.plan_mail(move |tables| message::transfer(tables, from, &uids, to, (false, rights)))
     }
 
     /// MOVE, all or nothing (RFC 6851); quota is not looked at within one account.
     pub fn relocate(&self, from: MailboxId, uids: UidSet, to: MailboxId) -> Pending<Placed> {
-        self.plan(move |tables| message::transfer(tables, from, &uids, to, true))
+        self.relocate_within(from, uids, to, Rights::ALL)
+    }
+
+    /// As [`Store::relocate`], for somebody with these rights in the target.
+    pub fn relocate_within(&self, from: MailboxId, uids: UidSet, to: MailboxId, rights: Rights) -> Pending<Placed> {
+        self.plan(move |tables| message::transfer(tables, from, &uids, to, (true, rights)))
     }
 
     /// Removes what is marked `\Deleted`, of `uids` only if given; answers with what it removed.

@@ -13,6 +13,12 @@ use crate::mail::mailbox::ModSeq;
 /// The queue is watched as an account would be, under a number no account is given.
 pub(super) const QUEUE_WATCH: u32 = u32::MAX;
 
+/// So are new bodies, many at a time (see `gram`).
+pub(super) const BODIES_WATCH: u32 = u32::MAX - 1;
+
+/// Stands for every account at once, in what is woken.
+pub(super) const EVERYONE_WATCH: u32 = u32::MAX - 2;
+
 /// Who waits for what.
 #[derive(Debug, Default)]
 pub(super) struct Watchers(Mutex<HashMap<u32, watch::Sender<ModSeq>>>);
@@ -37,6 +43,12 @@ impl Watchers {
     /// Tells everybody who waits that accounts changed.
     pub(super) fn wake(&self, accounts: &[u32], now: ModSeq) {
         let mut all = self.all();
+        if accounts.contains(&EVERYONE_WATCH) {
+            for (_, sender) in all.iter().filter(|(account, _)| **account < EVERYONE_WATCH) {
+                sender.send_replace(now);
+            }
+            return;
+        }
         for account in accounts {
             let Some(sender) = all.get(account) else { continue };
             if sender.is_closed() {
@@ -56,6 +68,16 @@ impl Watchers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn everyone_is_every_account_and_nothing_else() {
+        let watchers = Watchers::default();
+        let accounts = [watchers.watch(1, ModSeq(5)), watchers.watch(2, ModSeq(5))];
+        let queue = watchers.watch(QUEUE_WATCH, ModSeq(5));
+        watchers.wake(&[1, EVERYONE_WATCH], ModSeq(6));
+        assert!(accounts.iter().all(|watch| watch.has_changed().unwrap()));
+        assert!(!queue.has_changed().unwrap());
+    }
 
     #[test]
     fn a_channel_nobody_waits_on_is_dropped() {

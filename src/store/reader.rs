@@ -1,22 +1,26 @@
 //! Reads: one redb read transaction for one command.
 //!
 //! Nothing here borrows: an iterator keeps the transaction alive by itself and goes when the
-//! command is answered. Bodies are read elsewhere (`shelf`), because a slow client must not pin a
-//! transaction's pages.
+//! command is answered. Only short bodies are read in it ([`Bodies`]); others are read elsewhere
+//! (`shelf`), because a slow client must not pin a transaction's pages.
 
+use std::cell::RefCell;
 use std::fmt;
 use std::sync::Arc;
 
-use redb::{Key, ReadOnlyTable, TableDefinition, Value};
+use redb::{AccessGuard, Key, Range, ReadOnlyTable, TableDefinition, Value};
 
 use crate::mail::mailbox::{AccountId, Mailbox, MailboxId, MailboxName, ModSeq, Uid, UidValidity};
 use crate::mail::message::{BlobId, Message, UidSet};
+use crate::mail::rights::Rights;
 use crate::mail::structure::Structure;
 
+use super::blob;
 use super::engine::Shared;
 use super::error::{ReadError, Trouble};
 use super::gate::View;
-use super::record::{Bytes, MailboxRecord, MessageRecord, Record, StructureRecord, VanishRecord};
+use super::record::{MailboxRecord, MessageRecord, Record, StructureRecord, VanishRecord};
+use super::shelf::Shelf;
 use super::table::{MBOX, MBOXNAME, MSG, NOTE, STRUCTURE, SUBSCRIPTION, VANISH, load};
 
 /// One read transaction: the store as it is now, for one command.
@@ -42,6 +46,11 @@ impl Reader {
         table: TableDefinition<'static, K, V>,
     ) -> Result<ReadOnlyTable<K, V>, Trouble> {
         Ok(self.transaction.open_table(table)?)
+    }
+
+    /// Whom troubles are told, and what keeps the index open, for rows that outlive this reader.
+    pub(super) fn keep(&self) -> (Arc<Shared>, Arc<()>) {
+        (self.shared.clone(), self.transaction.token())
     }
 
     /// What callers see of a result.
@@ -90,6 +99,18 @@ impl Reader {
             self.find(id)
         };
         self.told(find())
+    }
+
+    /// Whose a mailbox is.
+    pub fn owner(&self, id: MailboxId) -> Result<Option<AccountId>, ReadError> {
+        let read = || Ok(load::<MailboxRecord, _>(&self.table(MBOX)?, id.0)?.map(|record| AccountId(record.account)));
+        self.told(read())
+    }
+
+    /// Tells whether an account is subscribed to a name.
+    pub fn is_subscribed(&self, account: AccountId, name: &MailboxName) -> Result<bool, ReadError> {
+        let read = || Ok(self.table(SUBSCRIPTION)?.get((account.0, name.as_str()))?.is_some());
+        self.told(read())
     }
 
     /// Subscribed names, sorted; some may be no mailbox.
@@ -167,17 +188,18 @@ impl Reader {
     pub fn structure(&self, mailbox: MailboxId, uid: Uid) -> Result<Option<Structure>, ReadError> {
         let read = || {
             let Some(row) = self.row(mailbox, uid)? else { return Ok(None) };
-            let record = load(&self.table(STRUCTURE)?, row.blob)?.ok_or_else(|| Trouble::damaged("structure"))?;
-            let StructureRecord(Bytes(structure)) = record;
-            postcard::from_bytes(&structure).map(Some).map_err(|_| Trouble::damaged("structure"))
+            let structure = self.table(STRUCTURE)?.get(row.blob)?.ok_or_else(|| Trouble::damaged("structure"))?;
+            StructureRecord::structure(row.blob, structure.value()).map(Some)
         };
         self.told(read())
     }
 
-    /// The structures of bodies, for many of them.
-    pub fn structures(&self) -> Result<Structures, ReadError> {
-        let (table, shared) = (self.told(self.table(STRUCTURE))?, self.shared.clone());
-        Ok(Structures { table, shared, _token: self.transaction.token() })
+    /// Bodies and their structures, for many of them.
+    pub fn bodies(&self) -> Result<Bodies, ReadError> {
+        let open = || Ok((self.table(STRUCTURE)?, Shelf::new(&self.transaction, self.shared.clone())?));
+        let (structures, pieces) = self.told(open())?;
+        let (shared, token) = self.keep();
+        Ok(Bodies { structures, ahead: RefCell::default(), pieces, shared, _token: token })
     }
 
     /// Uids that were removed after `since`. Where that is no longer known exactly, more uids than
@@ -209,29 +231,73 @@ impl Reader {
     }
 }
 
-/// The structures of bodies, as of one reader's moment.
-pub struct Structures {
-    table: ReadOnlyTable<u64, &'static [u8]>,
+/// How far a body may lie behind the one asked for before, in numbers, to be come to row by row.
+const NEAR: u64 = 8;
+
+/// Where the row of the next body is, if it is asked for after the one before: a mailbox's bodies mostly
+/// have numbers that rise with its uids, and the next row costs a fraction of looking one up.
+#[derive(Default)]
+struct Ahead {
+    last: u64,
+    rows: Option<Range<'static, u64, &'static [u8]>>,
+}
+
+impl Ahead {
+    fn get(
+        &mut self,
+        table: &ReadOnlyTable<u64, &'static [u8]>,
+        key: u64,
+    ) -> Result<Option<AccessGuard<'static, &'static [u8]>>, Trouble> {
+        let is_near = key.checked_sub(self.last).is_some_and(|gap| (1..=NEAR).contains(&gap));
+        self.last = key;
+        let mut rows = match self.rows.take() {
+            Some(rows) if is_near => rows,
+            None if is_near => table.range(key..)?,
+            _ => return Ok(table.get(key)?),
+        };
+        while let Some(row) = rows.next().transpose()? {
+            let (found, value) = row;
+            if found.value() >= key {
+                let value = (found.value() == key).then_some(value);
+                // What was come to too early is passed now.
+                self.rows = value.is_some().then_some(rows);
+                return Ok(value);
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Bodies and their structures, as of one reader's moment.
+pub struct Bodies {
+    structures: ReadOnlyTable<u64, &'static [u8]>,
+    ahead: RefCell<Ahead>,
+    pieces: Shelf,
     shared: Arc<Shared>,
     /// Rows need their index open, even if another takes its place.
     _token: Arc<()>,
 }
 
-impl Structures {
+impl Bodies {
     /// What the part walker found in a body; `None` when there is no such body.
-    pub fn of(&self, blob: BlobId) -> Result<Option<Structure>, ReadError> {
+    pub fn structure(&self, blob: BlobId) -> Result<Option<Structure>, ReadError> {
         let read = || {
-            let Some(row) = self.table.get(blob.0)? else { return Ok(None) };
-            let StructureRecord(Bytes(structure)) = StructureRecord::decode(blob.0, row.value())?;
-            postcard::from_bytes(&structure).map(Some).map_err(|_| Trouble::damaged("structure"))
+            let Some(row) = self.ahead.borrow_mut().get(&self.structures, blob.0)? else { return Ok(None) };
+            StructureRecord::structure(blob.0, row.value()).map(Some)
         };
         read().map_err(|trouble| self.shared.failed(trouble))
     }
+
+    /// The first `wanted` bytes of a body, or all where it has fewer; `None` when that is more than
+    /// `most`, or more than 64 KiB.
+    pub fn beginning(&self, blob: BlobId, wanted: u64, most: usize) -> Result<Option<Vec<u8>>, ReadError> {
+        blob::beginning(&self.pieces, blob, wanted, most)
+    }
 }
 
-impl fmt::Debug for Structures {
+impl fmt::Debug for Bodies {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("Structures")
+        out.write_str("Bodies")
     }
 }
 
@@ -274,6 +340,7 @@ fn told_mailbox(id: u32, record: MailboxRecord, subscribed: bool) -> Result<Mail
         deleted_size: record.deleted_size,
         keywords: record.keywords,
         recent_from: uid(record.recent_from)?,
+        rights: Rights::ALL,
     })
 }
 
@@ -291,6 +358,8 @@ fn told_message(uid: Uid, row: &MessageRecord) -> Message {
 
 #[cfg(test)]
 mod tests {
+    use redb::{Database, ReadableDatabase};
+
     use super::*;
 
     #[test]
@@ -300,5 +369,26 @@ mod tests {
         assert_eq!(gaps(&uids(&[1, 2]), 3), uids(&[]));
         assert_eq!(gaps(&uids(&[]), 3), uids(&[1, 2]));
         assert_eq!(gaps(&uids(&[]), 1), uids(&[]));
+    }
+
+    #[test]
+    fn a_row_is_found_in_whatever_order_rows_are_asked_for() {
+        let index = Database::builder().create_with_backend(redb::backends::InMemoryBackend::new()).unwrap();
+        let transaction = index.begin_write().unwrap();
+        let there: Vec<u64> = (0..2000).filter(|key| key % 7 != 3 && !(500..600).contains(key)).collect();
+        for key in &there {
+            transaction.open_table(STRUCTURE).unwrap().insert(key, key.to_le_bytes().as_slice()).unwrap();
+        }
+        transaction.commit().unwrap();
+        let table = index.begin_read().unwrap().open_table(STRUCTURE).unwrap();
+        let mut ahead = Ahead::default();
+        let up = 0..2010_u64;
+        let jumps = (0..4000_u64).map(|number| number.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 53);
+        let steps = (0..700_u64).map(|number| number * 3 - number % 2);
+        for key in up.clone().chain(up.rev()).chain(jumps).chain(steps).chain([7, 7, 8, 8, 9, 11, 10, 3, 4]) {
+            let found = ahead.get(&table, key).unwrap().map(|row| row.value().to_vec());
+            let wanted = there.contains(&key).then(|| key.to_le_bytes().to_vec());
+            assert_eq!(found, wanted, "{key}");
+        }
     }
 }

@@ -13,6 +13,7 @@ use crate::mail::list::List;
 use crate::mail::mailbox::{MailboxName, SpecialUse};
 use crate::mail::message::{Flags, Keywords, SystemFlags, UidSet};
 use crate::mail::secret::ScramVerifier;
+use crate::mail::structure::Structure;
 
 use super::blob::BlobRecord;
 use super::error::Trouble;
@@ -212,12 +213,34 @@ impl Record for StructureRecord {
     const TABLE: &'static str = "structure";
 }
 
+impl StructureRecord {
+    /// What the part walker found, of a row that need not be kept.
+    pub(super) fn structure(key: u64, value: &[u8]) -> Result<Structure, Trouble> {
+        let bytes: Option<&[u8]> = postcard::from_bytes(seal::open(Self::TABLE, key, value)?).ok();
+        let structure = bytes.and_then(|bytes| postcard::from_bytes(bytes).ok());
+        structure.ok_or_else(|| Trouble::damaged(Self::TABLE))
+    }
+}
+
 /// The value of an annotation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct AnnotationRecord(pub(super) Bytes);
 
 impl Record for AnnotationRecord {
     const TABLE: &'static str = "annotation";
+}
+
+/// A certificate that somebody may log in with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct CertificateRecord {
+    pub(super) account: u32,
+    pub(super) name: String,
+    pub(super) added: Timestamp,
+    pub(super) expires: Timestamp,
+}
+
+impl Record for CertificateRecord {
+    const TABLE: &'static str = "certificate";
 }
 
 /// The mark in a body's row, by which it is found in a ruined file.

@@ -6,13 +6,18 @@
 //! leaves a large one to the sweep.
 
 use std::cell::Cell;
+use std::fmt;
 use std::sync::Arc;
+
+use redb::{ReadOnlyTable, ReadTransaction};
 
 use crate::mail::message::BlobId;
 
 use super::blob::{self, BlobRecord, PieceSource};
 use super::engine::Shared;
 use super::error::{ReadError, Trouble};
+use super::gram::BODIES_STEP;
+use super::notify::BODIES_WATCH;
 use super::record::{Bytes, Record, StructureRecord};
 use super::table::{BLOB, PIECE, SWEEP_BODY, SWEEP_STAGED, TAIL, Tables, load};
 
@@ -46,6 +51,9 @@ pub(super) fn put_body(
     tables.blob()?.insert(id, record.encode(id)?.as_slice())?;
     tables.structure()?.insert(id, structure.as_slice())?;
     tables.progress.blob = tables.progress.blob.max(id.saturating_add(1));
+    if id % BODIES_STEP == BODIES_STEP - 1 {
+        tables.wake(BODIES_WATCH);
+    }
     tables.progress.kept = tables.progress.kept.saturating_add(space_of(record, structure.len()));
     let Some(stored) = stored else {
         tables.sweep()?.remove((SWEEP_STAGED, id))?;
@@ -101,6 +109,53 @@ pub(super) fn erase(tables: &mut Tables<'_>, id: u64) -> Result<(), Trouble> {
     let space = record.map_or(0, |record| space_of(&record, structure));
     tables.progress.kept = tables.progress.kept.saturating_sub(space);
     Ok(())
+}
+
+/// Bodies as of one transaction, for many short ones that are read at once.
+pub(super) struct Shelf {
+    blob: ReadOnlyTable<u64, &'static [u8]>,
+    piece: ReadOnlyTable<(u64, u32), &'static [u8]>,
+    tail: ReadOnlyTable<u64, &'static [u8]>,
+    /// The last piece's index where that is small, once the record was read.
+    last: Cell<Option<u32>>,
+    shared: Arc<Shared>,
+}
+
+impl Shelf {
+    pub(super) fn new(transaction: &ReadTransaction, shared: Arc<Shared>) -> Result<Self, Trouble> {
+        let (blob, piece, tail) =
+            (transaction.open_table(BLOB)?, transaction.open_table(PIECE)?, transaction.open_table(TAIL)?);
+        Ok(Self { blob, piece, tail, last: Cell::new(None), shared })
+    }
+}
+
+impl fmt::Debug for Shelf {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str("Shelf")
+    }
+}
+
+impl PieceSource for Shelf {
+    fn record(&self, blob: BlobId) -> Result<Option<BlobRecord>, ReadError> {
+        let record: Option<BlobRecord> = load(&self.blob, blob.0).map_err(|trouble| self.shared.failed(trouble))?;
+        let last = record.as_ref().and_then(|record| {
+            let last = blob::piece_count(record.stored).checked_sub(1)?;
+            let size = blob::piece_size(record.stored, last)? + blob::PIECE_HEADER;
+            (size < TAIL_MAX).then_some(last)
+        });
+        self.last.set(last);
+        Ok(record)
+    }
+
+    fn piece(&self, blob: BlobId, index: u32, take: &mut dyn FnMut(&[u8])) -> Result<(), ReadError> {
+        let find = || match self.last.get() {
+            Some(last) if last == index => self.tail.get(blob.0),
+            _ => self.piece.get((blob.0, index)),
+        };
+        let found = find().map_err(Trouble::from).and_then(|piece| piece.ok_or_else(|| Trouble::damaged("body")));
+        take(found.map_err(|trouble| self.shared.failed(trouble))?.value());
+        Ok(())
+    }
 }
 
 /// Bodies as [`super::Body`] reads them: each piece in a transaction of its own, because a slow

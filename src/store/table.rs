@@ -144,6 +144,15 @@ tables! {
     learned LEARNED: (u32, u16) => &'static [u8];
     /// (account, mailbox or [`OF_ACCOUNT`], entry) to [`super::record::AnnotationRecord`].
     annotation ANNOTATION: (u32, u32, &'static str) => &'static [u8];
+    /// (first body, 0 for the head or a block's number from 1) to a sealed part of a sheet of grams (see
+    /// `gram`). Made of bodies: no backup has it.
+    gram GRAM: (u64, u32) => &'static [u8];
+    /// Fingerprint in hexadecimal to [`super::record::CertificateRecord`].
+    certificate CERTIFICATE: &'static str => &'static [u8];
+    /// (mailbox, account or all ones for anyone) to [`super::acl::GrantRecord`].
+    acl ACL: (u32, u32) => &'static [u8];
+    /// The same pairs the other way around: what is shared with whom.
+    shared SHARED: (u32, u32) => ();
 }
 
 /// In place of a mailbox in ANNOTATION: what is about the account. No mailbox has this number.

@@ -6,7 +6,7 @@
 use std::ops::Bound;
 
 use redb::{
-    Database, Durability, Key, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError, Value,
+    Database, Durability, Key, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError, TableHandle, Value,
     WriteTransaction,
 };
 use ring::rand::{SecureRandom, SystemRandom};
@@ -16,11 +16,11 @@ use super::blob::BlobRecord;
 use super::error::{OpenError, Trouble};
 use super::record::{Bytes, Record, StructureRecord};
 use super::seal::{self, RowKey};
-use super::table::{ACCOUNT, ADDRESS, BLOB, MBOX, MSG, PROGRESS, STATE, STRUCTURE, Tables, VANISH};
+use super::table::{ACCOUNT, ADDRESS, BLOB, MBOX, MSG, NAMES, PROGRESS, STATE, STRUCTURE, Tables, VANISH};
 
 /// The schema this program writes. Raise it with any change that an older program would misread,
 /// and add the step to [`prepare`].
-pub const SCHEMA: u32 = 4;
+pub const SCHEMA: u32 = 6;
 
 const SCHEMA_ROW: &str = "schema";
 const IDENTITY_ROW: &str = "identity";
@@ -40,8 +40,9 @@ pub(super) fn prepare(index: &Database) -> Result<[u8; 16], OpenError> {
             seal_rows(index, &identity)?;
         }
         // From 2 to 3 an address may also be a list's or lead elsewhere, from 3 to 4 there are
-        // annotations: old rows are as they were.
-        2 | 3 => {
+        // annotations, from 4 to 5 a gram index, from 5 to 6 certificates and rights of others: old rows are
+        // as they were.
+        2..=5 => {
             let mut transaction = index.begin_write().map_err(Trouble::from)?;
             Tables::create(&transaction)?;
             write(&transaction, SCHEMA, &identity)?;
@@ -167,15 +168,30 @@ fn fields(value: &[u8]) -> Result<&[u8], Trouble> {
     value.strip_prefix(&[1]).ok_or_else(|| Trouble::damaged("row of schema 1"))
 }
 
+/// Looks whether every table of a store that was prepared is found: their names stand in a page whose
+/// damage redb does not see, and where one is not found redb would make an empty one.
+pub(super) fn has_all_tables(index: &Database) -> Result<(), Trouble> {
+    let found: Vec<_> = index.begin_read()?.list_tables()?.collect();
+    match NAMES.iter().find(|name| found.iter().all(|table| table.name() != **name)) {
+        Some(name) => Err(Trouble::damaged(&format!("the table {name} is not to be found"))),
+        None => Ok(()),
+    }
+}
+
+/// The schema and the identity; none where there is no table yet, for all begin in one transaction.
 fn read(index: &Database) -> Result<Option<(u32, [u8; 16])>, Trouble> {
-    let state = match index.begin_read()?.open_table(STATE) {
+    let transaction = index.begin_read()?;
+    let state = match transaction.open_table(STATE) {
         Ok(state) => state,
-        Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+        Err(TableError::TableDoesNotExist(_)) if transaction.list_tables()?.next().is_none() => return Ok(None),
+        Err(TableError::TableDoesNotExist(_)) => {
+            return Err(Trouble::damaged("the table state is not to be found"));
+        }
         Err(error) => return Err(error.into()),
     };
-    let Some(schema) = state.get(SCHEMA_ROW)? else { return Ok(None) };
+    let schema = state.get(SCHEMA_ROW)?;
     let identity = state.get(IDENTITY_ROW)?;
-    let schema = schema.value().try_into().map(u32::from_le_bytes).ok();
+    let schema = schema.and_then(|bytes| bytes.value().try_into().map(u32::from_le_bytes).ok());
     let identity = identity.and_then(|bytes| bytes.value().try_into().ok());
     schema.zip(identity).map(Some).ok_or_else(|| Trouble::damaged("schema or identity"))
 }
@@ -215,6 +231,24 @@ mod tests {
         transaction.commit().unwrap();
         assert_eq!(prepare(&index), Err(OpenError::NewerSchema { found: SCHEMA + 1, known: SCHEMA }));
         assert!(prepare(&index).unwrap_err().to_string().contains("newer"));
+    }
+
+    #[test]
+    fn a_table_that_is_not_found_is_damage_and_never_made_anew() {
+        for name in NAMES {
+            let index = Database::builder().create_with_backend(redb::backends::InMemoryBackend::new()).unwrap();
+            prepare(&index).unwrap();
+            let mut transaction = index.begin_write().unwrap();
+            let table = transaction.list_tables().unwrap().find(|table| table.name() == *name).unwrap();
+            assert!(transaction.delete_table(table).unwrap());
+            transaction.commit().unwrap();
+            let refused = prepare(&index).map_err(|error| error.to_string());
+            let refused =
+                refused.and_then(|_| has_all_tables(&index).map_err(|error| format!("{error:?}"))).unwrap_err();
+            assert!(refused.contains(name), "{name}: {refused}");
+            transaction = index.begin_write().unwrap();
+            assert_eq!(transaction.list_tables().unwrap().count(), NAMES.len() - 1, "{name} was made anew");
+        }
     }
 
     #[test]

@@ -34,6 +34,9 @@ with IMAPClient("localhost", port=int(imaps), ssl_context=tls) as c:
     assert c.search(["SUBJECT", "plan"]) == [1, 2]
     assert c.search(["TEXT", "body of 2"]) == [2]
     assert c.get_quota_root("INBOX")
+    assert c.namespace().other == (("Other Users/", "/"),), c.namespace()
+    c.setacl("Work/Plans", "anyone", "lr")
+    assert c.getacl("Work/Plans") == [(ann.encode(), b"lrswipkxteacd"), (b"anyone", b"lr")], c.getacl("Work/Plans")
     c.idle()
     with IMAPClient("localhost", port=int(imaps), ssl_context=tls) as other:
         other.login(ann, ann_pw)

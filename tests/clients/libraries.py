@@ -93,6 +93,35 @@ m.send(b"DONE\r\n")
 while not m.readline().startswith(b"i1 OK"):
     pass
 assert took < 5, took
+
+# an attachment goes into a new draft (CATENATE) and the draft to ann (URLAUTH, BURL): nothing is downloaded
+imaplib.Commands["GENURLAUTH"] = ("AUTH", "SELECTED")
+m.select("Archive")
+whose = m.uid("SEARCH", "SUBJECT", '"one by smtplib"')[1][0].split()[0]
+head = f"From: {bob}\r\nTo: {ann}\r\nSubject: forwarded\r\nMIME-Version: 1.0\r\n".encode()
+m.send(b"c1 APPEND Drafts CATENATE (TEXT {%d+}\r\n%s" % (len(head), head))
+m.send(b' URL "/Archive/;UID=%s/;SECTION=2.MIME" URL "/Archive/;UID=%s/;SECTION=2")\r\n' % (whose, whose))
+line = m.readline()
+while not line.startswith(b"c1 "):
+    line = m.readline()
+assert line.startswith(b"c1 OK [APPENDUID "), line
+draft = line.split(b"]")[0].split()[-1].decode()
+user = bob.replace("@", "%40")
+rump = f"imap://{user}@localhost/Drafts/;UID={draft};URLAUTH=submit+{user}"
+assert m._simple_command("GENURLAUTH", f'"{rump}"', "INTERNAL")[0] == "OK"
+url = m._untagged_response("OK", [None], "GENURLAUTH")[1][0].decode().strip('"')
+with smtplib.SMTP_SSL("localhost", int(submissions), context=tls, timeout=20) as s:
+    s.login(bob, bob_pw)
+    assert s.esmtp_features["burl"] == "imap"
+    assert s.mail(bob)[0] == 250 and s.rcpt(ann)[0] == 250
+    assert s.docmd("BURL", url + " LAST")[0] == 250
+a = imaplib.IMAP4_SSL("localhost", int(imaps), ssl_context=tls, timeout=20)
+a.login(ann, ann_pw)
+a.select("INBOX")
+came = a.search(None, "SUBJECT", "forwarded")[1][0].split()
+raw = a.fetch(came[-1], "(BODY.PEEK[])")[1][0][1]
+assert email.message_from_bytes(raw, policy=email.policy.default).get_content() == bytes(range(256)) * 40
+a.logout()
 m.logout()
 
 # -- poplib

@@ -358,3 +358,103 @@ pub(crate) fn base85(bytes: &[u8]) -> String {
     }
     out + "~>"
 }
+
+/// A cabinet (MS-CAB) with one file in a folder packed with LZX, with a window of 2 to the power of `window`.
+pub(crate) fn cab_of_lzx(window: u16, blocks: &[(Vec<u8>, usize)], size: usize) -> Vec<u8> {
+    let four = |number: usize| u32::try_from(number).unwrap().to_le_bytes();
+    let two = |number: usize| u16::try_from(number).unwrap().to_le_bytes();
+    let (files, data) = (36 + 8, 36 + 8 + 16 + "eicar.com\0".len());
+    let mut out = b"MSCF\0\0\0\0".to_vec();
+    let length: usize = blocks.iter().map(|(packed, _)| 8 + packed.len()).sum();
+    for number in [data + length, 0, files, 0] {
+        out.extend(four(number));
+    }
+    out.extend_from_slice(&[3, 1, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    out.extend(four(data));
+    out.extend(two(blocks.len()));
+    out.extend((3 | window << 8).to_le_bytes());
+    out.extend(four(size));
+    out.extend_from_slice(&[0; 12]);
+    out.extend_from_slice(b"eicar.com\0");
+    for (packed, size) in blocks {
+        out.extend_from_slice(&[0; 4]);
+        out.extend(two(packed.len()));
+        out.extend(two(*size));
+        out.extend_from_slice(packed);
+    }
+    out
+}
+
+/// Bits as LZX has them: the first is the highest of a word of 16, whose lower byte comes first.
+#[derive(Default)]
+pub(crate) struct LzxBits {
+    bits: Vec<bool>,
+}
+
+impl LzxBits {
+    pub(crate) fn put(&mut self, value: u32, count: u32) {
+        self.bits.extend((0..count).rev().map(|bit| value.unbounded_shr(bit) & 1 == 1));
+    }
+
+    /// A pretree in which two codes have a bit each, the lower one 0.
+    pub(crate) fn pretree(&mut self, codes: [u32; 2]) {
+        for code in 0..20 {
+            self.put(u32::from(codes.contains(&code)), 4);
+        }
+    }
+
+    /// So many lengths of zero, after a pretree of the codes 17 and 18.
+    pub(crate) fn zeros(&mut self, mut count: u32) {
+        while count > 0 {
+            // Never less than 20 are left over.
+            let run = if count < 71 { count.min(51).min(count - if count > 51 { 20 } else { 0 }) } else { 51 };
+            self.put(1, 1);
+            self.put(run - 20, 5);
+            count -= run;
+        }
+    }
+
+    /// What stands before the literals of a block in which each byte has a code of eight bits, for a window of
+    /// 32 KiB.
+    pub(crate) fn trees(&mut self, size: usize) {
+        self.put(1, 3);
+        self.put(u32::try_from(size).unwrap(), 24);
+        self.pretree([9, 18]);
+        // From no length to eight, modulo 17.
+        self.put(0, 256);
+        self.pretree([17, 18]);
+        self.zeros(240);
+        self.pretree([17, 18]);
+        self.zeros(249);
+    }
+
+    pub(crate) fn bytes(mut self) -> Vec<u8> {
+        self.bits.resize(self.bits.len().next_multiple_of(16), false);
+        let word = |bits: &[bool]| bits.iter().fold(0_u16, |word, &bit| word << 1 | u16::from(bit));
+        self.bits.chunks(16).flat_map(|bits| word(bits).to_le_bytes()).collect()
+    }
+}
+
+/// Packs with LZX, in one block of trees and as many pieces of 32 KiB as there are: bytes, and how many come out.
+pub(crate) fn lzx_verbatim(content: &[u8]) -> Vec<(Vec<u8>, usize)> {
+    let pieces = content.chunks(32 << 10).enumerate().map(|(number, piece)| {
+        let mut bits = LzxBits::default();
+        if number == 0 {
+            bits.put(0, 1);
+            bits.trees(content.len());
+        }
+        for &byte in piece {
+            bits.put(byte.into(), 8);
+        }
+        (bits.bytes(), piece.len())
+    });
+    pieces.collect()
+}
+
+/// The same without packing, at most 32 KiB.
+pub(crate) fn lzx_raw(content: &[u8]) -> Vec<(Vec<u8>, usize)> {
+    let mut bits = LzxBits::default();
+    bits.put(0b0011, 4);
+    bits.put(u32::try_from(content.len()).unwrap(), 24);
+    vec![([bits.bytes().as_slice(), &[1_u32.to_le_bytes(); 3].concat(), content].concat(), content.len())]
+}

@@ -164,6 +164,7 @@ impl Play<'_> {
                 self.line(connection)?;
                 self.expect_silence()?;
                 let line = self.line(connection)?;
+                line.scram.binding = line.wire.binding();
                 let bytes = words::fill(text, &mut line.scram, &line.last)?;
                 for _ in 0..*times {
                     line.unsent.extend_from_slice(&bytes);

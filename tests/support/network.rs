@@ -6,6 +6,8 @@ use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use pillarbox::mail::certificate::Fingerprint;
+use pillarbox::net::authority::issue_client;
 use pillarbox::net::drive::{Answers, Driver, Stop};
 use pillarbox::net::stream::Stream;
 use pillarbox::net::tls::{TlsConfig, TlsServer};
@@ -13,8 +15,8 @@ use pillarbox::protocol::Session;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::ring::{cipher_suite, default_provider};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, StreamOwned};
 use tempfile::TempDir;
 
 use super::wire::{Heard, Wire};
@@ -54,7 +56,7 @@ impl Network {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
             runtime.block_on(async {
                 let socket = tokio::net::TcpStream::from_std(socket).expect("a socket");
-                let mut driver = Driver::new(session, answers, Stream::new(socket, keys().server.config()), stop);
+                let mut driver = Driver::new(session, answers, Stream::new(socket, keys().asking.clone()), stop);
                 if !tls || driver.secure().await.is_ok() {
                     // A client that breaks off is no failure of the server's.
                     let _ = driver.run().await;
@@ -171,14 +173,26 @@ impl Wire for Network {
         self.stop.send(true).map_err(|error| error.to_string())
     }
 
+    fn binding(&self) -> [u8; 32] {
+        let Peer::Secure(stream) = &self.peer else { return [0; 32] };
+        stream.conn.export_keying_material([0; 32], b"EXPORTER-Channel-Binding", None).expect("an exporter")
+    }
+
     fn patience(&self) -> Option<Duration> {
         None
     }
 }
 
+/// The certificate that clients show.
+pub(crate) fn certificate() -> Fingerprint {
+    keys().certificate
+}
+
 /// The certificates of all connections, and what trusts them.
 struct Keys {
-    server: TlsServer,
+    /// Asks every client for its certificate.
+    asking: Arc<ServerConfig>,
+    certificate: Fingerprint,
     client: Arc<ClientConfig>,
     _folder: TempDir,
 }
@@ -187,7 +201,11 @@ fn keys() -> &'static Keys {
     static KEYS: OnceLock<Keys> = OnceLock::new();
     KEYS.get_or_init(|| {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let server = TlsServer::new(&TlsConfig::default(), folder.path()).expect("a certificate");
+        let server = TlsServer::new(&TlsConfig::default(), "localhost", folder.path()).expect("a certificate");
+        let asking = server.asking().expect("a server that asks");
+        let issued = issue_client(folder.path(), "client.test", 10).expect("a certificate");
+        let own = CertificateDer::from_pem_slice(issued.pem.as_bytes()).expect("a certificate");
+        let key = PrivateKeyDer::from_pem_slice(issued.pem.as_bytes()).expect("a key");
         let mut roots = RootCertStore::empty();
         let ca = server.ca().expect("the local authority");
         roots.add(CertificateDer::from_pem_file(ca).expect("a certificate")).expect("an authority");
@@ -198,8 +216,9 @@ fn keys() -> &'static Keys {
             .with_protocol_versions(&[&rustls::version::TLS13])
             .expect("TLS 1.3")
             .with_root_certificates(roots)
-            .with_no_client_auth();
-        Keys { server, client: Arc::new(client), _folder: folder }
+            .with_client_auth_cert(vec![own], key)
+            .expect("a certificate and its key");
+        Keys { asking, certificate: issued.fingerprint, client: Arc::new(client), _folder: folder }
     })
 }
 

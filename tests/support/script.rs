@@ -77,6 +77,10 @@ pub(crate) enum Action {
     Patience { seconds: u64, connection: usize },
     /// `@ account`
     Account { name: String, password: String },
+    /// `@ certificate`
+    Certificate { name: String, over: bool },
+    /// `@ revoke`
+    Revoke(String),
     /// `@ disk-full`
     DiskFull,
     /// `@ domain`
@@ -85,6 +89,8 @@ pub(crate) enum Action {
     Alias { address: String, targets: Vec<String> },
     /// `@ quota`
     Quota { name: String, bytes: Option<u64>, messages: Option<u64> },
+    /// `@ url-key`
+    UrlKey { name: String, mailbox: String },
     /// `@ mailbox`
     Mailbox { name: String, mailbox: String },
     /// `@ message` and `@ messages`
@@ -237,6 +243,9 @@ impl Script {
                 return Ok(());
             }
             ["account", name, password] => Action::Account { name: full(name), password: (*password).to_owned() },
+            ["certificate", name] => Action::Certificate { name: full(name), over: false },
+            ["certificate", name, "over"] => Action::Certificate { name: full(name), over: true },
+            ["revoke", name] => Action::Revoke(full(name)),
             ["disk-full"] => Action::DiskFull,
             ["domain", name] => Action::Domain((*name).to_owned()),
             ["alias", address, targets @ ..] if !targets.is_empty() => {
@@ -249,6 +258,7 @@ impl Script {
                 Action::Quota { name: full(name), bytes: None, messages: Some(integer(most)?) }
             }
             ["mailbox", name, mailbox] => Action::Mailbox { name: full(name), mailbox: (*mailbox).to_owned() },
+            ["url-key", name, mailbox] => Action::UrlKey { name: full(name), mailbox: (*mailbox).to_owned() },
             ["message", name, mailbox, flags @ ..] => message(1, name, mailbox, flags),
             ["messages", times, name, mailbox, flags @ ..] => message(integer(times)?, name, mailbox, flags),
             ["remove", name, mailbox, uid] => {

@@ -12,7 +12,7 @@ use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
 
 /// The program under test: ours, or one that was built for another processor (`board/qemu-user.sh`).
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     std::env::var_os("PILLARBOX_PROGRAM").map_or_else(|| env!("CARGO_BIN_EXE_pillarbox").into(), PathBuf::from)
 }
 

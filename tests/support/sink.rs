@@ -98,7 +98,7 @@ fn keys() -> &'static Keys {
     KEYS.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
         let names = NAMES.iter().map(|&name| name.to_owned()).collect();
-        let server = TlsServer::new(&TlsConfig { names, ..TlsConfig::default() }, folder.path()).unwrap();
+        let server = TlsServer::new(&TlsConfig { names, ..TlsConfig::default() }, "localhost", folder.path()).unwrap();
         Keys { config: server.config(), ca: server.ca().unwrap(), folder }
     })
 }

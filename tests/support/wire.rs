@@ -5,16 +5,19 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pillarbox::net::drive::Answers;
-use pillarbox::protocol::{Notice, Session, Step, TlsFacts};
+use pillarbox::protocol::{Channel, ChannelBinding, Notice, Session, Step, TlsFacts};
 use tokio::runtime::Runtime;
 
 use super::Pace;
-use super::network::Network;
+use super::network::{Network, certificate};
 use super::script::Script;
 use super::world::World;
 
 /// How long a line may take that comes by itself (a change pushed to an idling client).
 const PUSH_MAX: Duration = Duration::from_secs(5);
+
+/// What both ends of a connection without a socket agree on in their handshake.
+const BINDING: [u8; 32] = [7; 32];
 
 /// What came from the server.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,6 +63,9 @@ pub(crate) trait Wire {
 
     /// Lets the session believe that the server stops.
     fn stop(&mut self) -> Result<(), String>;
+
+    /// What the client binds its login to; only under TLS.
+    fn binding(&self) -> [u8; 32];
 
     /// The session's patience, where it can be asked.
     fn patience(&self) -> Option<Duration>;
@@ -107,7 +113,7 @@ impl<S: Session, A: Answers<S>> Straight<S, A> {
     /// Opens a connection; with `tls` it begins with a handshake.
     pub(crate) fn new(mut session: S, answers: A, runtime: Rc<Runtime>, pace: Pace, tls: bool) -> Self {
         if tls {
-            session.tls_started(facts());
+            session.tls_started(answers.tls_started(facts()));
         }
         let (input, output) = (Vec::new(), Vec::new());
         let mut wire = Self { session, answers, runtime, pace, input, taken: 0, output, place: Place::Reading };
@@ -206,7 +212,7 @@ impl<S: Session, A: Answers<S>> Wire for Straight<S, A> {
             return Err("the session did not ask for TLS".into());
         }
         self.place = Place::Reading;
-        self.session.tls_started(facts());
+        self.session.tls_started(self.answers.tls_started(facts()));
         self.drive();
         Ok(())
     }
@@ -227,11 +233,16 @@ impl<S: Session, A: Answers<S>> Wire for Straight<S, A> {
         if self.place == Place::Reading { self.note(Notice::Stopping) } else { Ok(()) }
     }
 
+    fn binding(&self) -> [u8; 32] {
+        BINDING
+    }
+
     fn patience(&self) -> Option<Duration> {
         Some(self.session.patience())
     }
 }
 
 fn facts() -> TlsFacts {
-    TlsFacts { description: "TLSv1.3 TLS_AES_128_GCM_SHA256".into(), verified: false }
+    let channel = Channel { binding: Some(ChannelBinding(BINDING)), certificate: Some(certificate()) };
+    TlsFacts { description: "TLSv1.3 TLS_AES_128_GCM_SHA256".into(), verified: false, channel }
 }

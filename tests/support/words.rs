@@ -1,6 +1,7 @@
 //! What is filled into a transcript's lines when it is played: escapes, base64, SCRAM-SHA-256.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::num::NonZeroU32;
 
 use base64::Engine as _;
@@ -9,9 +10,16 @@ use ring::{digest, hmac, pbkdf2};
 
 const CLIENT_NONCE: &str = "rOprNGfwEbeRWgbNEkqO";
 
+/// The access key that `@ url-key` gives a mailbox (RFC 4467).
+pub(crate) const URL_KEY: [u8; 32] = *b"the key of a mailbox for no use.";
+
 /// A connection's SCRAM exchange on the client's side (RFC 5802).
 #[derive(Debug, Default)]
 pub(crate) struct Scram {
+    /// What the connection's TLS gives to bind to.
+    pub(crate) binding: [u8; 32],
+    /// What comes back in `c=`.
+    cbind_input: Vec<u8>,
     first_bare: String,
     signature: String,
     /// The last number each response code told.
@@ -69,13 +77,26 @@ fn filling(word: &str, scram: &mut Scram, last: &str) -> Result<String, String> 
             Ok(BASE64.encode(format!("\0{user}\0{password}")))
         }
         "scram-first" => {
+            scram.cbind_input = b"n,,".to_vec();
             scram.first_bare = format!("n={arguments},r={CLIENT_NONCE}");
             Ok(BASE64.encode(format!("n,,{}", scram.first_bare)))
+        }
+        "scram-plus-first" => {
+            scram.cbind_input = [b"p=tls-exporter,,", &scram.binding[..]].concat();
+            scram.first_bare = format!("n={arguments},r={CLIENT_NONCE}");
+            Ok(BASE64.encode(format!("p=tls-exporter,,{}", scram.first_bare)))
         }
         "scram-final" => {
             let challenge = last.rsplit(' ').next().unwrap_or_default();
             let challenge = BASE64.decode(challenge).map_err(|_| format!("{last:?} holds no challenge"))?;
             scram.answer(arguments, &String::from_utf8_lossy(&challenge))
+        }
+        "urlauth" => {
+            let mut url = format!("{arguments}:internal:");
+            for byte in sign(&URL_KEY, arguments.as_bytes()) {
+                let _ = write!(url, "{byte:02x}");
+            }
+            Ok(url)
         }
         "code" => scram.codes.get(arguments).cloned().ok_or_else(|| format!("nobody told {arguments}")),
         "scram-signature" => Ok(scram.signature.clone()),
@@ -106,7 +127,7 @@ impl Scram {
         }
         let salt = BASE64.decode(salt).map_err(|_| "the salt is not base64")?;
         let rounds = rounds.parse().map_err(|_| "the round count is no number")?;
-        let without_proof = format!("c=biws,r={nonce}");
+        let without_proof = format!("c={},r={nonce}", BASE64.encode(&self.cbind_input));
         let message = format!("{},{challenge},{without_proof}", self.first_bare);
         let salted = salted(password, &salt, rounds);
         let client_key = sign(&salted, b"Client Key");

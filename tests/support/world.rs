@@ -6,6 +6,7 @@ use std::rc::Rc;
 use pillarbox::daemon::login::Doorway;
 use pillarbox::flow::access::lockout::LoginConfig;
 use pillarbox::flow::access::pop3::Locks;
+use pillarbox::flow::access::url;
 use pillarbox::mail::address::{Address, Domain};
 use pillarbox::mail::date::{Timestamp, ZonedTime};
 use pillarbox::mail::mailbox::{AccountId, MailboxName, Uid};
@@ -18,10 +19,13 @@ use tokio::runtime::Runtime;
 
 use super::script::{Action, Wanted};
 use super::sent::Sent;
-use super::words;
+use super::{network, words};
 
 /// Rounds of the accounts' keys: few, because every transcript makes them anew.
 const ROUNDS: u32 = 4096;
+
+/// What the client's certificate is called.
+const CERTIFICATE: &str = "the player's";
 
 /// A store with the local domain `pillarbox.test` and the accounts `ann` and `bob`.
 pub(crate) struct World {
@@ -71,6 +75,14 @@ impl World {
             Action::Account { name, password } => {
                 done(self.store.add_account(address(name)?, verifier(password), Quota::default()).wait())
             }
+            Action::Certificate { name, over } => {
+                let (account, shown) = (self.account(name)?, network::certificate());
+                let expires = Timestamp(if *over { 1_000_000_000 } else { i64::MAX });
+                done(self.store.add_certificate(account, shown, CERTIFICATE.to_owned(), expires).wait())
+            }
+            Action::Revoke(name) => {
+                done(self.store.remove_certificate(self.account(name)?, CERTIFICATE.to_owned()).wait())
+            }
             Action::Domain(name) => {
                 done(self.store.add_domain(Domain::parse(name).map_err(|error| error.to_string())?).wait())
             }
@@ -84,6 +96,11 @@ impl World {
             }
             Action::Mailbox { name, mailbox } => {
                 done(self.store.create_mailbox(self.account(name)?, mailbox_name(mailbox)?, None).wait())
+            }
+            Action::UrlKey { name, mailbox } => {
+                let (account, mailbox) = (self.account(name)?, self.mailbox(name, mailbox)?);
+                let setting = url::set_key(&self.store, account, mailbox.id, Some(words::URL_KEY));
+                done(setting.ok_or("no key can be set")?.wait())
             }
             Action::Message { times, name, mailbox, flags, lines } => {
                 let mailbox = self.mailbox(name, mailbox)?;

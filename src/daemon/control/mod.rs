@@ -17,11 +17,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::timeout;
 
 mod backup;
+mod certificate;
 mod dkim;
 mod examine;
 mod obey;
 mod order;
 mod queue;
+mod share;
 mod spam;
 
 pub use spam::obey as obey_spam;
@@ -31,8 +33,8 @@ pub(super) use examine::{StopOnDrop, quietly};
 use obey::compacting;
 pub use obey::{exchange, obey};
 pub use order::{
-    AccountRow, AliasRow, DkimTask, ListChange, ListRow, ListenerStatus, ORDER_LINE_MAX, OUTCOME_LINE_MAX, Order,
-    Outcome, QueueRecipient, QueueRow, QueueTask, ROWS_MAX, SpamTask, Status,
+    AccountRow, AliasRow, CertificateRow, DkimTask, ListChange, ListRow, ListenerStatus, ORDER_LINE_MAX,
+    OUTCOME_LINE_MAX, Order, Outcome, QueueRecipient, QueueRow, QueueTask, ROWS_MAX, ShareRow, SpamTask, Status,
 };
 
 use super::deliver::Deliverer;

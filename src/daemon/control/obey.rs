@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::order::{AccountRow, AliasRow, ListChange, ListRow, Order, Outcome, ROWS_MAX};
-use super::queue;
+use super::{certificate, queue, share};
 use crate::flow::backup::note_made;
 use crate::flow::carry::Exchange;
 use crate::mail::address::{Address, Domain};
@@ -18,7 +18,7 @@ use crate::store::{Account, Alias, ReadError, Reader, Store, WriteError};
 
 /// Why an order was not carried out; `Display` is the sentence for whoever gave it.
 #[derive(Debug, PartialEq, Eq)]
-enum Refusal {
+pub(super) enum Refusal {
     /// A word of the order is no address or domain.
     Word { given: String, why: String },
     /// There is no such thing.
@@ -122,6 +122,11 @@ fn carry_out(store: &Store, order: Order) -> Result<Outcome, Refusal> {
             let account = find(&store.reader()?, &address)?;
             store.set_quota(account.id, quota).wait().map_err(|error| Refusal::Write(address, error))
         }
+        Order::AddCertificate { address, name, fingerprint, expires } => {
+            certificate::add(store, &address, name, &fingerprint, Timestamp(expires))
+        }
+        Order::RemoveCertificate { address, name } => certificate::remove(store, &address, name),
+        Order::ListCertificates { address, skip } => return certificate::list(store, address.as_deref(), skip),
         Order::AddAlias { address, targets } => {
             let alias = widened(&store.reader()?, parse_address(&address)?, &targets)?;
             store.put_alias(alias).wait().map_err(|error| Refusal::Write(address, error))
@@ -133,6 +138,18 @@ fn carry_out(store: &Store, order: Order) -> Result<Outcome, Refusal> {
                 return Err(Refusal::Missing(format!("alias {address}")));
             }
             store.remove_alias(parsed).wait().map_err(|error| Refusal::Write(address, error))
+        }
+        Order::Share { account, mailbox, who, rights } => {
+            let owner = find(&store.reader()?, &account)?.id;
+            share::give(store, owner, &mailbox, (&who, &rights)).map_err(|failed| match failed {
+                share::Failed::NoSuchMailbox => Refusal::Missing(format!("mailbox {mailbox} of {account}")),
+                share::Failed::Word(given, why) => Refusal::Word { given, why },
+                share::Failed::Write(error) => Refusal::Write(mailbox, error),
+            })
+        }
+        Order::ListShares { account, skip } => {
+            let owner = find(&store.reader()?, &account)?.id;
+            return share::list(store, owner, skip).map_err(Refusal::Read);
         }
         Order::AddDomain { domain } => {
             let parsed = parse_domain(&domain)?;
@@ -215,7 +232,7 @@ fn carry_out(store: &Store, order: Order) -> Result<Outcome, Refusal> {
     done.map(|()| Outcome::Done)
 }
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }
@@ -271,7 +288,7 @@ fn change_list(store: &Store, address: String, change: ListChange) -> Result<(),
 }
 
 /// The account whose own address this is.
-fn find(reader: &Reader, address: &str) -> Result<Account, Refusal> {
+pub(super) fn find(reader: &Reader, address: &str) -> Result<Account, Refusal> {
     let key = parse_address(address)?.key();
     let found = reader.accounts()?.into_iter().find(|account| account.address.key() == key);
     found.ok_or_else(|| Refusal::Missing(format!("account {address}")))
@@ -318,6 +335,40 @@ mod tests {
     }
 
     #[test]
+    fn a_mailbox_is_shared_and_is_so_no_more() {
+        let (_folder, store) = store();
+        for address in ["ann@x.test", "bob@x.test"] {
+            assert_eq!(obey(&store, add(address)), Outcome::Done);
+        }
+        let share = |mailbox: &str, who: &str, rights: &str| Order::Share {
+            account: "ann@x.test".into(),
+            mailbox: mailbox.into(),
+            who: who.into(),
+            rights: rights.into(),
+        };
+        assert_eq!(obey(&store, share("Archive", "bob@x.test", "lrs")), Outcome::Done);
+        assert_eq!(obey(&store, share("inbox", "anyone", "l")), Outcome::Done);
+        let list = || Order::ListShares { account: "ann@x.test".into(), skip: 0 };
+        let Outcome::Shares { shares } = obey(&store, list()) else { panic!() };
+        let rows: Vec<_> = shares.iter().map(|row| (&*row.mailbox, &*row.who, &*row.rights)).collect();
+        assert_eq!(rows, [("INBOX", "anyone", "l"), ("Archive", "bob@x.test", "lrs")]);
+        assert_eq!(obey(&store, share("Archive", "bob@x.test", "")), Outcome::Done);
+        let Outcome::Shares { shares } = obey(&store, list()) else { panic!() };
+        assert_eq!(shares.len(), 1);
+        for (order, wanted) in [
+            (share("Nowhere", "anyone", "l"), "there is no mailbox Nowhere of ann@x.test"),
+            (
+                share("Archive", "carol@x.test", "l"),
+                "`carol@x.test` does not do: no account of this server is called so",
+            ),
+            (share("Archive", "anyone", "lz"), "`lz` does not do: the rights are letters out of lrswipkxtea"),
+            (share("Archive", "ann@x.test", "l"), "Archive: the owner of a mailbox keeps all rights"),
+        ] {
+            assert_eq!(reason(obey(&store, order)), wanted);
+        }
+    }
+
+    #[test]
     fn accounts_come_change_and_go() {
         let (_folder, store) = store();
         assert_eq!(obey(&store, add("Ann@X.test")), Outcome::Done);
@@ -332,6 +383,41 @@ mod tests {
         assert_eq!(obey(&store, Order::ListAccounts { skip: 1 }), Outcome::Accounts { accounts: Vec::new() });
         assert_eq!(obey(&store, Order::RemoveAccount { address: address() }), Outcome::Done);
         assert_eq!(reason(obey(&store, Order::ShowAccount { address: address() })), "there is no account ann@x.test");
+    }
+
+    #[test]
+    fn certificates_are_registered_listed_and_revoked() {
+        let (_folder, store) = store();
+        for address in ["ann@x.test", "bob@x.test"] {
+            assert_eq!(obey(&store, add(address)), Outcome::Done);
+        }
+        let register = |address: &str, print: &str, expires: i64| {
+            let (address, fingerprint) = (address.to_owned(), print.repeat(32));
+            obey(&store, Order::AddCertificate { address, name: "laptop".into(), fingerprint, expires })
+        };
+        let end = now().0 + 1000;
+        assert_eq!(register("Ann@x.test", "aB:", end), Outcome::Done);
+        assert_eq!(register("bob@x.test", "cd", end), Outcome::Done);
+        let refused = reason(register("bob@x.test", "ab", end));
+        assert_eq!(refused, "certificate laptop of bob@x.test: this certificate is registered already");
+        assert!(reason(register("bob@x.test", "xy", end)).contains("no SHA-256 fingerprint"));
+        assert!(reason(register("bob@x.test", "ef", now().0 - 1)).contains("good no more"));
+        assert_eq!(reason(register("cas@x.test", "ef", end)), "there is no account cas@x.test");
+        let listed = |address: Option<&str>, skip| match obey(
+            &store,
+            Order::ListCertificates { address: address.map(str::to_owned), skip },
+        ) {
+            Outcome::Certificates { certificates } => certificates,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((listed(None, 0).len(), listed(None, 1).len(), listed(Some("bob@x.test"), 0).len()), (2, 1, 1));
+        let first = listed(Some("ann@x.test"), 0).remove(0);
+        assert_eq!((first.address.as_str(), first.name.as_str(), first.over), ("ann@x.test", "laptop", false));
+        assert_eq!((first.fingerprint, first.expires), ("ab".repeat(32), end));
+        let revoke = || Order::RemoveCertificate { address: "ann@x.test".into(), name: "laptop".into() };
+        assert_eq!(obey(&store, revoke()), Outcome::Done);
+        assert_eq!(reason(obey(&store, revoke())), "there is no certificate laptop of ann@x.test");
+        assert_eq!(listed(None, 0).len(), 1);
     }
 
     #[test]

@@ -65,6 +65,31 @@ pub enum Order {
         /// Its address.
         address: String,
     },
+    /// Let whoever has the key of a certificate log in to an account. [`Outcome::Done`]
+    AddCertificate {
+        /// The account's address.
+        address: String,
+        /// What it is called.
+        name: String,
+        /// Its SHA-256 in hexadecimal.
+        fingerprint: String,
+        /// Its last second, in seconds since 1970.
+        expires: i64,
+    },
+    /// Let a certificate log in no more. [`Outcome::Done`]
+    RemoveCertificate {
+        /// The account's address.
+        address: String,
+        /// What it is called.
+        name: String,
+    },
+    /// Tell the certificates that people log in with. [`Outcome::Certificates`]
+    ListCertificates {
+        /// The address of the account whose they are; none for all.
+        address: Option<String>,
+        /// How many were told before.
+        skip: usize,
+    },
     /// Change what an account may keep. [`Outcome::Done`]
     SetQuota {
         /// The account's address.
@@ -86,6 +111,24 @@ pub enum Order {
     },
     /// Tell all aliases. [`Outcome::Aliases`]
     ListAliases {
+        /// How many were told before.
+        skip: usize,
+    },
+    /// Give somebody rights on a mailbox in place of those he has there, or none. [`Outcome::Done`]
+    Share {
+        /// The address of the account whose mailbox it is.
+        account: String,
+        /// The mailbox.
+        mailbox: String,
+        /// Another account's address, or `anyone`; with `-` before it what is denied (RFC 4314).
+        who: String,
+        /// The letters of the rights.
+        rights: String,
+    },
+    /// Tell who else has rights on an account's mailboxes. [`Outcome::Shares`]
+    ListShares {
+        /// The account's address.
+        account: String,
         /// How many were told before.
         skip: usize,
     },
@@ -297,10 +340,20 @@ pub enum Outcome {
         /// By number.
         accounts: Vec<AccountRow>,
     },
+    /// Certificates; more follow when there are [`ROWS_MAX`].
+    Certificates {
+        /// By account and name.
+        certificates: Vec<CertificateRow>,
+    },
     /// Aliases; more follow when there are [`ROWS_MAX`].
     Aliases {
         /// By address.
         aliases: Vec<AliasRow>,
+    },
+    /// Who else has rights on mailboxes; more follow when there are [`ROWS_MAX`].
+    Shares {
+        /// By mailbox.
+        shares: Vec<ShareRow>,
     },
     /// Lists; more follow when there are [`ROWS_MAX`].
     Lists {
@@ -383,6 +436,23 @@ pub struct AccountRow {
     pub used: Usage,
 }
 
+/// A certificate as lists show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CertificateRow {
+    /// The address of its account.
+    pub address: String,
+    /// What it is called.
+    pub name: String,
+    /// Its SHA-256 in hexadecimal.
+    pub fingerprint: String,
+    /// When it was registered, seconds since 1970.
+    pub added: i64,
+    /// Its last second, likewise.
+    pub expires: i64,
+    /// Its time is over by the server's clock.
+    pub over: bool,
+}
+
 /// An alias as lists show it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AliasRow {
@@ -390,6 +460,17 @@ pub struct AliasRow {
     pub address: String,
     /// Where it goes.
     pub targets: Vec<String>,
+}
+
+/// What somebody may do with another's mailbox, as lists show it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareRow {
+    /// The mailbox.
+    pub mailbox: String,
+    /// Who.
+    pub who: String,
+    /// The letters of his rights (RFC 4314).
+    pub rights: String,
 }
 
 /// A queued message as lists show it.

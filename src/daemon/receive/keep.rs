@@ -233,7 +233,15 @@ impl Reception {
             let posts = posts.into_iter().map(|post| Parcel { held, ..post });
             [Parcel { message, local: to, queued, held }].into_iter().chain(posts).chain(told).collect()
         };
-        self.office.store.submit_all(parcels).await.map_err(LetterError::Spool)?;
+        let kept = self.office.store.submit_all(parcels).await;
+        if let (true, Err(error)) = (aside, &kept) {
+            tracing::error!(
+                ?error,
+                "mail that is to be put aside is refused until it can be: make room in the mailbox Quarantine, or raise \
+                 the quota of its account"
+            );
+        }
+        kept.map_err(LetterError::Spool)?;
         if let Some(guard) = &self.office.guard {
             guard.tell(told).await;
         }

@@ -16,6 +16,7 @@ use super::checks::{Looked, Visit};
 use super::fresh::{new_id, now};
 use super::login::Login;
 use crate::filter::sender::{Action, Standing};
+use crate::flow::access::url::PartReader;
 use crate::flow::arrive::Destination;
 use crate::flow::judge::Verdict;
 use crate::flow::letter::{Foreign, Letter, LetterError, Start, reply_to};
@@ -28,9 +29,11 @@ use crate::mail::list::List;
 use crate::mail::mailbox::AccountId;
 use crate::mail::queue::Submitter;
 use crate::net::drive::Answers;
+use crate::protocol::TlsFacts;
 use crate::protocol::smtp::{self, Answer, Begin, Reply, Request, Role, Sender};
 use crate::queue::outcome::wants_success;
 
+mod fetch; //  what BURL asks for
 mod keep; //   the end of a message
 mod office; // what connections share
 
@@ -74,6 +77,8 @@ pub struct Reception {
     /// Lists whose members get a copy, without doubles.
     lists: Vec<List>,
     incoming: Option<Incoming>,
+    /// What a URL names and is being read (RFC 4468).
+    part: Option<Box<PartReader>>,
 }
 
 /// A message whose content comes.
@@ -103,9 +108,12 @@ impl Answers<smtp::Receiver> for Reception {
             Request::Sender(sender) => self.sender(*sender),
             Request::Recipient(recipient) => self.recipient(&recipient).await,
             Request::Begin(begin) => self.begin(*begin).await,
+            Request::Fetch(url) => return self.fetch(&url).await,
+            Request::FetchMore => return self.fetch_more().await,
             Request::Body(content) => self.body(content).await,
             Request::Finish => self.finish().await,
             Request::Discard(reason) => {
+                self.part = None;
                 if let (Some(incoming), Some(reply)) = (self.incoming.take(), reason) {
                     incoming.log_refusal(&reply);
                 }
@@ -113,6 +121,10 @@ impl Answers<smtp::Receiver> for Reception {
             }
         };
         verdict.map_or_else(Answer::Refused, |()| Answer::Accepted)
+    }
+
+    fn tls_started(&self, facts: TlsFacts) -> TlsFacts {
+        self.login.tls_started(facts)
     }
 
     async fn changed(&mut self) {
@@ -139,7 +151,7 @@ impl Reception {
         self.remote = Vec::new();
         self.copies = Vec::new();
         self.lists = Vec::new();
-        self.incoming = None;
+        (self.incoming, self.part) = (None, None);
         let open = sender.login.is_none() && submit::is_open_to(&self.open, &sender.from);
         self.submits = sender.role == Role::Submission || open;
         self.by = sender.login.as_ref().map(|login| login.account);

@@ -157,6 +157,7 @@ impl Office {
             copies: Vec::new(),
             lists: Vec::new(),
             incoming: None,
+            part: None,
         }
     }
 }

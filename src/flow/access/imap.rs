@@ -4,26 +4,29 @@
 //! write that resolves when it is durable. A message on its way in has state between questions,
 //! which [`Incoming`] holds.
 
+use super::acl;
+use super::admit::{self, Admitted, mailboxes, shown};
 use super::order;
 use super::search::{Budget, Question};
+use super::url::{self, PIECE_BYTES, Part, PartReader};
 use crate::flow::learn::{self, Lesson};
 use crate::mail::annotation::{Annotation, EntryName};
 use crate::mail::date::{Timestamp, ZonedTime};
 use crate::mail::mailbox::{AccountId, Mailbox, MailboxId, MailboxName, ModSeq, SpecialUse, Uid};
 use crate::mail::message::{BlobId, FlagNames, Flagged, Message, Placed, SystemFlags, UidSet};
-use crate::mail::structure::{Section, Walker};
+use crate::mail::rights::Rights;
+use crate::mail::structure::{Section, Structure, Walker};
 use crate::protocol::imap::metadata::{MetadataQuery, SPECIAL_USE_ENTRY};
 use crate::protocol::imap::request::{AHEAD_MAX, Ahead, Answer, Changes, Letter, Opened, Refused, Request, Search};
+use crate::protocol::imap::url::ImapUrl;
 use crate::store::{NewMessage, Pending, ReadError, Reader, SPOOL_MEMORY_MAX, Spool, Store, WriteError};
 
 /// Most messages whose rows are read without a thread of their own.
 const INLINE_ROWS: u32 = 8;
 
-/// Parts after which no more structures are put into one answer: a structure may be 64 KiB.
-const STRUCTURE_PARTS: usize = 256;
-
-/// First bytes of messages after which no more are put into one answer.
-const LETTER_BYTES: usize = 64 * 1024;
+/// Bytes of structures and beginnings of messages in one answer, but for the first, which may be
+/// longer: a structure takes up to 64 KiB, as does a beginning.
+const LETTERS_BYTES: usize = 64 * 1024;
 
 /// How an answer is come by.
 #[derive(Debug)]
@@ -31,7 +34,7 @@ pub enum Plan {
     /// Here it is.
     Answer(Answer),
     /// By [`read`], on a thread that may block.
-    Read(Request),
+    Read(Admitted),
     /// By a write.
     Write(Write),
 }
@@ -48,51 +51,69 @@ pub enum Write {
     Done(Pending<()>),
 }
 
-/// Says how the answer to `request` is come by. Bodies, logins and the bytes of an APPEND are not
+/// Says how the answer to what was admitted is come by. Bodies, logins and the bytes of an APPEND are not
 /// asked here.
-pub fn plan(store: &Store, account: AccountId, request: Request) -> Plan {
+pub fn plan(store: &Store, admitted: Admitted) -> Plan {
+    let Admitted { account, owner, rights, request } = admitted;
+    let admitted = |request| Admitted { account, owner, rights, request };
     match request {
-        Request::Mailboxes
+        Request::Mailboxes { .. }
         | Request::Open(_)
+        | Request::Acl(_)
         | Request::CountFrom { .. }
         | Request::Letters { .. }
         | Request::Vanished { .. }
         | Request::Sort { .. }
         | Request::Thread { .. }
         | Request::Annotations { .. }
-        | Request::Search { .. } => Plan::Read(request),
-        Request::Rows { ref uids, .. } if uids.count() > INLINE_ROWS => Plan::Read(request),
-        Request::Rows { .. } | Request::Mailbox(_) | Request::Quota => {
-            Plan::Answer(read(store, account, request, Timestamp::default()))
+        | Request::Search { .. } => Plan::Read(admitted(request)),
+        Request::Rows { ref uids, .. } if uids.count() > INLINE_ROWS => Plan::Read(admitted(request)),
+        Request::Rows { .. } | Request::Mailbox { .. } | Request::ListRights { .. } | Request::Quota => {
+            Plan::Answer(read(store, admitted(request), Timestamp::default()))
         }
+        Request::Changes { rights: known, .. } if known != rights => Plan::Read(admitted(request)),
         Request::Changes { mailbox, since, .. } => match store.reader().and_then(|reader| reader.mailbox(mailbox)) {
-            Ok(Some(found)) if found.highest_modseq > since => Plan::Read(request),
+            Ok(Some(found)) if found.highest_modseq > since => Plan::Read(admitted(request)),
             Ok(Some(_)) => Plan::Answer(Answer::Unchanged),
             Ok(None) => Plan::Answer(Answer::Mailbox(None)),
             Err(error) => Plan::Answer(unreadable(&error)),
         },
-        Request::Delete(name) => match has_children(store, account, &name) {
-            Ok(true) => Plan::Answer(Answer::Refused(Refused::HasChildren)),
-            Ok(false) => Plan::Write(Write::Done(store.delete_mailbox(account, name))),
+        Request::Delete(name) => match children(store, account, (owner, &name)) {
+            Ok(Some(refused)) => Plan::Answer(Answer::Refused(refused)),
+            Ok(None) => Plan::Write(Write::Done(store.delete_mailbox(owner, name))),
             Err(error) => Plan::Answer(unreadable(&error)),
         },
         Request::ClaimRecent(mailbox) => Plan::Write(Write::Claimed(store.claim_recent(mailbox))),
         Request::Flag { mailbox, uids, mode, flags, unchanged_since } => {
-            Plan::Write(Write::Flagged(store.flag(mailbox, uids, mode, flags, unchanged_since)))
+            Plan::Write(Write::Flagged(store.flag_within(mailbox, uids, (mode, flags), unchanged_since, rights)))
         }
-        Request::Copy { from, uids, to } => Plan::Write(Write::Placed(store.copy(from, uids, to))),
-        Request::Move { from, uids, to } => Plan::Write(Write::Placed(store.relocate(from, uids, to))),
+        Request::Copy { from, uids, to } => Plan::Write(Write::Placed(store.copy_within(from, uids, to, rights))),
+        Request::Move { from, uids, to } => Plan::Write(Write::Placed(store.relocate_within(from, uids, to, rights))),
         Request::Expunge { mailbox, uids } => Plan::Write(Write::Expunged(store.expunge(mailbox, uids))),
         Request::Create { name, special_use } => {
-            Plan::Write(Write::Created(store.create_mailbox(account, name, special_use)))
+            Plan::Write(Write::Created(store.create_mailbox(owner, name, special_use)))
         }
-        Request::Annotate { mailbox, changes } => Plan::Write(Write::Done(store.annotate(account, mailbox, changes))),
-        Request::Rename { from, to } => Plan::Write(Write::Done(store.rename_mailbox(account, from, to))),
+        Request::Annotate { changes, .. } if changes.iter().any(|(entry, _)| url::is_key(entry)) => {
+            Plan::Answer(Answer::Refused(Refused::NotAllowed("that entry is the server's own")))
+        }
+        Request::Annotate { mailbox, changes } => Plan::Write(Write::Done(store.annotate(owner, mailbox, changes))),
+        Request::Rename { from, to } => Plan::Write(Write::Done(store.rename_mailbox(owner, from, to))),
+        Request::SetAcl { mailbox, identifier, mode, rights } => {
+            match acl::change(store, (owner, &mailbox), &identifier, (mode, rights)) {
+                Ok(pending) => Plan::Write(Write::Done(pending)),
+                Err(refused) => Plan::Answer(Answer::Refused(refused)),
+            }
+        }
         Request::Subscribe { name, subscribed } => Plan::Write(Write::Done(store.subscribe(account, name, subscribed))),
         Request::Sasl(_)
         | Request::Body { .. }
         | Request::AppendBegin { .. }
         | Request::AppendBytes(_)
+        | Request::AppendUrl { .. }
+        | Request::Authorize { .. }
+        | Request::ResetKeys(_)
+        | Request::OpenUrl { .. }
+        | Request::UrlBytes(_)
         | Request::AppendNext { .. }
         | Request::AppendEnd { .. }
         | Request::AppendCancel => Plan::Answer(Answer::Refused(Refused::Unavailable)),
@@ -100,21 +121,28 @@ pub fn plan(store: &Store, account: AccountId, request: Request) -> Plan {
 }
 
 /// Answers a request that only reads. May take long: it scans mailboxes and opens bodies.
-pub fn read(store: &Store, account: AccountId, request: Request, now: Timestamp) -> Answer {
+pub fn read(store: &Store, admitted: Admitted, now: Timestamp) -> Answer {
+    let Admitted { account, owner, rights: _, request } = admitted;
     let answer = || {
         let reader = store.reader()?;
+        let named = |name: &MailboxName| match reader.mailbox_named(owner, name)? {
+            Some(mailbox) => shown(&reader, account, mailbox),
+            None => Ok(None),
+        };
         Ok(match request {
-            Request::Mailboxes => {
-                let (mailboxes, subscriptions) = (reader.mailboxes(account)?, reader.subscriptions(account)?);
+            Request::Mailboxes { .. } => {
+                let (mailboxes, subscriptions) = (mailboxes(&reader, account)?, reader.subscriptions(account)?);
                 Answer::Mailboxes { mailboxes, subscriptions }
             }
-            Request::Mailbox(name) => Answer::Mailbox(reader.mailbox_named(account, &name)?.map(Box::new)),
-            Request::Open(name) => Answer::Opened(match reader.mailbox_named(account, &name)? {
+            Request::Mailbox { name, .. } => Answer::Mailbox(named(&name)?.map(Box::new)),
+            Request::Open(name) => Answer::Opened(match named(&name)? {
                 Some(mailbox) => Some(Box::new(open(&reader, mailbox)?)),
                 None => None,
             }),
+            Request::Acl(name) => acl::list(&reader, owner, &name)?,
+            Request::ListRights { identifier, .. } => acl::list_rights(&reader, owner, &identifier)?,
             Request::CountFrom { mailbox, from } => Answer::Count(uids_from(&reader, mailbox, from)?.count()),
-            Request::Changes { mailbox, since, uid_next } => match reader.mailbox(mailbox)? {
+            Request::Changes { mailbox, since, uid_next, .. } => match known(&reader, account, mailbox)? {
                 Some(found) => Answer::Changes(Box::new(Changes {
                     new: if found.uid_next > uid_next { uids_from(&reader, mailbox, uid_next)? } else { UidSet::new() },
                     vanished: reader.vanished(mailbox, reader.known_since(since)?)?,
@@ -134,11 +162,11 @@ pub fn read(store: &Store, account: AccountId, request: Request, now: Timestamp)
                 Answer::Rows(rows(&reader, mailbox, &uids, changed_since).collect::<Result<_, _>>()?)
             }
             Request::Letters { blobs, structure, ahead } => {
-                Answer::Letters(letters(store, &reader, &blobs, structure, ahead)?)
+                Answer::Letters(letters(&reader, &blobs, structure, ahead)?)
             }
             Request::Search { mailbox, uids, search } => find(store, mailbox, &uids, &search, now)?,
             Request::Annotations { mailbox, query } => {
-                Answer::Annotations(annotations(&reader, account, mailbox, &query)?)
+                Answer::Annotations(annotations(&reader, (account, owner), mailbox, &query)?)
             }
             Request::Quota => match reader.account(account)? {
                 Some(found) => Answer::Quota { limit: found.quota, used: found.used },
@@ -203,6 +231,9 @@ impl Aside {
 #[derive(Debug)]
 pub struct Incoming {
     account: AccountId,
+    owner: AccountId,
+    /// Flags that these are not about are not kept.
+    rights: Rights,
     mailbox: MailboxId,
     special_use: Option<SpecialUse>,
     spool: Spool,
@@ -212,14 +243,14 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// Begins one of `size` bytes, if there is such a mailbox and room for it; told are those before
-    /// it, and the one whose place and room it takes.
+    /// Begins one of `size` bytes that `account`, with these rights, puts into a mailbox of `owner`, if it is
+    /// there and has room for it; told are those before it, and the one whose place and room it takes.
     ///
     /// # Errors
     /// The answer to give instead.
     pub fn begin(
         store: &Store,
-        account: AccountId,
+        (account, owner, rights): (AccountId, AccountId, Rights),
         name: &MailboxName,
         size: u64,
         (aside, replaced): (Aside, Option<(MailboxId, Uid)>),
@@ -227,10 +258,11 @@ impl Incoming {
         let look = || {
             let reader = store.reader()?;
             let room = match replaced {
+                Some((mailbox, _)) if reader.owner(mailbox)? != Some(owner) => (0, 0),
                 Some((mailbox, uid)) => reader.message(mailbox, uid)?.map_or((0, 0), |row| (u64::from(row.size), 1)),
                 None => (0, 0),
             };
-            Ok((reader.mailbox_named(account, name)?, reader.account(account)?, room))
+            Ok((reader.mailbox_named(owner, name)?, reader.account(owner)?, room))
         };
         let (mailbox, found, room) = look().map_err(|error: ReadError| unreadable(&error))?;
         let Some(mailbox) = mailbox else { return Err(Answer::Mailbox(None)) };
@@ -246,13 +278,15 @@ impl Incoming {
         }
         let spool = store.spool().map_err(|error| Answer::Refused(refused(&error)))?;
         let (id, special_use) = (mailbox.id, mailbox.special_use);
-        Ok((Self { account, mailbox: id, special_use, spool, walker: Walker::new(), aside }, Box::new(mailbox)))
+        let walker = Walker::new();
+        Ok((Self { account, owner, rights, mailbox: id, special_use, spool, walker, aside }, Box::new(mailbox)))
     }
 
     /// What it says to the spam filter that the message is put there.
     #[must_use]
     pub fn lesson(&self, flags: &FlagNames) -> Option<Lesson> {
-        learn::appended(self.account, self.mailbox, self.special_use, flags)
+        let own = self.account == self.owner;
+        own.then(|| learn::appended(self.account, self.mailbox, self.special_use, flags)).flatten()
     }
 
     /// Takes the next bytes. May block.
@@ -264,13 +298,44 @@ impl Incoming {
         self.spool.write(bytes)
     }
 
+    /// Takes what a URL of the same account names for the next bytes, at most so many; tells how many
+    /// there were. May block.
+    ///
+    /// # Errors
+    /// What the client is to be told.
+    pub fn write_url(&mut self, store: &Store, url: &ImapUrl, most: u64) -> Result<u64, Refused> {
+        let failed = |error: &ReadError| match unreadable(error) {
+            Answer::Refused(refused) => refused,
+            _ => Refused::Unavailable,
+        };
+        let find = |reader: &Reader| match admit::find(reader, self.account, &url.mailbox)? {
+            Some(mailbox) if mailbox.rights.has(Rights::READ) => Part::find(reader, &mailbox, url),
+            _ => Ok(None),
+        };
+        let found = store.reader().and_then(|reader| find(&reader));
+        let part = found.map_err(|error| failed(&error))?.ok_or(Refused::BadUrl)?;
+        let mut reader = PartReader::open(store, &part).map_err(|error| failed(&error))?;
+        let mut taken = 0_u64;
+        loop {
+            let bytes = reader.read(PIECE_BYTES).map_err(|error| failed(&error))?;
+            if bytes.is_empty() {
+                return Ok(taken);
+            }
+            taken = taken.saturating_add(bytes.len() as u64);
+            if taken > most {
+                return Err(Refused::TooBig);
+            }
+            self.write(&bytes).map_err(|error| refused(&error))?;
+        }
+    }
+
     /// Ends the message, because another follows. May block.
     ///
     /// # Errors
     /// Those of the disk.
     pub fn set_aside(self, flags: FlagNames, date: ZonedTime) -> Result<Aside, WriteError> {
-        let Self { spool, walker, mut aside, .. } = self;
-        aside.push(spool, walker, flags, date)?;
+        let Self { spool, walker, mut aside, rights, .. } = self;
+        aside.push(spool, walker, rights.permitted(flags), date)?;
         Ok(aside)
     }
 
@@ -298,24 +363,47 @@ impl Incoming {
 /// What is asked of what is said; a mailbox's special use is among it (RFC 6154 section 4).
 fn annotations(
     reader: &Reader,
-    account: AccountId,
+    (account, owner): (AccountId, AccountId),
     mailbox: Option<MailboxId>,
     query: &MetadataQuery,
 ) -> Result<Vec<Annotation>, ReadError> {
-    let mut found = reader.annotations(account, mailbox)?;
-    let found_use = match mailbox {
+    let mut found = reader.annotations(owner, mailbox)?;
+    // What is private is the owner's.
+    found.retain(|one| account == owner || one.entry.is_shared());
+    let found_use = match mailbox.filter(|_| account == owner) {
         Some(id) => reader.mailbox(id)?.and_then(|mailbox| mailbox.special_use),
         None => None,
     };
     if let Some((special_use, entry)) = found_use.zip(EntryName::new(SPECIAL_USE_ENTRY)) {
         found.push(Annotation { entry, value: special_use.attribute().as_bytes().to_vec() });
     }
-    found.retain(|one| query.wants(&one.entry));
+    found.retain(|one| query.wants(&one.entry) && !url::is_key(&one.entry));
     Ok(found)
 }
 
-fn has_children(store: &Store, account: AccountId, name: &MailboxName) -> Result<bool, ReadError> {
-    Ok(store.reader()?.mailboxes(account)?.iter().any(|mailbox| mailbox.name.is_below(name)))
+/// A mailbox as `account` knows it, by its number.
+fn known(reader: &Reader, account: AccountId, mailbox: MailboxId) -> Result<Option<Mailbox>, ReadError> {
+    match reader.mailbox(mailbox)? {
+        Some(found) => shown(reader, account, found),
+        None => Ok(None),
+    }
+}
+
+/// Why a mailbox with others below it stays; who sees none of these is not told of them.
+fn children(
+    store: &Store,
+    account: AccountId,
+    (owner, name): (AccountId, &MailboxName),
+) -> Result<Option<Refused>, ReadError> {
+    let reader = store.reader()?;
+    let mut refused = None;
+    for below in reader.mailboxes(owner)?.iter().filter(|mailbox| mailbox.name.is_below(name)) {
+        if account == owner || reader.rights(below.id, account)?.has(Rights::LOOKUP) {
+            return Ok(Some(Refused::HasChildren));
+        }
+        refused = Some(Refused::NoRight);
+    }
+    Ok(refused)
 }
 
 /// What SELECT needs, as of the reader's moment.
@@ -393,48 +481,32 @@ fn rows<'r>(
 }
 
 /// Structures and first bytes of bodies, until it is enough for one answer.
-fn letters(
-    store: &Store,
-    reader: &Reader,
-    blobs: &[BlobId],
-    structure: bool,
-    ahead: Ahead,
-) -> Result<Vec<Letter>, ReadError> {
-    let structures = if structure { Some(reader.structures()?) } else { None };
-    let (mut found, mut parts, mut bytes) = (Vec::new(), 0, 0);
-    for blob in blobs {
-        let structure = match &structures {
-            Some(structures) => structures.of(*blob)?,
-            None => None,
-        };
+fn letters(reader: &Reader, blobs: &[BlobId], structure: bool, ahead: Ahead) -> Result<Vec<Letter>, ReadError> {
+    let (bodies, mut found, mut room) = (reader.bodies()?, Vec::new(), LETTERS_BYTES);
+    for &blob in blobs {
+        let structure = if structure { bodies.structure(blob)? } else { None };
         let header = || structure.as_ref()?.extent(&[], Section::Header).map(|extent| extent.length);
         let wanted = match ahead {
             Ahead::Nothing => None,
-            Ahead::Header => header(),
+            Ahead::Fields(wanted) if structure.as_ref().is_some_and(|known| known.spells(wanted)) => None,
+            Ahead::Fields(_) | Ahead::Header => header(),
             Ahead::Whole => Some(u64::MAX),
         };
-        let first = match wanted {
-            // A body that can't be read is told of where its bytes are asked for.
-            Some(wanted) => beginning(store, *blob, wanted).unwrap_or_default(),
-            None => Vec::new(),
-        };
-        parts += structure.as_ref().map_or(0, |structure| structure.parts().count());
-        bytes += first.len();
-        found.push(Letter { blob: *blob, structure, ahead: first });
-        if parts > STRUCTURE_PARTS || bytes > LETTER_BYTES {
+        let most = if found.is_empty() { AHEAD_MAX } else { AHEAD_MAX.min(room) };
+        // A body that can't be read is told of where its bytes are asked for.
+        let beginning = wanted.and_then(|wanted| bodies.beginning(blob, wanted, most).ok());
+        if beginning == Some(None) && most < AHEAD_MAX {
             break;
+        }
+        let ahead = beginning.flatten().unwrap_or_default();
+        let taken = ahead.len() + structure.as_ref().map_or(0, Structure::memory);
+        found.push(Letter { blob, structure, ahead });
+        match room.checked_sub(taken) {
+            Some(left) => room = left,
+            None => break,
         }
     }
     Ok(found)
-}
-
-/// The first `wanted` bytes of a body, none where they are more than come along.
-fn beginning(store: &Store, blob: BlobId, wanted: u64) -> Result<Vec<u8>, ReadError> {
-    let mut body = store.body(blob)?;
-    match usize::try_from(wanted.min(body.len())) {
-        Ok(wanted) if wanted <= AHEAD_MAX => Ok(body.read(0, wanted)?.to_vec()),
-        _ => Ok(Vec::new()),
-    }
 }
 
 /// One slice of a search.

@@ -11,7 +11,7 @@ use crate::mail::text::decode_words;
 use crate::protocol::imap::search::{SortKey, Threading};
 use crate::protocol::imap::sorting::{needs_structure, sent, sort_bytes};
 use crate::protocol::imap::threading::{Facts, Gatherer, Twig};
-use crate::store::{ReadError, Reader, Structures};
+use crate::store::{Bodies, ReadError, Reader};
 
 /// Bytes of what a message is sorted by that are held at a time.
 const WINDOW: usize = 12;
@@ -26,15 +26,16 @@ struct Entry {
 /// Reads what a message is sorted by.
 struct Keys<'k> {
     reader: &'k Reader,
-    structures: Option<Structures>,
+    /// Where the structures are, if the order needs them.
+    bodies: Option<Bodies>,
     mailbox: MailboxId,
     order: &'k [SortKey],
 }
 
 impl Keys<'_> {
     fn key(&self, message: &Message) -> Result<Vec<u8>, ReadError> {
-        let structure = match &self.structures {
-            Some(structures) => structures.of(message.blob)?,
+        let structure = match &self.bodies {
+            Some(bodies) => bodies.structure(message.blob)?,
             None => None,
         };
         Ok(sort_bytes(self.order, message, structure.as_ref()))
@@ -57,8 +58,8 @@ impl Keys<'_> {
 /// # Errors
 /// When the mailbox can't be read.
 pub fn sort(reader: &Reader, mailbox: MailboxId, uids: &UidSet, order: &[SortKey]) -> Result<Vec<Uid>, ReadError> {
-    let structures = if needs_structure(order) { Some(reader.structures()?) } else { None };
-    let keys = Keys { reader, structures, mailbox, order };
+    let bodies = if needs_structure(order) { Some(reader.bodies()?) } else { None };
+    let keys = Keys { reader, bodies, mailbox, order };
     let mut entries = Vec::new();
     let mut ended = true;
     for (first, last) in uids.ranges() {
@@ -123,21 +124,17 @@ pub fn thread(
     uids: &UidSet,
     threading: Threading,
 ) -> Result<Vec<Twig>, ReadError> {
-    let structures = reader.structures()?;
+    let bodies = reader.bodies()?;
     let mut gatherer = Gatherer::new(threading);
     for (first, last) in uids.ranges() {
         for message in reader.messages(mailbox, *first, *last)? {
             let message = message?;
-            let structure = structures.of(message.blob)?;
-            let field = |field| structure.as_ref().and_then(|structure| structure.field(field));
-            let subject = decode_words(field(Field::Subject).unwrap_or_default());
-            let facts = Facts {
-                id: field(Field::MessageId),
-                references: field(Field::References),
-                in_reply_to: field(Field::InReplyTo),
-                subject: &subject,
-                sent: sent(structure.as_ref(), &message),
-            };
+            let structure = bodies.structure(message.blob)?;
+            let wanted = [Field::MessageId, Field::References, Field::InReplyTo, Field::Subject, Field::Date];
+            let found = structure.as_ref().map(|structure| structure.fields(wanted));
+            let [id, references, in_reply_to, subject, date] = found.unwrap_or_default();
+            let subject = decode_words(subject.unwrap_or_default());
+            let facts = Facts { id, references, in_reply_to, subject: &subject, sent: sent(date, &message) };
             gatherer.take(message.uid, &facts);
         }
     }

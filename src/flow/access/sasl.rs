@@ -1,5 +1,8 @@
 //! What a login asks, answered from the store: the door that SMTP, IMAP and POP3 share.
 //!
+//! A certificate that a client presents lets in whom it was registered for, as long as it is, whatever
+//! the handshake was: TLS tells that the client has its key, and the store all else.
+//!
 //! A wrong password and an unknown user look alike: both cost one PBKDF2, both fail with the same
 //! word, and an unknown user has SCRAM keys that are made up from a secret of the store, so they
 //! stay the same.
@@ -18,6 +21,9 @@ use std::time::{Duration, Instant};
 use ring::hmac;
 
 use super::lockout::{Admission, Lockout, LoginConfig};
+use crate::mail::address::Address;
+use crate::mail::certificate::Fingerprint;
+use crate::mail::date::Timestamp;
 use crate::mail::secret::{ITERATIONS_DEFAULT, Password, ScramVerifier};
 use crate::protocol::sasl::{Answer, Identity, Refusal};
 use crate::store::{ReadError, Store, WriteError};
@@ -154,6 +160,60 @@ impl Door {
         Ok(Identity { account: account.id, address: account.address })
     }
 
+    /// Tells whether this certificate lets anybody in at `time`. A point read.
+    pub fn knows(&self, certificate: Fingerprint, time: Timestamp) -> bool {
+        let known = self.store.reader().and_then(|reader| reader.certificate(certificate));
+        known.is_ok_and(|known| known.is_some_and(|known| !known.is_over(time)))
+    }
+
+    /// Lets in whom a certificate was registered for, if its time is not over at `time` and `acts_as` is
+    /// nobody else: none, the account's login or an address that it may send as. A few point reads.
+    ///
+    /// # Errors
+    /// As [`Door::check`].
+    pub fn present(
+        &self,
+        client: IpAddr,
+        certificate: Fingerprint,
+        acts_as: Option<&str>,
+        time: Timestamp,
+        now: Instant,
+    ) -> Result<Identity, Refusal> {
+        self.refuse_locked(client, now)?;
+        let found = self.owner(certificate, acts_as, time).map_err(|error| unavailable(&error))?;
+        let Some(identity) = found else {
+            // A program that shows the same again teaches nobody anything.
+            let shown = certificate.to_string();
+            held(&self.lockout).failed(client, acts_as.unwrap_or(&shown), Some(&shown), now);
+            return Err(Refusal::Credentials);
+        };
+        held(&self.lockout).succeeded(&identity.address.to_string());
+        Ok(identity)
+    }
+
+    /// Whom a certificate lets in as who he wants to be.
+    fn owner(
+        &self,
+        certificate: Fingerprint,
+        acts_as: Option<&str>,
+        time: Timestamp,
+    ) -> Result<Option<Identity>, ReadError> {
+        let reader = self.store.reader()?;
+        let Some(known) = reader.certificate(certificate)?.filter(|known| !known.is_over(time)) else {
+            return Ok(None);
+        };
+        let Some(account) = reader.account(known.account)? else { return Ok(None) };
+        let his = match acts_as {
+            None => true,
+            Some(login) => match (reader.login(login)?, Address::parse(login)) {
+                (Some((named, _)), _) => named.id == account.id,
+                (None, Ok(address)) => reader.may_send_as(account.id, &address)?,
+                (None, Err(_)) => false,
+            },
+        };
+        Ok(his.then_some(Identity { account: account.id, address: account.address }))
+    }
+
     /// The keys that were found, or made-up ones.
     fn keys(&self, login: &str, found: Option<&ScramVerifier>) -> ScramVerifier {
         found.cloned().unwrap_or_else(|| ScramVerifier::made_up(&self.secret, login, ITERATIONS_DEFAULT))
@@ -205,7 +265,7 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::mail::address::Address;
+    use crate::mail::mailbox::AccountId;
     use crate::mail::secret::tests::password;
     use crate::store::{Quota, StoreConfig};
 
@@ -303,6 +363,89 @@ mod tests {
             let _ = door.conclude(client(), "ann", false, now);
         }
         assert!(door.recognize(client(), "ann", &password("pencil"), now).is_none());
+    }
+
+    const SOON: Timestamp = Timestamp(1_000);
+    const LATER: Timestamp = Timestamp(1_001);
+
+    fn registered(store: &Store, account: AccountId, of: &[u8]) -> Fingerprint {
+        let certificate = Fingerprint::of(of);
+        let name = format!("certificate {certificate:?}").chars().take(40).collect();
+        store.add_certificate(account, certificate, name, SOON).wait().unwrap();
+        certificate
+    }
+
+    fn account(store: &Store, address: &str) -> AccountId {
+        let verifier = ScramVerifier::derive(&password("pencil"), [1; 16], 16);
+        store.add_account(Address::parse(address).unwrap(), verifier, Quota::default()).wait().unwrap()
+    }
+
+    #[test]
+    fn a_certificate_lets_its_account_in_under_its_own_names_alone() {
+        let House { door, store, .. } = &house();
+        let ann = store.reader().unwrap().login("ann@x.test").unwrap().unwrap().0.id;
+        account(store, "bob@x.test");
+        for (alias, target) in [("info@x.test", "ann@x.test"), ("sales@x.test", "bob@x.test")] {
+            let (address, target) = (Address::parse(alias).unwrap(), Address::parse(target).unwrap());
+            store.put_alias(crate::store::Alias { address, targets: vec![target] }).wait().unwrap();
+        }
+        let certificate = registered(store, ann, b"ann's");
+        // Different words each time, and never so many that the address is locked out.
+        let present = |acts_as: Option<&str>| {
+            let door = Door::new(store.clone(), LoginConfig::default(), &[7; DOOR_RANDOM]).unwrap();
+            door.present(client(), certificate, acts_as, SOON, Instant::now()).map(|identity| identity.account)
+        };
+        for own in [None, Some("ann@x.test"), Some("ANN@X.TEST"), Some("ann"), Some("info@x.test")] {
+            assert_eq!(present(own), Ok(ann), "{own:?}");
+        }
+        for other in ["bob@x.test", "bob", "sales@x.test", "nobody@x.test", "ann@elsewhere.test", "ann@", "*@x.test"] {
+            assert_eq!(present(Some(other)), Err(Refusal::Credentials), "{other}");
+        }
+        let unknown = Fingerprint::of(b"not registered");
+        assert!(door.knows(certificate, SOON) && !door.knows(unknown, SOON));
+        assert_eq!(door.present(client(), unknown, None, SOON, Instant::now()), Err(Refusal::Credentials));
+    }
+
+    #[test]
+    fn a_certificate_that_is_over_revoked_or_of_nobody_lets_nobody_in() {
+        let House { door, store, .. } = &house();
+        let now = Instant::now();
+        let refused = |certificate, time| {
+            !door.knows(certificate, time)
+                && door.present(client(), certificate, None, time, now) == Err(Refusal::Credentials)
+        };
+        let ann = store.reader().unwrap().login("ann@x.test").unwrap().unwrap().0.id;
+        let bob = account(store, "bob@x.test");
+        let (anns, bobs) = (registered(store, ann, b"ann's"), registered(store, bob, b"bob's"));
+        assert!(!refused(anns, SOON) && refused(anns, LATER));
+        // A clock that was never set makes nothing expire.
+        assert!(!refused(anns, Timestamp(0)));
+        let name = store.reader().unwrap().certificate(anns).unwrap().unwrap().name;
+        store.remove_certificate(ann, name).wait().unwrap();
+        assert!(refused(anns, SOON));
+        assert!(door.present(client(), bobs, None, SOON, now).is_ok());
+        store.remove_account(bob).wait().unwrap();
+        assert!(refused(bobs, SOON));
+    }
+
+    #[test]
+    fn names_of_others_lock_an_address_out_and_the_same_try_again_does_not() {
+        let House { door, store, .. } = &house();
+        let now = Instant::now();
+        let ann = store.reader().unwrap().login("ann@x.test").unwrap().unwrap().0.id;
+        let certificate = registered(store, ann, b"ann's");
+        for _ in 0..20 {
+            assert_eq!(door.present(client(), Fingerprint::of(b"old"), None, SOON, now), Err(Refusal::Credentials));
+        }
+        assert!(door.present(client(), certificate, None, SOON, now).is_ok());
+        // The old one counted once.
+        for number in 0..9 {
+            let other = format!("{number}@x.test");
+            assert_eq!(door.present(client(), certificate, Some(&other), SOON, now), Err(Refusal::Credentials));
+        }
+        let locked = Err(Refusal::LockedOut { retry: Duration::from_mins(15) });
+        assert_eq!(door.present(client(), certificate, None, SOON, now), locked);
+        assert!(door.present([192, 0, 2, 2].into(), certificate, None, SOON, now).is_ok());
     }
 
     #[test]

@@ -3,15 +3,17 @@
 //! A slice looks at so many messages or reads so many bytes of bodies as its [`Budget`] allows and
 //! says where to go on, so that a long search shares the blocking threads with everybody and ends
 //! when its client goes. Between slices nothing is held but the answer so far; within one, a block
-//! of a body and a piece of its text.
+//! of a body, a piece of its text, and what the gram index says of some thousand bodies.
 
 use crate::mail::date::Timestamp;
 use crate::mail::mailbox::{MailboxId, ModSeq, Uid};
-use crate::mail::message::{Message, UidSet};
+use crate::mail::message::{BlobId, Message, UidSet};
 use crate::mail::structure::{Extent, Structure};
 use crate::protocol::imap::matching::{Query, Setting, Source};
 use crate::protocol::imap::search::SearchKey;
-use crate::store::{Body, ReadError, Reader, Store};
+use crate::store::{Bodies, Body, ReadError, Store};
+
+use super::sift::Sift;
 
 /// Bytes of a body asked for at once; the store hands out at most the rest of a block.
 const CHUNK: usize = 64 * 1024;
@@ -76,7 +78,11 @@ pub fn search(store: &Store, question: Question<'_>, budget: Budget) -> Result<S
     let query = Query::new(question.key, setting);
     let narrowed = query.only().map(|only| question.uids.intersection(only));
     let uids = narrowed.as_ref().unwrap_or(question.uids);
-    let mut letters = Letters { store, reader: &reader, mailbox: question.mailbox, open: None, bytes: 0 };
+    // Without the gram index everything is read.
+    let sift = if query.looks().is_empty() { None } else { reader.grams().ok() };
+    let sift = sift.map(|grams| Sift::new(grams, query.looks()));
+    let open = Open::new(store);
+    let mut letters = Letters { bodies: reader.bodies()?, open, sift, bytes: 0 };
     let mut slice = Slice::default();
     let mut looked_at = 0;
     for (first, last) in uids.ranges() {
@@ -106,32 +112,37 @@ pub fn search(store: &Store, question: Question<'_>, budget: Budget) -> Result<S
 
 /// The messages of a mailbox, as a search reads them.
 struct Letters<'s> {
-    store: &'s Store,
-    reader: &'s Reader,
-    mailbox: MailboxId,
-    /// The body read last: a message's headers and parts lie in the same blocks.
-    open: Option<(Uid, Body)>,
+    bodies: Bodies,
+    open: Open<'s>,
+    sift: Option<Sift<'s>>,
     bytes: u64,
 }
 
-impl Source for Letters<'_> {
-    type Error = ReadError;
+/// Bodies of which parts are read. The one read last stays open: a message's headers and parts lie
+/// in the same blocks.
+#[derive(Debug)]
+pub(in crate::flow) struct Open<'s> {
+    store: &'s Store,
+    body: Option<(BlobId, Body)>,
+}
 
-    fn structure(&mut self, message: &Message) -> Result<Option<Structure>, ReadError> {
-        self.bytes += STRUCTURE_COST;
-        self.reader.structure(self.mailbox, message.uid)
+impl<'s> Open<'s> {
+    pub(in crate::flow) fn new(store: &'s Store) -> Self {
+        Self { store, body: None }
     }
 
-    fn read(
+    /// Hands the bytes of `extent` to `take` until there are no more or it says false; tells how many
+    /// were read.
+    pub(in crate::flow) fn read(
         &mut self,
-        message: &Message,
+        blob: BlobId,
         extent: Extent,
         take: &mut dyn FnMut(&[u8]) -> bool,
-    ) -> Result<(), ReadError> {
-        if self.open.as_ref().is_none_or(|(uid, _)| *uid != message.uid) {
-            self.open = Some((message.uid, self.store.body(message.blob)?));
+    ) -> Result<u64, ReadError> {
+        if self.body.as_ref().is_none_or(|(open, _)| *open != blob) {
+            self.body = Some((blob, self.store.body(blob)?));
         }
-        let Some((_, body)) = &mut self.open else { return Ok(()) };
+        let Some((_, body)) = &mut self.body else { return Ok(0) };
         let end = extent.offset.saturating_add(extent.length);
         let mut offset = extent.offset;
         while offset < end {
@@ -141,11 +152,33 @@ impl Source for Letters<'_> {
                 break;
             }
             offset += piece.len() as u64;
-            self.bytes += piece.len() as u64;
             if !take(piece) {
                 break;
             }
         }
+        Ok(offset - extent.offset)
+    }
+}
+
+impl Source for Letters<'_> {
+    type Error = ReadError;
+
+    fn structure(&mut self, message: &Message) -> Result<Option<Structure>, ReadError> {
+        self.bytes += STRUCTURE_COST;
+        self.bodies.structure(message.blob)
+    }
+
+    fn lacks(&mut self, message: &Message, look: usize) -> Result<bool, ReadError> {
+        self.sift.as_mut().map_or(Ok(false), |sift| sift.lacks(message.blob, look))
+    }
+
+    fn read(
+        &mut self,
+        message: &Message,
+        extent: Extent,
+        take: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<(), ReadError> {
+        self.bytes += self.open.read(message.blob, extent, take)?;
         Ok(())
     }
 }

@@ -9,6 +9,7 @@ use std::ops::Range;
 use crate::mail::date::{Timestamp, ZonedTime};
 use crate::mail::mailbox::{AccountId, Mailbox, MailboxId, MailboxName, ModSeq, Uid, UidValidity};
 use crate::mail::message::{BlobId, Flags, Keywords, Message};
+use crate::mail::rights::Rights;
 use crate::mail::structure::{Field, Walker};
 use crate::store::ReadError;
 use crate::store::salvage::Ruin;
@@ -64,6 +65,7 @@ impl<'r> Salvaged<'r> {
             deleted_size: 0,
             keywords: Keywords::default(),
             recent_from: Uid::MIN,
+            rights: Rights::ALL,
         }
     }
 

@@ -27,7 +27,7 @@ pub enum Field {
     ContentLocation,
 }
 
-/// A field with its letter in `Structure::text` and its name.
+/// A field with its letter in `Structure::text` and its name as most programs spell it.
 struct Entry {
     field: Field,
     letter: u8,
@@ -38,27 +38,28 @@ const fn entry(field: Field, letter: u8, name: &'static str) -> Entry {
     Entry { field, letter, name }
 }
 
-// The letters are part of the kept record: they never change their meaning.
+// In the order of the enum. The letters, and how the names are spelled, are part of the kept
+// record: they never change.
 const TABLE: [Entry; 19] = [
-    entry(Field::Date, b'd', "date"),
-    entry(Field::Subject, b's', "subject"),
-    entry(Field::From, b'f', "from"),
-    entry(Field::Sender, b'n', "sender"),
-    entry(Field::ReplyTo, b'r', "reply-to"),
-    entry(Field::To, b't', "to"),
-    entry(Field::Cc, b'c', "cc"),
-    entry(Field::Bcc, b'b', "bcc"),
-    entry(Field::InReplyTo, b'i', "in-reply-to"),
-    entry(Field::MessageId, b'm', "message-id"),
-    entry(Field::References, b'R', "references"),
-    entry(Field::ContentType, b'T', "content-type"),
-    entry(Field::ContentTransferEncoding, b'E', "content-transfer-encoding"),
-    entry(Field::ContentId, b'I', "content-id"),
-    entry(Field::ContentDescription, b'D', "content-description"),
-    entry(Field::ContentDisposition, b'P', "content-disposition"),
-    entry(Field::ContentMd5, b'5', "content-md5"),
-    entry(Field::ContentLanguage, b'L', "content-language"),
-    entry(Field::ContentLocation, b'O', "content-location"),
+    entry(Field::Date, b'd', "Date"),
+    entry(Field::Subject, b's', "Subject"),
+    entry(Field::From, b'f', "From"),
+    entry(Field::Sender, b'n', "Sender"),
+    entry(Field::ReplyTo, b'r', "Reply-To"),
+    entry(Field::To, b't', "To"),
+    entry(Field::Cc, b'c', "Cc"),
+    entry(Field::Bcc, b'b', "Bcc"),
+    entry(Field::InReplyTo, b'i', "In-Reply-To"),
+    entry(Field::MessageId, b'm', "Message-ID"),
+    entry(Field::References, b'R', "References"),
+    entry(Field::ContentType, b'T', "Content-Type"),
+    entry(Field::ContentTransferEncoding, b'E', "Content-Transfer-Encoding"),
+    entry(Field::ContentId, b'I', "Content-ID"),
+    entry(Field::ContentDescription, b'D', "Content-Description"),
+    entry(Field::ContentDisposition, b'P', "Content-Disposition"),
+    entry(Field::ContentMd5, b'5', "Content-MD5"),
+    entry(Field::ContentLanguage, b'L', "Content-Language"),
+    entry(Field::ContentLocation, b'O', "Content-Location"),
 ];
 
 /// Longest list of addresses kept, in bytes: some 250 recipients.
@@ -73,6 +74,21 @@ impl Field {
     /// The letter that stands for the field in the record.
     pub(super) fn letter(self) -> u8 {
         TABLE.iter().find(|entry| entry.field == self).map_or(b'?', |entry| entry.letter)
+    }
+
+    /// The field with this letter.
+    pub(super) fn lettered(letter: u8) -> Option<Self> {
+        TABLE.iter().find(|entry| entry.letter == letter).map(|entry| entry.field)
+    }
+
+    /// The field's name as most programs spell it.
+    pub(super) fn name(self) -> &'static str {
+        TABLE.iter().find(|entry| entry.field == self).map_or("", |entry| entry.name)
+    }
+
+    /// A bit of its own.
+    pub(super) fn bit(self) -> u32 {
+        1 << self as u32
     }
 
     /// Tells whether the field is kept of messages only.
@@ -107,6 +123,8 @@ mod tests {
         for (index, entry) in TABLE.iter().enumerate() {
             assert_eq!(Field::named(entry.name), Some(entry.field));
             assert_eq!(entry.field.letter(), entry.letter);
+            assert_eq!(Field::lettered(entry.letter), Some(entry.field));
+            assert_eq!((entry.field.bit(), entry.field.name()), (1 << index, entry.name));
             assert!(TABLE.iter().skip(index + 1).all(|other| other.letter != entry.letter));
         }
         assert_eq!(Field::named("x-subject"), None);

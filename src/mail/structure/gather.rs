@@ -1,9 +1,11 @@
 //! Gathers the fields of one header that are kept, unfolded, while its lines go by.
 
+use crate::mail::lines::Line;
 use crate::mail::text::CharsetDecoder;
 
 use super::content;
 use super::field::Field;
+use super::layout::{Layout, Spelling};
 use super::{ESSENTIALS_MAX, HEADER_MAX, TEXT_MAX, TEXT_RESERVE, TransferEncoding};
 
 /// Longest field name in bytes; no field that is kept comes near.
@@ -20,11 +22,21 @@ pub(super) struct Gather {
     of_message: bool,
     /// Bytes of lines seen.
     seen: u32,
-    fields: Vec<(Field, Vec<u8>)>,
+    fields: Vec<Gathered>,
+    /// How the fields are written, of the outermost message and while that can be told.
+    layout: Option<Layout>,
     /// The field that a continuation line would go on with: one of `fields`.
     current: Option<usize>,
     /// Something was left out.
     cut: bool,
+}
+
+/// A field that is kept.
+#[derive(Debug)]
+struct Gathered {
+    field: Field,
+    body: Vec<u8>,
+    spelling: Spelling,
 }
 
 /// What the header says about the body below it.
@@ -46,31 +58,41 @@ pub(super) struct Media {
 
 impl Gather {
     /// Begins a header.
-    pub(super) fn new(of_message: bool) -> Self {
-        Self { of_message, ..Self::default() }
+    pub(super) fn new(of_message: bool, outermost: bool) -> Self {
+        Self { of_message, layout: outermost.then(Layout::default), ..Self::default() }
     }
 
-    /// Takes a line (without its newline, maybe not all of it) of `length` bytes. Tells whether the
-    /// header goes on: a block that does not begin with a field is none, and its first line is body.
-    pub(super) fn take(&mut self, line: &[u8], whole: bool, length: u32) -> bool {
+    /// Takes a line. Tells whether the header goes on: a block that does not begin with a field is
+    /// none, and its first line is body.
+    pub(super) fn take(&mut self, line: &Line<'_>) -> bool {
+        let Line { kept, whole, length, newline } = *line;
         let first = self.seen == 0;
         // Editors on some systems begin every file with this mark.
-        let line = line.strip_prefix(b"\xef\xbb\xbf").filter(|_| first).unwrap_or(line);
+        let marked = kept.strip_prefix(b"\xef\xbb\xbf").filter(|_| first);
+        let line = marked.unwrap_or(kept);
+        if marked.is_some() || newline != 2 {
+            self.layout = None;
+        }
         let folded = line.first().is_some_and(|byte| matches!(byte, b' ' | b'\t'));
         let field = if folded { None } else { split(line) };
         // The line that a Unix mailbox puts before a message is passed over.
         if first && field.is_none() && !line.starts_with(b"From ") && !line.starts_with(b">From ") {
             return false;
         }
-        self.seen = self.seen.saturating_add(length);
+        self.seen = self.seen.saturating_add(u32::try_from(length).unwrap_or(u32::MAX));
         if self.seen > HEADER_MAX {
             self.cut = true;
             self.current = None;
         } else if folded {
             if let Some(index) = self.current {
+                self.fold(index);
                 self.extend(index, line, whole);
             }
         } else {
+            // White space before the colon is not kept.
+            if field.is_some_and(|(name, body)| name.len() + 1 + body.len() < line.len()) {
+                self.layout = None;
+            }
             self.current = field.and_then(|(name, body)| self.begin(name, body, whole));
         }
         true
@@ -79,20 +101,27 @@ impl Gather {
     /// Bytes held.
     #[cfg(test)]
     pub(super) fn capacity(&self) -> usize {
-        self.fields.iter().map(|(_, body)| body.capacity() + 32).sum()
+        self.fields.iter().map(|one| one.body.capacity() + one.spelling.capacity() + size_of::<Gathered>()).sum()
     }
 
     fn begin(&mut self, name: &[u8], body: &[u8], whole: bool) -> Option<usize> {
-        let field = Field::named(std::str::from_utf8(name).ok()?)?;
+        let text = std::str::from_utf8(name).ok()?;
+        let Some(field) = Field::named(text) else {
+            if let Some(layout) = &mut self.layout {
+                layout.pass(text);
+            }
+            return None;
+        };
         if field.is_of_messages() && !self.of_message {
             return None;
         }
-        let index = match self.fields.iter().position(|(known, _)| *known == field) {
+        let index = match self.fields.iter().position(|known| known.field == field) {
             None => {
-                self.fields.push((field, Vec::new()));
+                self.fields.push(Gathered { field, body: Vec::new(), spelling: Spelling::begin(field, name) });
                 self.fields.len() - 1
             }
             Some(index) if field.holds_addresses() => {
+                self.layout = None;
                 self.extend(index, b", ", true);
                 index
             }
@@ -105,9 +134,17 @@ impl Gather {
         Some(index)
     }
 
+    /// A field goes on in another line.
+    fn fold(&mut self, index: usize) {
+        let told = self.fields.get_mut(index).is_some_and(|known| known.spelling.fold(known.body.len()));
+        if !told {
+            self.layout = None;
+        }
+    }
+
     /// Adds to a field what fits.
     fn extend(&mut self, index: usize, bytes: &[u8], whole: bool) {
-        let Some((field, body)) = self.fields.get_mut(index) else { return };
+        let Some(Gathered { field, body, .. }) = self.fields.get_mut(index) else { return };
         let room = field.bytes_max().saturating_sub(body.len());
         if bytes.len() > room || !whole {
             self.cut = true;
@@ -119,6 +156,9 @@ impl Gather {
     /// something of it was left out.
     pub(super) fn finish(mut self, text: &mut String, cut: &mut bool) -> Content {
         let bodies = self.decoded();
+        let fields = self.fields.iter().zip(&bodies);
+        let written = fields.map(|(one, (_, kept))| (one.field, &one.spelling, one.body.as_slice(), kept.as_str()));
+        let layout = self.layout.as_ref().and_then(|layout| layout.line(written));
         let of = |wanted: Field| bodies.iter().find(|(field, _)| *field == wanted).map(|(_, body)| body.as_str());
         let declared = of(Field::ContentType).and_then(content::media);
         let token = of(Field::ContentTransferEncoding).map(content::encoding_token);
@@ -141,6 +181,10 @@ impl Gather {
                 _ => {}
             }
         }
+        if let Some(line) = layout.filter(|line| !self.cut && text.len() + line.len() < TEXT_MAX - TEXT_RESERVE) {
+            text.push_str(&line);
+            text.push('\n');
+        }
         *cut |= self.cut;
         let media = declared.map(|(kind, subtype, rest)| Media {
             kind: kind.to_owned(),
@@ -153,19 +197,18 @@ impl Gather {
 
     /// The fields as UTF-8. Bytes that are none are read by the charset the part names, because who
     /// writes raw bytes into a header writes them in the charset of his text.
-    fn decoded(&mut self) -> Vec<(Field, String)> {
-        let fields = std::mem::take(&mut self.fields);
-        let kind = fields.iter().find(|(field, _)| *field == Field::ContentType);
-        let charset = kind.and_then(|(_, body)| {
-            let body = String::from_utf8_lossy(body);
+    fn decoded(&self) -> Vec<(Field, String)> {
+        let kind = self.fields.iter().find(|known| known.field == Field::ContentType);
+        let charset = kind.and_then(|known| {
+            let body = String::from_utf8_lossy(&known.body);
             let (_, _, rest) = content::media(&body)?;
             content::find(&content::parameters(rest), "charset").map(str::to_owned)
         });
-        let decode = |(field, body): (Field, Vec<u8>)| {
-            let overfull = body.len() >= field.bytes_max();
-            let body = match String::from_utf8(body) {
-                Ok(body) => body,
-                Err(error) => CharsetDecoder::decode_all(charset.as_deref(), error.as_bytes()),
+        let decode = |Gathered { field, body, .. }: &Gathered| {
+            let (field, overfull) = (*field, body.len() >= field.bytes_max());
+            let body = match std::str::from_utf8(body) {
+                Ok(body) => body.to_owned(),
+                Err(_) => CharsetDecoder::decode_all(charset.as_deref(), body),
             };
             // No line may break within the record, and NUL may not stand on the wire (RFC 9051
             // section 4.3).
@@ -177,7 +220,7 @@ impl Gather {
             body.truncate(body.floor_char_boundary(field.bytes_max()));
             (field, body.trim_matches([' ', '\t']).to_owned())
         };
-        fields.into_iter().map(decode).collect()
+        self.fields.iter().map(decode).collect()
     }
 }
 

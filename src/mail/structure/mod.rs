@@ -15,6 +15,7 @@ mod address;
 mod content;
 mod field;
 mod gather;
+mod layout;
 mod part;
 mod scan;
 mod walker;
@@ -22,6 +23,7 @@ mod walker;
 pub use address::{ADDRESSES_MAX, MailAddress, addresses};
 pub use content::{ContentDisposition, PARAMETERS_MAX, Parameter};
 pub use field::Field;
+pub use layout::Wanted;
 pub use part::{Part, TextPart};
 pub use walker::Walker;
 
@@ -65,7 +67,7 @@ pub struct Structure {
     /// The message and its parts in preorder.
     nodes: Vec<Node>,
     /// The kept fields of all parts, in their order: a line each, of the field's letter and its
-    /// body.
+    /// body. A line more may follow the message's own (see `layout`).
     text: String,
     /// Something of the message's own header was left out.
     cut: bool,
@@ -221,6 +223,11 @@ impl Structure {
         texts().find(|text| !text.html).or_else(|| texts().next())
     }
 
+    /// Bytes of memory it takes.
+    pub fn memory(&self) -> usize {
+        size_of::<Self>() + self.nodes.capacity() * size_of::<Node>() + self.text.capacity()
+    }
+
     /// Bytes of the whole message.
     pub fn size(&self) -> u64 {
         self.message().map_or(0, |message| message.whole().length)
@@ -229,6 +236,11 @@ impl Structure {
     /// A field of the message's own header: unfolded, in UTF-8, encoded words as they are.
     pub fn field(&self, field: Field) -> Option<&str> {
         self.message()?.field(field)
+    }
+
+    /// Several fields of the message's own header at the price of one.
+    pub fn fields<const N: usize>(&self, fields: [Field; N]) -> [Option<&str>; N] {
+        self.message().map_or([None; N], |message| message.fields(fields))
     }
 
     /// Tells whether [`Structure::field`] has all there was of the fields it keeps. When not (one

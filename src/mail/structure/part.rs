@@ -143,8 +143,36 @@ impl<'s> Part<'s> {
     /// A field of the part's header: unfolded, in UTF-8, encoded words as they are. Fields that only
     /// messages have ([`Field::Date`] to [`Field::References`]) are kept of messages only.
     pub fn field(self, field: Field) -> Option<&'s str> {
-        let letter = char::from(field.letter());
-        self.text_lines().find_map(|line| line.strip_prefix(letter))
+        self.line(field.letter())
+    }
+
+    /// Several fields, each as [`Part::field`] gives it, at the price of one.
+    pub fn fields<const N: usize>(self, fields: [Field; N]) -> [Option<&'s str>; N] {
+        self.behind(fields.map(Field::letter))
+    }
+
+    /// The line of the record that `letter` begins, without it.
+    pub(super) fn line(self, letter: u8) -> Option<&'s str> {
+        let [line] = self.behind([letter]);
+        line
+    }
+
+    /// What stands in the record behind each letter, the first where it stands there twice.
+    fn behind<const N: usize>(self, letters: [u8; N]) -> [Option<&'s str>; N] {
+        let mut found = [None; N];
+        let mut missing = N;
+        let mut rest = self.own_text();
+        while missing > 0 && !rest.is_empty() {
+            let end = memchr::memchr(b'\n', rest.as_bytes()).unwrap_or(rest.len());
+            let (line, behind) = rest.split_at(end);
+            let place = letters.iter().position(|letter| line.as_bytes().first() == Some(letter));
+            if let Some(first) = place.and_then(|place| found.get_mut(place)).filter(|known| known.is_none()) {
+                *first = line.get(1..);
+                missing -= 1;
+            }
+            rest = behind.get(1..).unwrap_or_default();
+        }
+        found
     }
 
     /// The part as text to search in, when it is a leaf that holds some.
@@ -171,10 +199,11 @@ impl<'s> Part<'s> {
         (!token.is_empty() && !(coded && (self.node.shape != Shape::Leaf || composite()))).then_some(token)
     }
 
-    fn text_lines(self) -> impl Iterator<Item = &'s str> {
+    /// The part's lines in the record: a letter, and what it stands for.
+    fn own_text(self) -> &'s str {
         let before = self.index.checked_sub(1).and_then(|index| self.structure.nodes.get(index));
         let start = before.map_or(0, |node| usize::from(node.text_end));
-        self.structure.text.get(start..usize::from(self.node.text_end)).unwrap_or_default().lines()
+        self.structure.text.get(start..usize::from(self.node.text_end)).unwrap_or_default()
     }
 
     /// The nodes one level deeper that belong to this one.

@@ -146,7 +146,7 @@ impl Walker {
                 self.end_header(after);
                 return;
             }
-            if header.take(line.kept, line.whole, size(line.length)) {
+            if header.take(line) {
                 return;
             }
             self.end_header(start);
@@ -233,7 +233,7 @@ impl Walker {
         let text_end = self.nodes.last().map_or(0, |node| node.text_end);
         self.open.push(Open { node: self.nodes.len(), body: Place::default(), delimiter: None });
         self.nodes.push(Node { depth, offset, text_end, ..Node::default() });
-        self.header = Some(Gather::new(of_message));
+        self.header = Some(Gather::new(of_message, self.nodes.len() == 1));
     }
 
     /// Ends what is open above `level` at `end`. A header may reach past that, when its last newline

@@ -6,13 +6,19 @@
 
 mod charset;
 mod finder;
+mod grams;
 mod preview;
+mod reading;
+mod sheet;
 mod transfer;
 mod word;
 
 pub use charset::CharsetDecoder;
-pub use finder::{Finder, NEEDLE_MAX, PartSearch, each_folded};
+pub use finder::{Finder, NEEDLE_MAX, each_folded};
+pub use grams::{LOOK_MAX, ROWS, places_of};
 pub use preview::{PREVIEW_MAX, preview};
+pub use reading::{PartReader, decode_field, field_text};
+pub use sheet::{BODIES_MAX, COLUMNS_MAX, SHEET_VERSION, Sheet, SheetHead, SheetMaker};
 pub use transfer::{Malformed, TransferDecoder};
 pub use word::decode_words;
 

@@ -2,17 +2,18 @@
 
 use super::command::Command;
 use super::desk::{Desk, End, Stage, Then};
+use crate::protocol::sasl::Mechanism;
 
 /// Capabilities that clients look at first.
 const FIRST: &str = "IMAP4rev1 IMAP4rev2 LITERAL+ SASL-IR ID ENABLE";
 
 /// The other capabilities. They matter after login only, but many a client looks before it and
 /// never again (Python's imaplib, for one).
-const FURTHER: &str = "BINARY CHILDREN CONDSTORE CONTEXT=SEARCH CREATE-SPECIAL-USE ESEARCH ESORT I18NLEVEL=1 IDLE INPROGRESS LIST-EXTENDED \
-     LIST-METADATA LIST-STATUS METADATA MOVE MULTIAPPEND MULTISEARCH NAMESPACE NOTIFY OBJECTID PARTIAL PREVIEW QRESYNC QUOTA \
-     QUOTA=RES-STORAGE QUOTA=RES-MESSAGE REPLACE SAVEDATE SEARCHRES SORT SORT=DISPLAY SPECIAL-USE STATUS=SIZE \
+const FURTHER: &str = "ACL BINARY CATENATE CHILDREN CONDSTORE CONTEXT=SEARCH CREATE-SPECIAL-USE ESEARCH ESORT I18NLEVEL=1 IDLE INPROGRESS LIST-EXTENDED \
+     LIST-METADATA LIST-MYRIGHTS LIST-STATUS METADATA MOVE MULTIAPPEND MULTISEARCH NAMESPACE NOTIFY OBJECTID PARTIAL PREVIEW QRESYNC QUOTA \
+     QUOTA=RES-STORAGE QUOTA=RES-MESSAGE REPLACE RIGHTS=kxte SAVEDATE SEARCHRES SORT SORT=DISPLAY SPECIAL-USE STATUS=SIZE \
      THREAD=ORDEREDSUBJECT THREAD=REFERENCES THREAD=REFS UIDBATCHES UIDONLY UIDPLUS UNAUTHENTICATE UNSELECT \
-     UTF8=ACCEPT WITHIN";
+     URLAUTH UTF8=ACCEPT WITHIN";
 
 /// Carries a command of any state out.
 pub(crate) fn begin(desk: &mut Desk, command: &Command) -> End {
@@ -43,7 +44,12 @@ pub(crate) fn capabilities(desk: &Desk) -> String {
         Stage::Greeting if desk.may_log_in() => " AUTH=SCRAM-SHA-256 AUTH=PLAIN AUTH=LOGIN",
         Stage::Greeting => " LOGINDISABLED",
     };
+    let had = |mechanism: Mechanism, name| {
+        if desk.stage == Stage::Greeting && mechanism.is_had(desk.channel.as_deref()) { name } else { "" }
+    };
+    let external = had(Mechanism::External, " AUTH=EXTERNAL");
+    let plus = had(Mechanism::ScramSha256Plus, " AUTH=SCRAM-SHA-256-PLUS");
     let starttls =
         if desk.site.starttls && !desk.secure && desk.stage != Stage::Authenticated { " STARTTLS" } else { "" };
-    format!("{FIRST}{starttls}{login} {FURTHER} APPENDLIMIT={}", desk.config.append_max_bytes)
+    format!("{FIRST}{starttls}{external}{plus}{login} {FURTHER} APPENDLIMIT={}", desk.config.append_max_bytes)
 }

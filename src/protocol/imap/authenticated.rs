@@ -1,7 +1,7 @@
 //! The authenticated state: mailboxes and what may be done without selecting one (RFC 9051
 //! section 6.3, RFC 9208).
 
-use crate::mail::mailbox::SpecialUse;
+use crate::mail::mailbox::{OTHER_USERS, SpecialUse};
 
 use super::command::Command;
 use super::desk::{Begun, Desk, Enabled, End, Stage, Then, Turn, unexpected};
@@ -12,7 +12,8 @@ use super::errand::metadata::{self, GetMetadata};
 use super::errand::select::{Select, leave};
 use super::errand::single::Single;
 use super::errand::status::Status;
-use super::errand::{notify, quota};
+use super::errand::urlauth::{self, UrlFetch};
+use super::errand::{acl, notify, quota};
 use super::idle::Idle;
 use super::request::{Answer, Refused, Request};
 
@@ -36,7 +37,7 @@ pub(crate) fn begin(desk: &mut Desk, command: Command) -> Begun {
         Command::List(list) => Begun::errand(List::new(list)),
         Command::Lsub { reference, pattern } => Begun::errand(List::lsub(&reference, &pattern)),
         Command::Namespace => {
-            desk.put(format_args!("* NAMESPACE ((\"\" \"/\")) NIL NIL\r\n"));
+            desk.put(format_args!("* NAMESPACE ((\"\" \"/\")) ((\"{OTHER_USERS}/\" \"/\")) NIL\r\n"));
             End::ok("NAMESPACE completed").into()
         }
         Command::Status { mailbox, items } => Begun::errand(Status::new(mailbox, items)),
@@ -47,6 +48,14 @@ pub(crate) fn begin(desk: &mut Desk, command: Command) -> Begun {
         Command::Compress(mechanism) => compress(desk, &mechanism).into(),
         Command::Unauthenticate => unauthenticate(desk).into(),
         Command::Idle => Begun::errand(Idle::new()),
+        Command::GenUrlAuth(pairs) => urlauth::generate(desk, pairs),
+        Command::UrlFetch(urls) => Begun::errand(UrlFetch::new(urls)),
+        Command::ResetKey { mailbox, mechanisms } => urlauth::reset(mailbox, &mechanisms),
+        Command::GetAcl(name) => acl::get(name),
+        Command::SetAcl { mailbox, identifier, mode, rights } => acl::set(mailbox, identifier, mode, rights),
+        Command::DeleteAcl { mailbox, identifier } => acl::delete(mailbox, identifier),
+        Command::ListRights { mailbox, identifier } => acl::list(mailbox, identifier),
+        Command::MyRights(name) => acl::mine(name),
         Command::GetQuota(root) => quota::of_root(&root),
         Command::GetQuotaRoot(name) => quota::of_mailbox(name),
         Command::SetQuota(_) => End::no("[NOPERM] quotas are the administrator's").into(),
@@ -106,6 +115,7 @@ fn unauthenticate(desk: &mut Desk) -> End {
     (desk.view, desk.notify) = (None, None);
     desk.enabled = Enabled::default();
     desk.stage = Stage::Greeting;
+    desk.user = None;
     End::ok("UNAUTHENTICATE completed").quiet()
 }
 

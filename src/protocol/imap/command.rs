@@ -4,6 +4,7 @@ use crate::mail::annotation::EntryName;
 use crate::mail::date::ZonedTime;
 use crate::mail::mailbox::{MailboxName, ModSeq, SpecialUse};
 use crate::mail::message::{FlagMode, FlagNames};
+use crate::mail::rights::{Rights, RightsMode};
 use crate::mail::secret::Password;
 
 use super::fetch::FetchItem;
@@ -99,6 +100,36 @@ pub enum Command {
     Compress(String),
     /// RFC 8437
     Unauthenticate,
+    /// RFC 4467: URLs and mechanisms.
+    GenUrlAuth(Vec<(String, String)>),
+    /// RFC 4467
+    UrlFetch(Vec<String>),
+    /// RFC 4467: of all mailboxes if none is given; mechanisms go with one.
+    ResetKey {
+        mailbox: Option<MailboxName>,
+        mechanisms: Vec<String>,
+    },
+    /// RFC 4314
+    GetAcl(MailboxName),
+    /// RFC 4314
+    SetAcl {
+        mailbox: MailboxName,
+        identifier: String,
+        mode: RightsMode,
+        rights: Rights,
+    },
+    /// RFC 4314
+    DeleteAcl {
+        mailbox: MailboxName,
+        identifier: String,
+    },
+    /// RFC 4314
+    ListRights {
+        mailbox: MailboxName,
+        identifier: String,
+    },
+    /// RFC 4314
+    MyRights(MailboxName),
     GetQuota(String),
     GetQuotaRoot(MailboxName),
     SetQuota(String),
@@ -194,6 +225,8 @@ pub struct ListCommand {
     pub return_status: Vec<StatusItem>,
     /// RFC 9590
     pub return_metadata: Vec<EntryName>,
+    /// RFC 8440
+    pub return_my_rights: bool,
     /// Selection options, a list of patterns or RETURN was given, empty or not.
     pub extended: bool,
 }
@@ -215,26 +248,37 @@ pub enum StatusItem {
     MailboxId,
 }
 
-/// APPEND up to its first literal (RFC 9051 section 6.3.12).
+/// APPEND up to its first literal, or to its end where it has none (RFC 9051 section 6.3.12).
 #[derive(Debug)]
 pub struct AppendHead {
     /// Where to.
     pub mailbox: MailboxName,
-    /// The first message.
-    pub message: AppendMessage,
+    /// What is to come there.
+    pub pieces: Vec<AppendPiece>,
 }
 
-/// One message of an APPEND up to its literal (RFC 3502).
+/// What a line of an APPEND brings, in order: for each message its `Message`, then one `Literal`, or
+/// with CATENATE any number of `Literal`s and `Url`s, then its `End` (RFC 3502, RFC 4469).
 #[derive(Debug)]
-pub struct AppendMessage {
-    /// With which flags.
-    pub flags: FlagNames,
-    /// INTERNALDATE, if given.
-    pub date: Option<ZonedTime>,
-    /// The literal's size in bytes.
-    pub size: u64,
-    /// A synchronising literal: the client waits for `+`.
-    pub synchronizing: bool,
+pub enum AppendPiece {
+    /// A message begins.
+    Message {
+        /// With which flags.
+        flags: FlagNames,
+        /// INTERNALDATE, if given.
+        date: Option<ZonedTime>,
+    },
+    /// Bytes that the client sends next; nothing else of the line is known before.
+    Literal {
+        /// How many.
+        size: u64,
+        /// The client waits for `+`.
+        synchronizing: bool,
+    },
+    /// A message or a part of one, as it is kept here.
+    Url(String),
+    /// The message ends.
+    End,
 }
 
 /// STORE (RFC 9051 section 6.4.6, RFC 7162 section 3.1.3).

@@ -5,6 +5,7 @@
 //! errand at a time and keeps nothing of it afterwards.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
 use std::io::Write as _;
 use std::sync::Arc;
@@ -15,8 +16,10 @@ use super::intake::Intake;
 use super::notify::Notify;
 use super::request::{Answer, Refused, Request};
 use super::response::Condition;
+use super::url::{ImapUrl, is_user};
 use super::view::View;
 use crate::mail::mailbox::ModSeq;
+use crate::protocol::Channel;
 
 /// Output is handed out when it has grown to this many bytes.
 pub(crate) const OUTPUT_CHUNK: usize = 16 * 1024;
@@ -30,6 +33,15 @@ pub struct Site {
     pub starttls: bool,
     /// LOGIN and AUTHENTICATE are allowed in clear (loopback, and the settings say so).
     pub clear_login: bool,
+    /// What else the server is called, in lower case: names and addresses in URLs.
+    pub names: Arc<BTreeSet<String>>,
+}
+
+impl Site {
+    /// Tells whether this server is meant by `host`, which is in lower case.
+    pub(crate) fn is_called(&self, host: &str) -> bool {
+        host.eq_ignore_ascii_case(&self.host) || self.names.contains(host)
+    }
 }
 
 /// What the client enabled (RFC 5161, RFC 6855, RFC 7162, RFC 9051 section 6.3.1).
@@ -80,6 +92,8 @@ pub(crate) struct Desk {
     pub(crate) site: Site,
     /// TLS is on.
     pub(crate) secure: bool,
+    /// What a login can rest on, until there is one; a certificate also for the next after UNAUTHENTICATE.
+    pub(crate) channel: Option<Box<Channel>>,
     /// What travels is compressed.
     pub(crate) compressed: bool,
     pub(crate) stage: Stage,
@@ -91,9 +105,19 @@ pub(crate) struct Desk {
     /// What is to be sent.
     pub(crate) out: Vec<u8>,
     pub(crate) failed_logins: u8,
+    /// Who is logged in.
+    pub(crate) user: Option<Box<str>>,
 }
 
 impl Desk {
+    /// Tells whether a URL is about what the logged-in user has here.
+    pub(crate) fn is_own(&self, url: &ImapUrl) -> bool {
+        url.server.as_ref().is_none_or(|server| {
+            let own = |user: &String| self.user.as_deref().is_some_and(|own| is_user(own, user));
+            self.site.is_called(&server.host) && server.user.as_ref().is_none_or(own)
+        })
+    }
+
     /// Adds to the output.
     pub(crate) fn put(&mut self, text: fmt::Arguments<'_>) {
         // Writing to memory does not fail.

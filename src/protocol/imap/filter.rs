@@ -15,7 +15,7 @@ pub enum MailboxFilter {
     },
     /// Those that mail is delivered to.
     Inboxes,
-    /// All of them: every mailbox here is the account's own.
+    /// All that are the account's own.
     Personal,
     /// Those that are subscribed.
     Subscribed,
@@ -41,7 +41,7 @@ impl MailboxFilter {
             Self::Selected { .. } => false,
             // Deliveries go to INBOX, and spam to Junk.
             Self::Inboxes => name.is_inbox() || special_use == Some(SpecialUse::Junk),
-            Self::Personal => true,
+            Self::Personal => !name.is_others(),
             Self::Subscribed => subscribed,
             Self::Subtree(tops) => tops.iter().any(|top| top == name || name.is_below(top)),
             Self::SubtreeOne(tops) => tops.iter().any(|top| top == name || name.parent().as_ref() == Some(top)),

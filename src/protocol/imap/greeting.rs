@@ -26,16 +26,10 @@ pub(crate) fn begin(desk: &mut Desk, command: Command) -> Begun {
         Command::Login { user, password } => {
             Begun::errand(Login::asking(sasl::Request::CheckPassword { login: user, password }))
         }
-        Command::Authenticate { mechanism, initial } => match named(&mechanism) {
-            Some(mechanism) => Begun::errand(Login::exchange(mechanism, initial.as_deref())),
+        Command::Authenticate { mechanism, initial } => match Mechanism::offered(&mechanism, desk.channel.as_deref()) {
+            Some(mechanism) => Begun::errand(Login::exchange(mechanism, initial.as_deref(), desk.channel.as_deref())),
             None => End::no("[CANNOT] there is no such mechanism").into(),
         },
         _ => End::bad("log in first").into(),
     }
-}
-
-fn named(name: &str) -> Option<Mechanism> {
-    [("PLAIN", Mechanism::Plain), ("LOGIN", Mechanism::Login), ("SCRAM-SHA-256", Mechanism::ScramSha256)]
-        .into_iter()
-        .find_map(|(known, mechanism)| known.eq_ignore_ascii_case(name).then_some(mechanism))
 }

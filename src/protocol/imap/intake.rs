@@ -5,8 +5,8 @@
 //! message of an APPEND is never held: the session streams it past. What is too long is swallowed
 //! up to its end where that can be found, so that one `BAD` answers one command.
 
-use super::command::{AppendMessage, Tagged};
-use super::grammar::{self, AppendStart, Rejected};
+use super::command::{AppendPiece, Tagged};
+use super::grammar::{self, AppendLine, AppendStart, OpenMessage, Rejected};
 use super::token::{LiteralHeader, Refusal};
 
 /// Longest command in bytes, its literals included and an APPEND's message not.
@@ -25,14 +25,12 @@ pub enum Taken {
     More,
     /// A synchronising literal follows: send a continuation request and go on.
     Continue,
-    /// A command is complete. For APPEND it is complete up to its literal: the session streams
-    /// `size` bytes itself and then calls [`Intake::after_literal`].
+    /// A command is complete. An APPEND may be complete up to a literal, the last of its pieces: the
+    /// session streams the bytes itself and then calls [`Intake::after_literal`].
     Command(Tagged),
-    /// The command line after an APPEND literal has ended.
-    LiteralEnd,
-    /// After an APPEND literal comes another message (RFC 3502), which the session streams as it did
-    /// the first.
-    AppendMore(AppendMessage),
+    /// What stood behind an APPEND's literal: its message's end and maybe more (RFC 3502, RFC 4469).
+    /// Where a literal is the last of it the session goes on as before, else the line has ended.
+    AppendLine(Vec<AppendPiece>),
     /// No command: answer `BAD` (tagged where a tag was read) and go on, or close after `BYE`
     /// when going on makes no sense. After [`Intake::after_literal`] it is about that APPEND, of
     /// which nothing may be kept.
@@ -78,6 +76,8 @@ enum Mode {
     Literal(usize),
     /// In what follows an APPEND's message.
     AppendEnd(OpenAppend),
+    /// In a URL there that is a literal with so many bytes to come.
+    AppendUrl(usize, OpenAppend),
     /// In the text of a command that was refused already.
     Swallow(Box<Swallow>),
 }
@@ -86,8 +86,7 @@ enum Mode {
 #[derive(Debug)]
 struct OpenAppend {
     tag: String,
-    /// The message stands in `UTF8 (...)`.
-    in_parens: bool,
+    open: OpenMessage,
 }
 
 /// A refused command on the way to its end.
@@ -168,6 +167,17 @@ impl Intake {
                 (part.len(), None)
             }
             Mode::AppendEnd(append) => self.append_end(append, bytes),
+            Mode::AppendUrl(left, append) => {
+                let part = bytes.get(..left).unwrap_or(bytes);
+                self.held.extend_from_slice(part);
+                self.text_start = self.held.len();
+                self.mode = if part.len() < left {
+                    Mode::AppendUrl(left - part.len(), append)
+                } else {
+                    Mode::AppendEnd(append)
+                };
+                (part.len(), None)
+            }
             Mode::Swallow(swallow) => self.swallow(swallow, bytes),
         }
     }
@@ -209,13 +219,13 @@ impl Intake {
     /// A literal's header has ended the line.
     fn literal(&mut self, header: LiteralHeader) -> Option<Taken> {
         match grammar::append_start(&self.held, self.utf8) {
-            Some(Ok(AppendStart::Message { command, in_parens })) => {
+            Some(Ok(AppendStart::Message { command, open })) => {
                 self.forget();
-                self.append = Some(OpenAppend { tag: command.tag.clone(), in_parens });
+                self.append = Some(OpenAppend { tag: command.tag.clone(), open });
                 return Some(Taken::Command(command));
             }
             Some(Err(rejected)) => return self.refuse_literal(rejected, header),
-            Some(Ok(AppendStart::Name)) | None => {}
+            Some(Ok(AppendStart::Held)) | None => {}
         }
         match usize::try_from(header.size) {
             Ok(size) if size <= COMMAND_MAX.saturating_sub(self.held.len()) => {
@@ -291,7 +301,7 @@ impl Intake {
         None
     }
 
-    /// Expects CRLF or another message, behind `)` where the message stands in parentheses.
+    /// Expects what may follow a message's literal, up to the next literal or the end of the line.
     fn append_end(&mut self, append: OpenAppend, bytes: &[u8]) -> (usize, Option<Taken>) {
         let (line, ended) = first_line(bytes);
         let room = APPEND_LINE_MAX.saturating_sub(self.held.len());
@@ -307,24 +317,45 @@ impl Intake {
             self.mode = Mode::AppendEnd(append);
             return (part.len(), None);
         }
-        let held = std::mem::take(&mut self.held);
         let header = self.watch.finish();
-        let wanted: &[u8] = if append.in_parens { b")" } else { b"" };
-        let rest = without_line_end(&held).strip_prefix(wanted);
-        let more = match (rest, header) {
-            (Some([]), None) => return (part.len(), Some(Taken::LiteralEnd)),
-            (Some(rest), Some(_)) => grammar::append_more(&[rest, b"\r\n"].concat(), self.utf8),
-            _ => Err(Refusal::Bad("APPEND ends after a message, or a space and another follow")),
-        };
-        let outcome = match (more, header) {
-            (Ok((message, in_parens)), _) => {
-                self.append = Some(OpenAppend { tag: append.tag, in_parens });
-                Some(Taken::AppendMore(message))
+        // As for other commands: a literal may end with CR.
+        let text = self.held.get(self.text_start..).map_or(0, |text| without_line_end(text).len());
+        self.held.truncate(self.text_start + text);
+        if header.is_some() {
+            self.held.extend_from_slice(b"\r\n");
+        }
+        let outcome = match (grammar::append_rest(&self.held, append.open, self.utf8), header) {
+            (Ok(AppendLine::Held), Some(header)) => return (part.len(), self.append_url(append, header)),
+            (Ok(AppendLine::Pieces(pieces, open)), _) => {
+                self.append = open.map(|open| OpenAppend { tag: append.tag, open });
+                Some(Taken::AppendLine(pieces))
             }
-            (Err(refusal), Some(header)) => self.refuse_literal(Rejected { tag: Some(append.tag), refusal }, header),
+            (Err(refusal), Some(header)) => {
+                return (part.len(), self.refuse_literal(Rejected { tag: Some(append.tag), refusal }, header));
+            }
             (Err(refusal), None) => Some(Rejected { tag: Some(append.tag), refusal }.taken(false)),
+            (Ok(AppendLine::Held), None) => {
+                Some(Rejected { tag: Some(append.tag), refusal: Refusal::Usage }.taken(false))
+            }
         };
+        self.held = Vec::new();
+        self.text_start = 0;
         (part.len(), outcome)
+    }
+
+    /// A URL behind an APPEND's message is a literal.
+    fn append_url(&mut self, append: OpenAppend, header: LiteralHeader) -> Option<Taken> {
+        self.text_start = self.held.len();
+        match usize::try_from(header.size) {
+            Ok(size) if size <= APPEND_LINE_MAX.saturating_sub(self.held.len()) => {
+                self.mode = if size > 0 { Mode::AppendUrl(size, append) } else { Mode::AppendEnd(append) };
+                header.synchronizing.then_some(Taken::Continue)
+            }
+            _ => {
+                let refusal = Refusal::Bad("[TOOBIG] the URL is too long");
+                self.refuse_literal(Rejected { tag: Some(append.tag), refusal }, header)
+            }
+        }
     }
 
     /// Drops what was gathered, and its memory.

@@ -1,21 +1,21 @@
 //! Whether a message is what SEARCH asks for (RFC 9051 section 6.4.4).
 //!
 //! A [`Query`] is made once for a search and asked about each message. It looks first at the
-//! message's small record, then at what the part walker kept of its header, then reads the header,
-//! and only then its text: at each step it stops as soon as the answer is certain, whatever is not
+//! message's small record, then asks whether the message surely lacks a text, then looks at what the
+//! part walker kept of its header, then reads the header, and only then its text: at each step it stops as soon as the answer is certain, whatever is not
 //! known yet. So a search by flags and dates opens no message, and one by sender opens no body.
 
 use crate::mail::date::{Timestamp, ZonedTime};
 use crate::mail::header::FieldReader;
 use crate::mail::mailbox::ModSeq;
 use crate::mail::message::{BlobId, Keywords, Message, SystemFlags, UidSet};
-use crate::mail::structure::{Extent, Field, Section, Structure, TextPart};
-use crate::mail::text::{CharsetDecoder, Finder, TransferDecoder, decode_words};
+use crate::mail::structure::{Extent, Field, Section, Structure};
+use crate::mail::text::{Finder, PartReader, decode_field, decode_words, field_text, places_of};
 
 use super::search::SearchKey;
 
-/// Bytes of a body that are decoded at a time.
-const PIECE: usize = 4096;
+/// Most texts of a search that a source is asked about before it has to read.
+const LOOKS_MAX: usize = 16;
 
 /// Where messages are read from.
 pub trait Source {
@@ -24,6 +24,12 @@ pub trait Source {
 
     /// What the part walker found in a message; `None` when the message has gone.
     fn structure(&mut self, message: &Message) -> Result<Option<Structure>, Self::Error>;
+
+    /// Tells whether a message surely does not hold the text with this number of [`Query::looks`],
+    /// neither in its headers nor in its parts. A source that can't tell says no.
+    fn lacks(&mut self, _message: &Message, _look: usize) -> Result<bool, Self::Error> {
+        Ok(false)
+    }
 
     /// Hands the bytes of `extent` to `take`, in order and cut anywhere, until there are no more or
     /// `take` says false.
@@ -52,6 +58,8 @@ pub struct Query {
     root: Node,
     headers: Vec<HeaderTest>,
     texts: Vec<TextTest>,
+    /// The places of the grams of texts that are looked for.
+    looks: Vec<Vec<u16>>,
 }
 
 /// Keys as alternatives and conjunctions; chains of OR are one node.
@@ -114,6 +122,8 @@ struct HeaderTest {
     /// The field, where the part walker keeps it.
     known: Option<Field>,
     finder: Finder,
+    /// By index in `Query::looks`.
+    look: Option<usize>,
 }
 
 #[derive(Debug)]
@@ -121,6 +131,8 @@ struct TextTest {
     /// Headers count too: TEXT, not BODY.
     headers: bool,
     finder: Finder,
+    /// By index in `Query::looks`.
+    look: Option<usize>,
 }
 
 /// What is known of a message.
@@ -145,9 +157,16 @@ impl Query {
     /// Prepares a search. A sequence set that was not resolved counts as uids, `*` and `$` as none.
     #[must_use]
     pub fn new(key: &SearchKey, setting: Setting<'_>) -> Self {
-        let mut query = Self { root: Node::Is(Test::Always(false)), headers: Vec::new(), texts: Vec::new() };
+        let mut query =
+            Self { root: Node::Is(Test::Always(false)), headers: Vec::new(), texts: Vec::new(), looks: Vec::new() };
         query.root = query.node(key, setting);
         query
+    }
+
+    /// The texts that [`Source::lacks`] is asked about, each as the places of its grams.
+    #[must_use]
+    pub fn looks(&self) -> &[Vec<u16>] {
+        &self.looks
     }
 
     /// The uids a message must have to be found, where the search says so at its top: all others
@@ -170,9 +189,15 @@ impl Query {
         if let Some(certain) = self.root.holds(&facts) {
             return Ok(certain);
         }
-        let Some(structure) = source.structure(message)? else { return Ok(false) };
         facts.headers = vec![None; self.headers.len()];
         facts.texts = vec![None; self.texts.len()];
+        if !self.looks.is_empty() {
+            self.ask_what_it_lacks(&mut facts, source)?;
+            if let Some(certain) = self.root.holds(&facts) {
+                return Ok(certain);
+            }
+        }
+        let Some(structure) = source.structure(message)? else { return Ok(false) };
         self.look_at_kept_fields(&structure, &mut facts);
         if let Some(certain) = self.root.holds(&facts) {
             return Ok(certain);
@@ -217,7 +242,9 @@ impl Query {
             SearchKey::Header(name, needle) => {
                 let name = name.to_ascii_lowercase();
                 let known = Field::named(&name);
-                self.headers.push(HeaderTest { name, known, finder: Finder::new(needle) });
+                // A field that the walker keeps is told sooner by its record.
+                let look = if known.is_none() { self.look(needle) } else { None };
+                self.headers.push(HeaderTest { name, known, finder: Finder::new(needle), look });
                 Test::Header(self.headers.len() - 1)
             }
             SearchKey::Body(needle) => self.text(needle, false),
@@ -239,8 +266,34 @@ impl Query {
         if needle.is_empty() {
             return Test::Always(true);
         }
-        self.texts.push(TextTest { headers, finder: Finder::new(needle) });
+        let look = self.look(needle);
+        self.texts.push(TextTest { headers, finder: Finder::new(needle), look });
         Test::Text(self.texts.len() - 1)
+    }
+
+    /// Counts a text among the looks; `None` where it is too short or there are enough.
+    fn look(&mut self, needle: &str) -> Option<usize> {
+        let places = Some(places_of(needle)).filter(|places| !places.is_empty() && self.looks.len() < LOOKS_MAX)?;
+        self.looks.push(places);
+        Some(self.looks.len() - 1)
+    }
+
+    /// Asks which of the unknown texts the message surely does not hold.
+    fn ask_what_it_lacks<S: Source>(&self, facts: &mut Facts<'_>, source: &mut S) -> Result<(), S::Error> {
+        let unknown = self.unknown(facts);
+        for index in unknown.texts {
+            let look = self.texts.get(index).and_then(|test| test.look);
+            if let (Some(look), Some(fact)) = (look, facts.texts.get_mut(index)) {
+                *fact = source.lacks(facts.message, look)?.then_some(false);
+            }
+        }
+        for index in unknown.headers {
+            let look = self.headers.get(index).and_then(|test| test.look);
+            if let (Some(look), Some(fact)) = (look, facts.headers.get_mut(index)) {
+                *fact = source.lacks(facts.message, look)?.then_some(false);
+            }
+        }
+        Ok(())
     }
 
     fn unknown(&self, facts: &Facts<'_>) -> Unknown {
@@ -335,14 +388,14 @@ impl Query {
                 }
             }
         }
-        let mut piece = Piece::default();
         for part in structure.texts() {
-            let mut decoder = PartDecoder::new(&part);
+            let mut reader = PartReader::new(&part);
             source.read(message, part.extent, &mut |bytes| {
-                decoder.feed(bytes, &mut piece, &mut search);
+                reader.feed(bytes, &mut |text| search.feed(text));
                 !search.is_certain()
             })?;
-            decoder.finish(&mut piece, &mut search);
+            reader.finish(&mut |text| search.feed(text));
+            search.end_text();
             if search.is_certain() {
                 return Ok(());
             }
@@ -460,11 +513,6 @@ impl HeaderSearch<'_> {
     }
 }
 
-/// A field's body as its reader sees it.
-fn decode_field(body: &[u8]) -> String {
-    decode_words(&CharsetDecoder::decode_all(None, body))
-}
-
 /// One text looked for in a whole message.
 struct TextLook {
     index: usize,
@@ -497,11 +545,9 @@ impl TextSearch<'_, '_, '_> {
 
     /// Looks into a header field, its name included.
     fn take_field(&mut self, name: &[u8], body: &[u8]) {
-        let (name, body) = (String::from_utf8_lossy(name), decode_field(body));
+        let text = field_text(name, body);
         for look in self.looks.iter_mut().filter(|look| look.headers) {
-            look.finder.feed(&name);
-            look.finder.feed(": ");
-            look.finder.feed(&body);
+            look.finder.feed(&text);
             look.finder.end();
         }
     }
@@ -528,46 +574,6 @@ impl TextSearch<'_, '_, '_> {
                 *fact = Some(false);
             }
         }
-    }
-}
-
-/// Room for a piece of a part on its way from bytes to text.
-#[derive(Default)]
-struct Piece {
-    bytes: Vec<u8>,
-    text: String,
-}
-
-/// Undoes the two codings of a part's text.
-struct PartDecoder {
-    transfer: TransferDecoder,
-    charset: CharsetDecoder,
-}
-
-impl PartDecoder {
-    fn new(part: &TextPart) -> Self {
-        let charset = CharsetDecoder::new(part.charset.as_deref());
-        Self { transfer: TransferDecoder::new(part.encoding), charset }
-    }
-
-    fn feed(&mut self, body: &[u8], piece: &mut Piece, search: &mut TextSearch<'_, '_, '_>) {
-        for coded in body.chunks(PIECE) {
-            self.transfer.decode(coded, &mut piece.bytes);
-            self.pass_on(false, piece, search);
-        }
-    }
-
-    fn finish(&mut self, piece: &mut Piece, search: &mut TextSearch<'_, '_, '_>) {
-        self.transfer.finish(&mut piece.bytes);
-        self.pass_on(true, piece, search);
-        search.end_text();
-    }
-
-    fn pass_on(&mut self, last: bool, piece: &mut Piece, search: &mut TextSearch<'_, '_, '_>) {
-        self.charset.decode(&piece.bytes, last, &mut piece.text);
-        search.feed(&piece.text);
-        piece.bytes.clear();
-        piece.text.clear();
     }
 }
 

@@ -28,6 +28,7 @@ pub mod sorting; //   what SORT goes by, as bytes that compare
 pub mod structure; // ENVELOPE and BODYSTRUCTURE
 pub mod threading; // THREAD's threads out of messages
 mod token; //         atoms, strings, literals
+pub mod url; //       URLs of messages and parts, with or without authorization
 mod view; //          what a session knows of its mailbox
 
 pub use config::ImapConfig;

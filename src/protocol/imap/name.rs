@@ -5,7 +5,7 @@
 //! IMAP4rev2` or `UTF8=ACCEPT`, UTF-8. What comes in is decoded only when it is exactly what the
 //! encoder would write, so no two spellings name one mailbox.
 
-use crate::mail::mailbox::{MAILBOX_NAME_MAX, MailboxName};
+use crate::mail::mailbox::{MailboxName, OTHERS_NAME_MAX};
 
 /// The 64 digits of modified UTF-7: those of base64 with `,` for `/`.
 const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+,";
@@ -126,7 +126,7 @@ impl Pattern {
                     bytes.push(byte);
                 }
             }
-            if literals > MAILBOX_NAME_MAX {
+            if literals > OTHERS_NAME_MAX {
                 return Self { bytes: Vec::new() };
             }
         }

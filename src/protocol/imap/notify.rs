@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::mail::mailbox::{Mailbox, MailboxId, MailboxName, ModSeq, SpecialUse, Uid, UidValidity};
 
+use crate::mail::rights::Rights;
+
 use super::fetch::FetchItem;
 use super::filter::MailboxFilter;
 
@@ -71,6 +73,31 @@ impl Events {
     }
 }
 
+impl Group {
+    /// Tells whether mailboxes of other accounts may be among those it is about.
+    fn may_be_others(&self) -> bool {
+        match &self.filter {
+            MailboxFilter::Selected { .. } | MailboxFilter::Inboxes | MailboxFilter::Personal => false,
+            MailboxFilter::Subscribed => true,
+            MailboxFilter::Subtree(names) | MailboxFilter::SubtreeOne(names) | MailboxFilter::Mailboxes(names) => {
+                names.iter().any(MailboxName::is_others)
+            }
+        }
+    }
+}
+
+/// Tells whether what is asked may be about mailboxes of other accounts.
+pub(crate) fn watches_others(groups: &[Group]) -> bool {
+    groups.iter().any(Group::may_be_others)
+}
+
+/// Leaves those mailboxes that groups may be about.
+pub(crate) fn watchable(groups: &[Group], mailboxes: &mut Vec<Mailbox>) {
+    if !watches_others(groups) {
+        mailboxes.retain(|mailbox| !mailbox.name.is_others());
+    }
+}
+
 /// A session that is told.
 #[derive(Debug, Default)]
 pub(crate) struct Notify {
@@ -118,6 +145,12 @@ impl Known {
 }
 
 impl Notify {
+    /// What is asked about a mailbox, as far as it may be told (RFC 5465 section 5: what is in it needs `r`).
+    pub(crate) fn events_of(&self, mailbox: &Mailbox) -> Events {
+        let events = self.events(&mailbox.name, mailbox.subscribed, mailbox.special_use);
+        if mailbox.rights.has(Rights::READ) { events } else { Events { messages: false, flags: false, ..events } }
+    }
+
     /// What is asked about a mailbox of this name. Where groups overlap, all of their events are.
     pub(crate) fn events(&self, name: &MailboxName, subscribed: bool, special_use: Option<SpecialUse>) -> Events {
         let mut events = Events::default();

@@ -10,12 +10,14 @@ use crate::mail::annotation::{Annotation, EntryName};
 use crate::mail::date::{Timestamp, ZonedTime};
 use crate::mail::mailbox::{Mailbox, MailboxId, MailboxName, ModSeq, Quota, SpecialUse, Uid, Usage};
 use crate::mail::message::{BlobId, FlagMode, FlagNames, Flagged, Message, Placed, UidSet};
-use crate::mail::structure::Structure;
+use crate::mail::rights::{Rights, RightsMode};
+use crate::mail::structure::{Structure, Wanted};
 use crate::protocol::sasl;
 
 use super::metadata::MetadataQuery;
 use super::search::{SearchKey, SortKey, Threading};
 use super::threading::Twig;
+use super::url::ImapUrl;
 
 /// A question only the world outside can answer. The account is that of the last successful login.
 #[derive(Debug)]
@@ -23,9 +25,17 @@ pub enum Request {
     /// Logging in. Answered by [`Answer::Sasl`].
     Sasl(sasl::Request),
     /// All mailboxes and subscriptions. [`Answer::Mailboxes`]
-    Mailboxes,
-    /// One mailbox. [`Answer::Mailbox`]
-    Mailbox(MailboxName),
+    Mailboxes {
+        /// The session is to be told from now on when something happens in any of them.
+        watched: bool,
+    },
+    /// One mailbox, if any of these rights is there. [`Answer::Mailbox`]
+    Mailbox {
+        /// Which.
+        name: MailboxName,
+        /// What is to be done with it.
+        wanted: Rights,
+    },
     /// One mailbox with the uids of its messages, as of one moment (SELECT). [`Answer::Opened`]
     Open(MailboxName),
     /// The first message no session was shown yet, now shown to this one with all that follow.
@@ -47,6 +57,8 @@ pub enum Request {
         since: ModSeq,
         /// Messages below are known.
         uid_next: Uid,
+        /// What may be done with it, as far as is known.
+        rights: Rights,
     },
     /// Uids that were removed after `since`, and perhaps others that are not there.
     /// [`Answer::Vanished`]
@@ -183,6 +195,45 @@ pub enum Request {
         /// The new name.
         to: MailboxName,
     },
+    /// GETACL. [`Answer::Acl`]
+    Acl(MailboxName),
+    /// SETACL and DELETEACL. [`Answer::Done`]
+    SetAcl {
+        /// Of which.
+        mailbox: MailboxName,
+        /// Whose rights, as RFC 4314 spells it.
+        identifier: String,
+        /// What to do with `rights`.
+        mode: RightsMode,
+        /// The rights.
+        rights: Rights,
+    },
+    /// LISTRIGHTS. [`Answer::ListRights`]
+    ListRights {
+        /// Of which.
+        mailbox: MailboxName,
+        /// Whose rights.
+        identifier: String,
+    },
+    /// A token that authorizes a URL of one's own (RFC 4467 section 5). [`Answer::Token`], or
+    /// [`Answer::Mailbox`] with `None`.
+    Authorize {
+        /// The URL up to its mechanism.
+        rump: String,
+        /// The mailbox it is about, which gets an access key if it has none.
+        mailbox: MailboxName,
+    },
+    /// RESETKEY, of one mailbox or all: what was authorized there is so no more. [`Answer::Done`]
+    ResetKeys(Option<MailboxName>),
+    /// Opens what an authorized URL names, if the logged-in user may use it. [`Answer::UrlSize`]
+    OpenUrl {
+        /// The URL as it was given.
+        text: String,
+        /// What it says.
+        url: Box<ImapUrl>,
+    },
+    /// The next bytes of what was opened last by a URL, some so many; none at the end. [`Answer::Bytes`]
+    UrlBytes(usize),
     /// SUBSCRIBE and UNSUBSCRIBE. [`Answer::Done`]
     Subscribe {
         /// The name.
@@ -201,6 +252,14 @@ pub enum Request {
     },
     /// The next bytes of that message. [`Answer::Done`]
     AppendBytes(Vec<u8>),
+    /// What a URL names is taken for the next bytes of that message: at most so many, else
+    /// [`Refused::TooBig`]. [`Answer::Appended`], or [`Refused::BadUrl`].
+    AppendUrl {
+        /// Of the account's own.
+        url: Box<ImapUrl>,
+        /// At most so many bytes.
+        most: u64,
+    },
     /// Ends that message and sets it aside: another follows by [`Request::AppendBegin`]. [`Answer::Done`]
     AppendNext {
         /// With which flags.
@@ -228,10 +287,11 @@ pub const ROWS_BATCH: u32 = 256;
 pub const SCAN_BATCH: u32 = 1024;
 
 /// Most messages in one [`Request::Letters`].
-pub const LETTERS_BATCH: usize = 64;
+pub const LETTERS_BATCH: usize = 256;
 
-/// Most first bytes that come along with one message; of a longer header or message none do.
-pub const AHEAD_MAX: usize = 16 * 1024;
+/// Most first bytes that come along with one message, a block of a body; of a longer header or
+/// message none do.
+pub const AHEAD_MAX: usize = 64 * 1024;
 
 /// How many first bytes of messages are wanted along with their structures: so a FETCH of many
 /// headers, or of many small messages, asks once for many of them.
@@ -239,10 +299,23 @@ pub const AHEAD_MAX: usize = 16 * 1024;
 pub enum Ahead {
     /// None.
     Nothing,
+    /// The header, where the structure does not tell these fields of it.
+    Fields(Wanted),
     /// The header.
     Header,
     /// The message.
     Whole,
+}
+
+impl Ahead {
+    /// What is enough for both.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Fields(one), Self::Fields(other)) => Self::Fields(one.and(other)),
+            (one, other) => one.max(other),
+        }
+    }
 }
 
 /// A message on its way into a FETCH response.
@@ -309,8 +382,17 @@ pub enum Answer {
     },
     /// Sorted by entry.
     Annotations(Vec<Annotation>),
+    /// Who has which rights, as RFC 4314 spells it, the owner first.
+    Acl(Vec<(String, Rights)>),
+    /// Whether it is the owner, who has them all.
+    ListRights(bool),
     Flagged(Flagged),
     Placed(Placed),
+    /// So many bytes were.
+    Appended(u64),
+    Token([u8; 32]),
+    /// So many bytes there are; none of it is for this user, or there.
+    UrlSize(Option<u64>),
     Expunged(UidSet),
     Created(MailboxId),
     Done,
@@ -348,12 +430,18 @@ pub enum Refused {
     Exists,
     /// Mailboxes are below it.
     HasChildren,
+    /// Who asks may not do that there.
+    NoRight,
     /// It is against a rule, which the text says.
     NotAllowed(&'static str),
     /// The quota is used up.
     OverQuota,
     /// A bound of this server.
     Limit(&'static str),
+    /// A URL names nothing that is here.
+    BadUrl,
+    /// It is more than there is room for.
+    TooBig,
     /// Too little space on the disk.
     DiskFull,
     /// The store could not do it now.
@@ -367,9 +455,12 @@ impl fmt::Display for Refused {
             Self::NoSuchMailbox => out.write_str("[NONEXISTENT] no such mailbox"),
             Self::Exists => out.write_str("[ALREADYEXISTS] there is a mailbox of that name"),
             Self::HasChildren => out.write_str("[HASCHILDREN] delete the mailboxes below it first"),
+            Self::NoRight => out.write_str("[NOPERM] you have no right to do that there"),
             Self::NotAllowed(rule) => write!(out, "[CANNOT] {rule}"),
             Self::OverQuota => out.write_str("[OVERQUOTA] the quota is used up"),
             Self::Limit(bound) => write!(out, "[LIMIT] {bound}"),
+            Self::BadUrl => out.write_str("[CANNOT] the URL names nothing that is here"),
+            Self::TooBig => out.write_str("[TOOBIG] that is too large"),
             Self::DiskFull => out.write_str("[UNAVAILABLE] the server's disk is full; deleting mail makes room"),
             Self::Unavailable => out.write_str("[UNAVAILABLE] try again later"),
         }

@@ -6,7 +6,8 @@
 
 use crate::mail::date::ZonedTime;
 use crate::mail::mailbox::MailboxName;
-use crate::mail::message::{Flags, Keywords, SystemFlags, UidSet};
+use crate::mail::message::{Flags, KEYWORDS_MAX, Keywords, SystemFlags, UidSet};
+use crate::mail::rights::Rights;
 
 use super::name;
 use super::token::is_atom_char;
@@ -148,21 +149,33 @@ pub fn write_flags(out: &mut Vec<u8>, flags: Flags, keywords: &Keywords, recent:
     close_list(out, start);
 }
 
-/// Writes the flags a mailbox has, for the FLAGS response and, with `\*` at the end where there is
-/// room for `new_keywords`, for PERMANENTFLAGS (RFC 9051 section 7.1).
-pub fn write_mailbox_flags(out: &mut Vec<u8>, keywords: &Keywords, new_keywords: bool) {
+/// Writes a mailbox's flags.
+pub fn write_mailbox_flags(out: &mut Vec<u8>, keywords: &Keywords) {
+    write_flags_there(out, keywords, Rights::ALL, false);
+}
+
+/// Writes those of a mailbox's flags that may be kept there with these rights (RFC 4314 section 5.2), `\*`
+/// among them where new keywords may come.
+pub fn write_permanent_flags(out: &mut Vec<u8>, keywords: &Keywords, rights: Rights) {
+    write_flags_there(out, keywords, rights, keywords.0.len() < KEYWORDS_MAX);
+}
+
+fn write_flags_there(out: &mut Vec<u8>, keywords: &Keywords, rights: Rights, new_keywords: bool) {
     out.push(b'(');
     let start = out.len();
-    for (_, spelling) in SYSTEM_FLAGS {
+    let system = rights.system_flags();
+    for (_, spelling) in SYSTEM_FLAGS.iter().filter(|(flag, _)| system.contains(*flag)) {
         out.extend_from_slice(spelling);
         out.push(b' ');
     }
-    for keyword in &keywords.0 {
-        out.extend_from_slice(keyword.as_str().as_bytes());
-        out.push(b' ');
-    }
-    if new_keywords {
-        out.extend_from_slice(b"\\* ");
+    if rights.has(Rights::WRITE) {
+        for keyword in &keywords.0 {
+            out.extend_from_slice(keyword.as_str().as_bytes());
+            out.push(b' ');
+        }
+        if new_keywords {
+            out.extend_from_slice(b"\\* ");
+        }
     }
     close_list(out, start);
 }
@@ -269,7 +282,7 @@ mod tests {
         assert_eq!(written(|out| write_flags(out, flags, &keywords, true)), r"(\Answered \Seen later \Recent)");
         assert_eq!(written(|out| write_flags(out, Flags::default(), &keywords, false)), "()");
         assert_eq!(
-            written(|out| write_mailbox_flags(out, &keywords, true)),
+            written(|out| write_permanent_flags(out, &keywords, Rights::ALL)),
             r"(\Answered \Flagged \Deleted \Seen \Draft $Junk later \*)"
         );
     }

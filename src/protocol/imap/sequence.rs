@@ -37,7 +37,7 @@ impl SequenceSet {
             let first = number(cursor)?;
             let last = if cursor.eat(b':') { number(cursor)? } else { first };
             if ranges.len() >= RANGES_MAX {
-                return Err(Refusal::Bad("the sequence set has too many ranges"));
+                return Err(Refusal::No("[LIMIT] the sequence set has too many ranges"));
             }
             ranges.push((first, last));
             if !cursor.eat(b',') {

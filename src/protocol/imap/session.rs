@@ -90,6 +90,7 @@ impl Session {
             config,
             site,
             secure: false,
+            channel: None,
             compressed: false,
             stage: Stage::Greeting,
             enabled: Enabled::default(),
@@ -97,6 +98,7 @@ impl Session {
             view: None,
             out: Vec::new(),
             failed_logins: 0,
+            user: None,
         };
         let intake = Intake::default();
         Self { desk, intake, channel: None, work: Work::Greet, due: Due::Go, sent: false, commands: 0, bad: 0 }
@@ -204,7 +206,7 @@ impl Session {
     /// What the intake made of the bytes while the session is between commands.
     fn gathered(&mut self, taken: Taken) {
         match taken {
-            Taken::More | Taken::LiteralEnd | Taken::AppendMore(_) => {}
+            Taken::More | Taken::AppendLine(_) => {}
             Taken::Continue => self.desk.out.extend_from_slice(b"+ go on\r\n"),
             Taken::Command(tagged) => self.begin(tagged),
             Taken::Declined { tag, text } => write_status(&mut self.desk.out, Some(&tag), Condition::No, None, text),
@@ -406,8 +408,9 @@ impl Protocol for Session {
         }
     }
 
-    fn tls_started(&mut self, _tls: TlsFacts) {
+    fn tls_started(&mut self, tls: TlsFacts) {
         self.desk.secure = true;
+        self.desk.channel = tls.channel.kept();
         // Whatever was begun in clear is not to be trusted (RFC 9051 section 6.2.1).
         self.intake = Intake::default();
         if matches!(self.due, Due::StartTls) {

@@ -1,8 +1,6 @@
 //! What SORT goes by (RFC 5256 sections 2 and 3, RFC 5957): criteria as bytes that compare as the
 //! messages do, and the base subject, which THREAD needs too.
 
-use std::borrow::Cow;
-
 use crate::mail::date::ZonedTime;
 use crate::mail::message::Message;
 use crate::mail::structure::{Field, MailAddress, Structure, addresses};
@@ -32,7 +30,7 @@ pub fn sort_bytes(order: &[SortKey], message: &Message, structure: Option<&Struc
         match key.by {
             SortBy::Arrival => time(&mut bytes, message.internal_date.at.0),
             SortBy::Size => bytes.extend_from_slice(&message.size.to_be_bytes()),
-            SortBy::Date => time(&mut bytes, sent(structure, message)),
+            SortBy::Date => time(&mut bytes, sent(Some(field(Field::Date)), message)),
             SortBy::Subject => text(&mut bytes, &Subject::of(&decode_words(field(Field::Subject))).base),
             SortBy::Cc => text(&mut bytes, &mailbox(field(Field::Cc))),
             SortBy::From => text(&mut bytes, &mailbox(field(Field::From))),
@@ -52,8 +50,7 @@ pub fn sort_bytes(order: &[SortKey], message: &Message, structure: Option<&Struc
 /// When a message was sent, in seconds since 1970; when it came where it does not say
 /// (RFC 5256 section 2.2).
 #[must_use]
-pub fn sent(structure: Option<&Structure>, message: &Message) -> i64 {
-    let date = structure.and_then(|structure| structure.field(Field::Date));
+pub fn sent(date: Option<&str>, message: &Message) -> i64 {
     date.and_then(ZonedTime::parse_rfc5322).unwrap_or(message.internal_date).at.0
 }
 
@@ -110,32 +107,36 @@ impl Subject {
     /// Takes a subject apart, encoded words undone.
     #[must_use]
     pub fn of(subject: &str) -> Self {
-        let spaced = subject.split_whitespace().collect::<Vec<_>>().join(" ");
-        let mut rest: Cow<'_, str> = Cow::Owned(spaced);
+        let mut spaced = String::with_capacity(subject.len());
+        for word in subject.split_whitespace() {
+            if !spaced.is_empty() {
+                spaced.push(' ');
+            }
+            spaced.push_str(word);
+        }
+        let mut rest = spaced.as_str();
         let mut answers = false;
         for _ in 0..LEADERS_MAX {
             let before = rest.len();
-            rest = without_trailers(&rest, &mut answers).to_owned().into();
-            let mut front = rest.as_ref();
+            rest = without_trailers(rest, &mut answers);
             loop {
-                let length = front.len();
-                front = without_leader(front, &mut answers);
-                front = without_blob(front);
-                if front.len() == length {
+                let length = rest.len();
+                rest = without_leader(rest, &mut answers);
+                rest = without_blob(rest);
+                if rest.len() == length {
                     break;
                 }
             }
-            rest = front.to_owned().into();
-            if let Some(inner) = forwarded(&rest) {
+            if let Some(inner) = forwarded(rest) {
                 answers = true;
-                rest = inner.to_owned().into();
+                rest = inner;
             }
             if rest.len() == before {
                 break;
             }
         }
         let mut base = String::with_capacity(rest.len());
-        each_folded(&rest, |c| base.push(c));
+        each_folded(rest, |c| base.push(c));
         Self { base, answers }
     }
 }

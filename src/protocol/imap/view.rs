@@ -8,8 +8,10 @@
 use crate::mail::mailbox::{MailboxId, ModSeq, Uid};
 use crate::mail::message::{Flagged, Keywords, UidSet};
 
+use crate::mail::rights::Rights;
+
 use super::context::Contexts;
-use super::request::Opened;
+use super::request::{Opened, Request};
 use super::sequence::{SeqNumber, SequenceSet};
 
 /// Why a sequence set means nothing in this mailbox (RFC 9051 section 9, `sequence-set`: BAD).
@@ -20,8 +22,10 @@ pub(crate) struct NoSuchMessage;
 #[derive(Debug)]
 pub(crate) struct View {
     pub(crate) mailbox: MailboxId,
-    /// EXAMINE, or SELECT of what may not be written.
+    /// It was opened with EXAMINE.
     pub(crate) read_only: bool,
+    /// What may be done with it, as far as the client was told. Whoever answers looks again.
+    pub(crate) rights: Rights,
     /// Changes up to here have been reported.
     pub(crate) modseq: ModSeq,
     /// Changes of flags up to here have been reported.
@@ -55,6 +59,7 @@ impl View {
         let mut view = Self {
             mailbox: mailbox.id,
             read_only,
+            rights: mailbox.rights,
             modseq: mailbox.highest_modseq,
             flags_modseq: mailbox.highest_modseq,
             unclaimed: false,
@@ -71,6 +76,12 @@ impl View {
         view.mark_recent(recent_from);
         view.recount();
         view
+    }
+
+    /// Asks what changed since all that is known.
+    pub(crate) fn ask_changes(&self) -> Request {
+        let Self { mailbox, modseq: since, uid_next, rights, .. } = *self;
+        Request::Changes { mailbox, since, uid_next, rights }
     }
 
     /// How many messages the client counts (EXISTS).
@@ -310,6 +321,7 @@ pub(crate) mod tests {
                 deleted_size: 0,
                 keywords: Keywords::default(),
                 recent_from: Uid::MIN,
+                rights: Rights::ALL,
             },
             uids,
             first_unseen: None,

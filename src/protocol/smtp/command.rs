@@ -1,6 +1,6 @@
 //! Commands and their parameters (RFC 5321 section 4.1), with those of the extensions we speak:
 //! SIZE (RFC 1870), BODY (RFC 6152, RFC 3030), SMTPUTF8 (RFC 6531), DSN (RFC 3461), AUTH (RFC 4954),
-//! REQUIRETLS (RFC 8689), BDAT (RFC 3030).
+//! REQUIRETLS (RFC 8689), BDAT (RFC 3030), BURL (RFC 4468).
 //!
 //! [`Command::parse`] takes one line without its end. A line it cannot take is answered by the
 //! [`Reply`] it returns; nothing of the line is repeated there. It allocates no more than the line.
@@ -13,6 +13,9 @@ use crate::mail::envelope::{BodyType, ForwardPath, Notify, Recipient, ReturnCont
 /// extensions add to MAIL and RCPT: SIZE 26, BODY 17, SMTPUTF8 10, DSN 500, AUTH 500; the sum is
 /// rounded up.
 pub const COMMAND_LINE_MAX: usize = 2048;
+
+/// Longest line of a command on a port where BURL may come, in bytes, CRLF included (RFC 4468).
+pub const BURL_LINE_MAX: usize = crate::protocol::imap::url::URL_MAX + "BURL  LAST\r\n".len();
 
 /// Longest line of an AUTH command or response in bytes, CRLF included (RFC 4954 section 4).
 pub const AUTH_LINE_MAX: usize = 12_288;
@@ -45,6 +48,13 @@ pub enum Command {
         /// Bytes that follow the command line.
         size: u64,
         /// It is the message's last chunk.
+        last: bool,
+    },
+    /// BURL (RFC 4468)
+    Burl {
+        /// The URL as given.
+        url: String,
+        /// It is the message's last part.
         last: bool,
     },
     /// RSET
@@ -116,6 +126,7 @@ impl Command {
             "RCPT" => rcpt(rest),
             "DATA" => alone(rest, Self::Data),
             "BDAT" => bdat(rest),
+            "BURL" => burl(rest),
             "RSET" => alone(rest, Self::Reset),
             "NOOP" => Ok(Self::Noop),
             "HELP" => Ok(Self::Help),
@@ -126,7 +137,7 @@ impl Command {
             "STARTTLS" => alone(rest, Self::StartTls),
             "AUTH" => auth(rest),
             // Known and never offered: RFC 5321 section 4.2.4 wants 502 for these.
-            "SEND" | "SOML" | "SAML" | "TURN" | "ETRN" | "ATRN" | "BURL" | "XCLIENT" | "XFORWARD" => {
+            "SEND" | "SOML" | "SAML" | "TURN" | "ETRN" | "ATRN" | "XCLIENT" | "XFORWARD" => {
                 Err(Reply::new(502, "5.5.1", "command not implemented"))
             }
             _ => Err(Reply::new(500, "5.5.1", "command unknown")),
@@ -167,6 +178,18 @@ fn hello(extended: bool, rest: &str) -> Result<Command, Reply> {
         return Err(bad_arguments("say who you are: a domain or an address literal"));
     }
     Ok(Command::Hello { extended, name: Domain::parse(rest).ok() })
+}
+
+/// `BURL url [LAST]` (RFC 4468 section 3.5).
+fn burl(rest: &str) -> Result<Command, Reply> {
+    let mut words = rest.split_ascii_whitespace();
+    let url = words.next().ok_or_else(|| bad_arguments("BURL needs a URL"))?.to_owned();
+    let last = match words.next() {
+        None => false,
+        Some(word) if word.eq_ignore_ascii_case("LAST") => true,
+        Some(_) => return Err(bad_arguments("only LAST follows the URL")),
+    };
+    if words.next().is_some() { Err(bad_arguments("nothing follows LAST")) } else { Ok(Command::Burl { url, last }) }
 }
 
 /// `BDAT size [LAST]` (RFC 3030 section 2).

@@ -28,6 +28,9 @@ pub struct SmtpConfig {
     /// Messages whose content is received at one time, over all connections; others wait, and after
     /// 30 seconds are answered with 452. Each needs some 500 KiB of memory. Default: 32.
     pub incoming_max: u16,
+    /// Offers SCRAM-SHA-256-PLUS where mail is submitted. Default: false, because Debian's mutt and `NeoMutt` choose
+    /// it there unseen, cannot do it, and try nothing else.
+    pub offer_scram_plus: bool,
 }
 
 impl Default for SmtpConfig {
@@ -41,6 +44,7 @@ impl Default for SmtpConfig {
             idle_max_secs: 300,
             data_idle_max_secs: 180,
             incoming_max: 32,
+            offer_scram_plus: false,
         }
     }
 }

@@ -20,6 +20,9 @@ const GATHER_MAX: usize = 16_384;
 /// Bytes looked at in one go.
 const READ_MAX: usize = 8_192;
 
+/// Most bytes that are fetched by URL in one go.
+pub const FETCH_MAX: usize = READ_MAX;
+
 /// How many times the largest message is taken and dropped before the connection is cut: patience
 /// with a peer that ignores SIZE ends somewhere.
 const DROP_FACTOR: u64 = 4;
@@ -31,6 +34,8 @@ enum Frame {
     Dotted(DotReader),
     /// BDAT: so many bytes of the present chunk are still to come.
     Chunk { left: u64, last: bool },
+    /// BURL: it is fetched, and not sent by the peer.
+    Fetched { last: bool },
 }
 
 /// A content on its way in.
@@ -82,7 +87,7 @@ impl Content {
         Self::new(Frame::Dotted(DotReader::default()), role, body, max)
     }
 
-    /// Begins a content that comes in chunks; [`Content::chunk`] begins each.
+    /// Begins a content that comes in chunks; [`Content::chunk`] or [`Content::fetch`] begins each.
     pub(super) fn chunked(role: Role, body: BodyType, max: u64) -> Self {
         Self::new(Frame::Chunk { left: 0, last: false }, role, body, max)
     }
@@ -107,6 +112,28 @@ impl Content {
             // An empty last chunk ends what came before it.
             self.gather(Vec::new());
         }
+    }
+
+    /// Begins a part that is fetched; [`Content::fetched`] takes its bytes.
+    pub(super) fn fetch(&mut self, last: bool) {
+        self.frame = Frame::Fetched { last };
+        self.ended = false;
+    }
+
+    /// Takes bytes that were fetched; none end the part.
+    pub(super) fn fetched(&mut self, bytes: Vec<u8>) {
+        self.ended = bytes.is_empty();
+        if self.refusal.is_none() {
+            self.gather(bytes);
+        }
+        // What is refused need not be fetched to its end.
+        self.ended |= self.refusal.is_some();
+    }
+
+    /// Ends a part that cannot be fetched or kept. `told` says that the world outside knows.
+    pub(super) fn fetch_failed(&mut self, reply: Reply, told: bool) {
+        self.refuse(reply, told);
+        self.ended = true;
     }
 
     /// Drops what is still to come and answers its end with `reply`, if nothing else was wrong before.
@@ -134,6 +161,8 @@ impl Content {
                 self.ended = *left == 0;
                 taken
             }
+            // Nothing of it comes from the peer.
+            Frame::Fetched { .. } => input.len(),
         };
         self.seen = self.seen.saturating_add(length(taken));
         if self.refusal.is_none() {
@@ -183,7 +212,7 @@ impl Content {
 
     /// Tells whether the message ends where the present frame does.
     fn is_last(&self) -> bool {
-        !matches!(self.frame, Frame::Chunk { last: false, .. })
+        !matches!(self.frame, Frame::Chunk { last: false, .. } | Frame::Fetched { last: false })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::{Role, SmtpConfig};
+use crate::protocol::Channel;
 use crate::protocol::sasl::Mechanism;
 
 /// What decides about some of the extensions.
@@ -14,6 +15,10 @@ pub(super) struct Facts {
     pub(super) starttls: bool,
     /// Logging in is possible here and now (RFC 4954 section 3).
     pub(super) auth: bool,
+    /// What a login can rest on (RFC 9266, RFC 4422 appendix A).
+    pub(super) channel: Channel,
+    /// What a user has in his mailboxes can be sent by URL (RFC 4468 section 3.1).
+    pub(super) burl: bool,
     /// TLS is on.
     pub(super) tls: bool,
 }
@@ -22,6 +27,9 @@ pub(super) struct Facts {
 pub(super) fn list(name: &str, config: &SmtpConfig, facts: Facts) -> String {
     let mut text = format!("{name}\nPIPELINING\nSIZE {}", config.message_max_bytes);
     text.push_str("\n8BITMIME\nSMTPUTF8\nENHANCEDSTATUSCODES\nCHUNKING\nBINARYMIME\nDSN");
+    if facts.burl {
+        text.push_str("\nBURL imap");
+    }
     // Writing to a String cannot fail.
     let _ = write!(text, "\nLIMITS MAILMAX={} RCPTMAX={}", config.messages_max, config.recipients_max);
     if facts.starttls {
@@ -32,16 +40,12 @@ pub(super) fn list(name: &str, config: &SmtpConfig, facts: Facts) -> String {
     }
     if facts.role == Role::Submission && facts.auth {
         text.push_str("\nAUTH PLAIN LOGIN SCRAM-SHA-256");
+        for more in [Mechanism::ScramSha256Plus, Mechanism::External] {
+            if more.is_had(Some(&facts.channel)) {
+                text.push(' ');
+                text.push_str(more.name());
+            }
+        }
     }
     text
-}
-
-/// The mechanism with this name, if it is one of those offered.
-pub(super) fn mechanism(name: &str) -> Option<Mechanism> {
-    match name.to_ascii_uppercase().as_str() {
-        "PLAIN" => Some(Mechanism::Plain),
-        "LOGIN" => Some(Mechanism::Login),
-        "SCRAM-SHA-256" => Some(Mechanism::ScramSha256),
-        _ => None,
-    }
 }

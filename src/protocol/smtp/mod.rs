@@ -7,7 +7,7 @@
 //!
 //! Extensions: PIPELINING (RFC 2920), SIZE (RFC 1870), 8BITMIME (RFC 6152), SMTPUTF8 (RFC 6531),
 //! ENHANCEDSTATUSCODES (RFC 2034), STARTTLS (RFC 3207), CHUNKING and BINARYMIME (RFC 3030), DSN
-//! (RFC 3461), LIMITS (RFC 9422), REQUIRETLS (RFC 8689), AUTH (RFC 4954).
+//! (RFC 3461), LIMITS (RFC 9422), REQUIRETLS (RFC 8689), AUTH (RFC 4954), BURL (RFC 4468).
 
 pub mod command; //   commands and their parameters (RFC 5321 4.1)
 pub mod config; //    the settings
@@ -46,6 +46,11 @@ pub enum Request {
     Recipient(Box<Recipient>),
     /// A message's content follows: is there room for it?
     Begin(Box<Begin>),
+    /// Opens what an authorized URL names, for who has logged in, and reads the first bytes of it. Content
+    /// is made of them here.
+    Fetch(Box<str>),
+    /// The next bytes of that.
+    FetchMore,
     /// Content, in pieces of at most [`content::PIECE_MAX`] bytes.
     Body(Vec<u8>),
     /// The content has ended: keep the message for all recipients, and answer when it is kept.
@@ -61,6 +66,9 @@ pub enum Answer {
     Sasl(sasl::Answer),
     /// Yes, or it is done.
     Accepted,
+    /// To [`Request::Fetch`] and [`Request::FetchMore`]: some bytes, at most [`content::FETCH_MAX`], none
+    /// at the end.
+    Fetched(Vec<u8>),
     /// No; this is said to the peer, once its turn comes.
     Refused(Reply),
 }

@@ -9,17 +9,18 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::command::{AUTH_LINE_MAX, COMMAND_LINE_MAX, Command, Mail};
-use super::content::{Content, Flow};
+use super::command::{AUTH_LINE_MAX, BURL_LINE_MAX, COMMAND_LINE_MAX, Command, Mail};
+use super::content::Content;
 use super::extension;
-use super::{Answer, Begin, Reply, Request, Role, Sender, SmtpConfig};
+use super::{Answer, Reply, Request, Role, Sender, SmtpConfig};
 use crate::mail::address::Address;
-use crate::mail::envelope::{BodyType, Client, Envelope, Recipient};
+use crate::mail::envelope::{Client, Envelope, Recipient};
 use crate::protocol::line::{LineBuffer, Taken};
 use crate::protocol::sasl::{self, Exchange};
-use crate::protocol::{Notice, Session, Step, TlsFacts};
+use crate::protocol::{Channel, Notice, Session, Step, TlsFacts};
 
-mod login; // STARTTLS and AUTH
+mod incoming; // DATA, BDAT and BURL: how a content comes
+mod login; //    STARTTLS and AUTH
 
 /// First byte of a TLS record that carries a handshake (RFC 8446 section 5.1). No command begins so.
 const TLS_HANDSHAKE: u8 = 0x16;
@@ -49,12 +50,16 @@ pub struct Receiver {
     setup: Setup,
     client: Client,
     login: Option<sasl::Identity>,
+    /// What a login can rest on, until there is one.
+    channel: Option<Box<Channel>>,
     state: State,
     line: LineBuffer,
     out: Vec<u8>,
     /// `out` was given to the driver and counts as sent.
     written: bool,
     ask: Option<Request>,
+    /// The URL that BURL asks for, until its turn comes.
+    url: Option<Box<str>>,
     stopping: bool,
     /// Refused commands since the last message kept.
     errors: u16,
@@ -89,6 +94,8 @@ enum State {
     Receiving { content: Content, framing: Framing },
     /// A question about the content is out.
     AskedContent { content: Content, framing: Framing },
+    /// Bytes of a URL are asked for.
+    AskedFetch(Content),
     /// Between chunks.
     Chunking(Content),
     /// The content has ended, and whether the message is kept is asked.
@@ -105,6 +112,8 @@ enum Framing {
     Data,
     /// A chunk of this many bytes.
     Bdat(u64),
+    /// What a URL names (RFC 4468).
+    Burl,
     /// A chunk that nobody asked for: dropped, then answered (RFC 3030 section 2).
     Unwanted,
 }
@@ -117,11 +126,13 @@ impl Receiver {
             setup,
             client: Client { address, greeting: None, plain_helo: false, tls: None, login: None },
             login: None,
+            channel: None,
             state: State::Connected,
             line: LineBuffer::default(),
             out: Vec::new(),
             written: false,
             ask: None,
+            url: None,
             stopping: false,
             errors: 0,
             commands: 0,
@@ -163,7 +174,11 @@ impl Receiver {
             return bytes.len();
         }
         let responds = matches!(self.state, State::Authenticating(_));
-        let max = if responds || self.may_log_in() { AUTH_LINE_MAX } else { COMMAND_LINE_MAX };
+        let max = match self.setup.role {
+            _ if responds || self.may_log_in() => AUTH_LINE_MAX,
+            Role::Submission => BURL_LINE_MAX,
+            Role::Exchange => COMMAND_LINE_MAX,
+        };
         let (taken, came) = self.line.take(bytes, max);
         match came {
             Taken::More => {}
@@ -205,6 +220,7 @@ impl Receiver {
             Command::Rcpt(recipient) => self.rcpt(recipient),
             Command::Data => self.data(),
             Command::Bdat { size, last } => self.bdat(size, last),
+            Command::Burl { url, last } => self.burl(url, last),
             Command::Reset => {
                 self.reset();
                 self.say(&Reply::new(250, "2.0.0", "forgotten"));
@@ -232,6 +248,8 @@ impl Receiver {
                 role: self.setup.role,
                 starttls: self.setup.starttls && self.client.tls.is_none(),
                 auth: self.may_log_in(),
+                channel: self.channel.as_deref().copied().unwrap_or_default(),
+                burl: self.setup.role == Role::Submission && (self.login.is_some() || self.may_log_in()),
                 tls: self.client.tls.is_some(),
             };
             extension::list(&self.setup.name, &self.setup.config, facts)
@@ -322,99 +340,6 @@ impl Receiver {
             }
         }
     }
-
-    /// RFC 5321 section 4.1.1.4.
-    fn data(&mut self) {
-        match std::mem::replace(&mut self.state, State::Ready) {
-            State::Addressing { envelope, refused } if envelope.body == BodyType::BinaryMime => {
-                self.state = State::Addressing { envelope, refused };
-                self.refuse(&out_of_order("BINARYMIME comes by BDAT"));
-            }
-            State::Addressing { envelope, refused } if envelope.recipients.is_empty() => {
-                let reply = no_recipients(refused);
-                self.state = State::Addressing { envelope, refused };
-                self.refuse(&reply);
-            }
-            State::Addressing { envelope, .. } => {
-                let content = Content::dotted(self.setup.role, envelope.body, self.message_max());
-                self.begin(envelope, content, Framing::Data);
-            }
-            state => {
-                self.state = state;
-                self.refuse(&out_of_order("MAIL and RCPT come first"));
-            }
-        }
-    }
-
-    /// RFC 3030 section 2. Whatever is wrong, the chunk's bytes come and must be taken.
-    fn bdat(&mut self, size: u64, last: bool) {
-        match std::mem::replace(&mut self.state, State::Ready) {
-            State::Addressing { envelope, .. } if !envelope.recipients.is_empty() => {
-                let mut content = Content::chunked(self.setup.role, envelope.body, self.message_max());
-                content.chunk(size, last);
-                self.begin(envelope, content, Framing::Bdat(size));
-            }
-            State::Chunking(mut content) => {
-                if size > 0 {
-                    // A chunk is content, which has bounds of its own: some clients send hundreds.
-                    self.commands = self.commands.saturating_sub(1);
-                }
-                content.chunk(size, last);
-                self.proceed(content, Framing::Bdat(size));
-            }
-            state => {
-                let reply = match &state {
-                    State::Addressing { refused, .. } => no_recipients(*refused),
-                    _ => out_of_order("MAIL and RCPT come first"),
-                };
-                if matches!(state, State::Connected | State::Greeted) {
-                    // Nobody who has not even said EHLO gets anything taken.
-                    return self.end(&reply);
-                }
-                let mut content = Content::chunked(self.setup.role, BodyType::BinaryMime, self.message_max());
-                content.refuse(reply, true);
-                content.chunk(size, true);
-                self.proceed(content, Framing::Unwanted);
-            }
-        }
-    }
-
-    fn message_max(&self) -> u64 {
-        u64::from(self.setup.config.message_max_bytes)
-    }
-
-    fn begin(&mut self, envelope: Envelope, content: Content, framing: Framing) {
-        self.messages = self.messages.saturating_add(1);
-        let mut client = self.client.clone();
-        client.login = self.login.as_ref().map(|login| login.address.clone());
-        self.ask = Some(Request::Begin(Box::new(Begin { client, envelope })));
-        self.state = State::AskedBegin { content, framing };
-    }
-
-    /// Goes on with a content as far as the bytes there are allow.
-    fn proceed(&mut self, mut content: Content, framing: Framing) {
-        match content.next() {
-            Flow::More => self.state = State::Receiving { content, framing },
-            Flow::Ask(request) => {
-                self.ask = Some(request);
-                self.state = State::AskedContent { content, framing };
-            }
-            Flow::End => {
-                self.ask = Some(Request::Finish);
-                self.state = State::AskedFinish;
-            }
-            Flow::ChunkEnd => {
-                let size = if let Framing::Bdat(size) = framing { size } else { 0 };
-                self.say(&Reply::new(250, "2.0.0", format!("{size} bytes taken")));
-                self.state = State::Chunking(content);
-            }
-            Flow::Refused(reply) => {
-                self.state = State::Ready;
-                self.refuse(&reply);
-            }
-            Flow::Cut(reply) => self.end(&reply),
-        }
-    }
 }
 
 impl Receiver {
@@ -480,6 +405,13 @@ impl Session for Receiver {
     fn resume(&mut self, answer: Answer) {
         let verdict = match answer {
             Answer::Sasl(answer) => return self.login_answered(answer),
+            Answer::Fetched(bytes) => {
+                if let State::AskedFetch(mut content) = std::mem::replace(&mut self.state, State::Ready) {
+                    content.fetched(bytes);
+                    self.proceed(content, Framing::Burl);
+                }
+                return;
+            }
             Answer::Accepted => Ok(()),
             Answer::Refused(reply) => Err(reply),
         };
@@ -503,6 +435,19 @@ impl Session for Receiver {
             }
             (State::AskedBegin { content, framing } | State::AskedContent { content, framing }, Ok(())) => {
                 self.proceed(content, framing);
+            }
+            (State::AskedFetch(mut content), Err(reply)) => {
+                content.fetch_failed(reply, false);
+                self.proceed(content, Framing::Burl);
+            }
+            (
+                State::AskedBegin { mut content, framing: Framing::Burl }
+                | State::AskedContent { mut content, framing: Framing::Burl },
+                Err(reply),
+            ) => {
+                self.url = None;
+                content.fetch_failed(reply, true);
+                self.proceed(content, Framing::Burl);
             }
             (
                 State::AskedBegin { mut content, framing: framing @ Framing::Bdat(_) }
@@ -541,6 +486,9 @@ impl Session for Receiver {
         self.client.greeting = None;
         self.client.plain_helo = false;
         self.client.tls = Some(tls.description);
+        let Channel { binding, certificate } = tls.channel;
+        let channel = Channel { binding: binding.filter(|_| self.setup.config.offer_scram_plus), certificate };
+        self.channel = channel.kept().filter(|_| self.setup.role == Role::Submission);
         if matches!(self.state, State::StartingTls) {
             self.state = State::Greeted;
         }
@@ -568,11 +516,6 @@ fn needs_utf8(address: Option<&Address>) -> bool {
 
 fn out_of_order(text: &'static str) -> Reply {
     Reply::new(503, "5.5.1", text)
-}
-
-/// DATA or BDAT without recipients: were there none, or only refused ones (RFC 5321 section 4.1.1.4)?
-fn no_recipients(refused: bool) -> Reply {
-    if refused { Reply::new(554, "5.5.1", "no valid recipients") } else { out_of_order("RCPT comes first") }
 }
 
 #[cfg(test)]

@@ -130,6 +130,11 @@ impl Window {
         Ok(rest.get(..max).unwrap_or(rest))
     }
 
+    /// The block.
+    pub(super) fn into_block(self) -> Vec<u8> {
+        self.raw
+    }
+
     /// Gives the block's memory back.
     pub(super) fn forget(&mut self) {
         *self = Self::default();

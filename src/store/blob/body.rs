@@ -2,7 +2,7 @@
 
 use super::block::Window;
 use super::piece::{extents_at, piece_payload};
-use super::{BlobRecord, PieceSource};
+use super::{BLOCK_MAX, BlobRecord, PieceSource};
 use crate::mail::message::BlobId;
 use crate::store::ReadError;
 
@@ -21,11 +21,7 @@ impl Body {
     /// # Errors
     /// [`ReadError::Storage`] when there is no such body or its record makes no sense.
     pub fn open(source: Box<dyn PieceSource>, blob: BlobId) -> Result<Self, ReadError> {
-        let record = source.record(blob)?;
-        let record = record.ok_or_else(|| ReadError::Storage(format!("body {} is not there", blob.0)))?;
-        if !record.is_sound() {
-            return Err(ReadError::Storage(format!("body {}: its record makes no sense", blob.0)));
-        }
+        let record = sound_record(&*source, blob)?;
         Ok(Self { source, blob, record, window: Window::default() })
     }
 
@@ -50,21 +46,59 @@ impl Body {
     /// # Errors
     /// [`ReadError::Storage`] naming body and piece, when a checksum is wrong or a piece is missing.
     pub fn read(&mut self, offset: u64, max: usize) -> Result<&[u8], ReadError> {
-        let (source, blob, record) = (&*self.source, self.blob, &self.record);
-        let name = |error| match error {
-            ReadError::Storage(text) if text.starts_with("block") => {
-                ReadError::Storage(format!("body {} {text}", blob.0))
-            }
-            error => error,
-        };
-        let fetch = |start, length, packed: &mut Vec<u8>| gather(source, blob, record.stored, start, length, packed);
-        self.window.read(record, offset, max, fetch).map_err(name)
+        let Self { source, blob, record, window } = self;
+        read(&**source, *blob, record, window, (offset, max))
     }
 
     /// Gives the cached block's memory back; the next read decompresses it again.
     pub fn rest(&mut self) {
         self.window.forget();
     }
+}
+
+/// The first `wanted` bytes of a body, or all where it has fewer; `None` when that is more than
+/// `most`, or more than a block.
+///
+/// # Errors
+/// As [`Body::open`] and [`Body::read`].
+pub fn beginning(
+    source: &dyn PieceSource,
+    blob: BlobId,
+    wanted: u64,
+    most: usize,
+) -> Result<Option<Vec<u8>>, ReadError> {
+    let record = sound_record(source, blob)?;
+    let wanted = usize::try_from(wanted.min(record.size)).ok().filter(|wanted| *wanted <= most.min(BLOCK_MAX));
+    let Some(wanted) = wanted else { return Ok(None) };
+    let mut window = Window::default();
+    read(source, blob, &record, &mut window, (0, wanted))?;
+    let mut bytes = window.into_block();
+    bytes.truncate(wanted);
+    // Of a header the rest of its block need not wait with it.
+    bytes.shrink_to_fit();
+    Ok(Some(bytes))
+}
+
+fn sound_record(source: &dyn PieceSource, blob: BlobId) -> Result<BlobRecord, ReadError> {
+    let record = source.record(blob)?;
+    let record = record.ok_or_else(|| ReadError::Storage(format!("body {} is not there", blob.0)))?;
+    let sound = record.is_sound().then_some(record);
+    sound.ok_or_else(|| ReadError::Storage(format!("body {}: its record makes no sense", blob.0)))
+}
+
+/// Bytes from an offset, so many at most, of a body of which `window` may have the block.
+fn read<'w>(
+    source: &dyn PieceSource,
+    blob: BlobId,
+    record: &BlobRecord,
+    window: &'w mut Window,
+    (offset, max): (u64, usize),
+) -> Result<&'w [u8], ReadError> {
+    let fetch = |start, length, packed: &mut Vec<u8>| gather(source, blob, record.stored, start, length, packed);
+    window.read(record, offset, max, fetch).map_err(|error| match error {
+        ReadError::Storage(text) if text.starts_with("block") => ReadError::Storage(format!("body {} {text}", blob.0)),
+        error => error,
+    })
 }
 
 /// Adds `length` bytes of the compressed stream from `start` to `packed`.
@@ -101,7 +135,6 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::BLOCK_MAX;
     use super::super::sample::{self, mixed};
     use super::*;
 
@@ -164,6 +197,25 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_beginning_is_all_of_what_is_wanted_or_nothing() {
+        let raw = mixed(100_000);
+        let shelf = shelve(&raw);
+        for (wanted, most, found) in [
+            (0, 9, Some(0)),
+            (500, 500, Some(500)),
+            (501, 500, None),
+            (65_536, 99_999, Some(65_536)),
+            (65_537, 99_999, None),
+            (u64::MAX, usize::MAX, None),
+        ] {
+            let begun = beginning(&shelf, BlobId(5), wanted, most).unwrap();
+            assert_eq!(begun.as_deref(), found.map(|length: usize| &raw[..length]), "{wanted} {most}");
+        }
+        assert_eq!(beginning(&shelve(b"letter"), BlobId(5), u64::MAX, 6).unwrap().as_deref(), Some(&b"letter"[..]));
+        assert!(beginning(&shelf, BlobId(6), 0, 9).is_err());
     }
 
     #[test]

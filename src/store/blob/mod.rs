@@ -20,7 +20,7 @@ mod spool; // a body on its way in
 mod whole; // reading a body from end to end, to see whether it is whole
 
 pub use block::BLOCK_MAX;
-pub use body::Body;
+pub use body::{Body, beginning};
 pub use piece::{PIECE_HEADER, TakePiece, cut, piece_count, piece_payload, piece_space};
 pub(super) use piece::{PIECE_MAX, PieceHeader, piece_size, read_header};
 pub use spool::{SPOOL_MEMORY_MAX, Spool, Spooled, SpooledReader, temporary};

@@ -13,6 +13,7 @@ use crate::mail::envelope::{ForwardPath, Notify, Recipient};
 use crate::mail::queue::{Delivery, Due, Stage};
 use crate::store::blob::BlobRecord;
 use crate::store::error::Trouble;
+use crate::store::gram;
 use crate::store::learned::PIECE_SPACE;
 use crate::store::notify::QUEUE_WATCH;
 use crate::store::queue::{QUEUED_RECIPIENTS_MAX, QueuedRecord, RecipientRecord};
@@ -114,6 +115,7 @@ pub(super) fn apply(tables: &mut Tables<'_>, seq: u64, op: &Op) -> Result<(), Tr
             Ok(())
         }
         Op::Requeue { id } => requeue(tables, *id),
+        Op::ForgetSheet { first } => gram::forget(tables, *first, *first),
         Op::ForgetLearnedPiece { learner, piece } => {
             if tables.learned()?.remove((*learner, *piece))?.is_some() {
                 tables.progress.kept = tables.progress.kept.saturating_sub(PIECE_SPACE);

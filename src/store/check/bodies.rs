@@ -10,7 +10,7 @@ use super::finding::{Damage, Finding, Place};
 use super::view::{Row, View, row};
 use super::{Checkup, Halt, Mode, Step, mend};
 use crate::mail::message::BlobId;
-use crate::mail::structure::Walker;
+use crate::mail::structure::{Structure, Walker};
 use crate::store::blob::{BlobRecord, BodyHash, Wholeness, piece_count, read_whole};
 use crate::store::error::Trouble;
 use crate::store::record::{Bytes, StructureRecord};
@@ -170,8 +170,11 @@ impl Checkup<'_> {
             self.fill_hashes(HASHES_MAX)?;
         }
         let Some(walker) = walker else { return Ok(()) };
-        let again = postcard::to_allocvec(&walker.finish()).map_err(|_| Trouble::damaged("structure"))?;
-        if structure == Some(again.as_slice()) {
+        let found = walker.finish();
+        let again = postcard::to_allocvec(&found).map_err(|_| Trouble::damaged("structure"))?;
+        let is_older =
+            |known: &[u8]| postcard::from_bytes::<Structure>(known).is_ok_and(|known| known.is_older(&found));
+        if structure.is_some_and(|known| known == again || is_older(known)) {
             return Ok(());
         }
         let damage = if structure.is_some() { Damage::StructureDiffers } else { Damage::Structure };

@@ -8,12 +8,13 @@ use super::finding::{Counter, Damage, Miscount, Place};
 use super::view::{Row, View, row};
 use super::{Checkup, Step};
 use crate::mail::address::Domain;
+use crate::mail::certificate::Fingerprint;
 use crate::store::Usage;
-use crate::store::annotation;
 use crate::store::blob::BlobRecord;
 use crate::store::error::Trouble;
-use crate::store::record::{AccountRecord, AddressRecord, MailboxRecord, Progress, Record};
+use crate::store::record::{AccountRecord, AddressRecord, CertificateRecord, MailboxRecord, Progress, Record};
 use crate::store::table::{OF_ACCOUNT, PROGRESS, SWEEP_BODY, SWEEP_MAILBOX, SWEEP_STAGED, load};
+use crate::store::{acl, annotation};
 
 /// What the mailboxes came to.
 #[derive(Debug, Default)]
@@ -38,7 +39,10 @@ impl Checkup<'_> {
         self.listed(&view)?;
         self.queue(&view, &mut sums)?;
         self.learned(&view)?;
+        self.grams(&view)?;
         self.annotations(&view)?;
+        self.certificates(&view)?;
+        self.grants(&view)?;
         self.references(&view)?;
         self.numbers(&view, &sums, next_account)
     }
@@ -87,6 +91,50 @@ impl Checkup<'_> {
                 self.find(place, Damage::Unreadable)?;
             } else if !owned {
                 self.find(place, Damage::AboutNothing)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every certificate can be read and lets somebody in who is there.
+    fn certificates(&mut self, view: &View) -> Step {
+        for entry in view.certificates.iter().map_err(Trouble::from)? {
+            let (key, value) = entry.map_err(Trouble::from)?;
+            let place = || Place::Certificate(key.value().to_owned());
+            match CertificateRecord::decode(key.value(), value.value()) {
+                Ok(record) if Fingerprint::parse(key.value()).is_some() => {
+                    if view.accounts.get(record.account).map_err(Trouble::from)?.is_none() {
+                        self.find(place(), Damage::NoAccount)?;
+                    }
+                }
+                _ => self.find(place(), Damage::Unreadable)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// All rights can be read, are of somebody on something, and stand in both tables.
+    fn grants(&mut self, view: &View) -> Step {
+        for entry in view.grants.iter().map_err(Trouble::from)? {
+            let (key, value) = entry.map_err(Trouble::from)?;
+            let (mailbox, identifier) = key.value();
+            let place = Place::Grant { mailbox, identifier };
+            let listed = view.shared.get((identifier, mailbox)).map_err(Trouble::from)?.is_some();
+            let there = view.mailboxes.get(mailbox).map_err(Trouble::from)?.is_some()
+                && (!acl::is_account(identifier) || view.accounts.get(identifier).map_err(Trouble::from)?.is_some());
+            if acl::GrantRecord::decode(key.value(), value.value()).is_err() {
+                self.find(place, Damage::Unreadable)?;
+            } else if !there {
+                self.find(place, Damage::AboutNothing)?;
+            } else if !listed {
+                self.find(place, Damage::Onesided)?;
+            }
+        }
+        for entry in view.shared.iter().map_err(Trouble::from)? {
+            let (key, ()) = entry.map(|(key, _)| (key, ())).map_err(Trouble::from)?;
+            let (identifier, mailbox) = key.value();
+            if view.grants.get((mailbox, identifier)).map_err(Trouble::from)?.is_none() {
+                self.find(Place::Grant { mailbox, identifier }, Damage::Onesided)?;
             }
         }
         Ok(())

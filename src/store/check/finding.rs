@@ -96,6 +96,18 @@ pub enum Place {
         /// Its number.
         piece: u16,
     },
+    /// A sheet of the gram index.
+    Sheet {
+        /// The number of its first body.
+        first: u64,
+    },
+    /// Rights on a mailbox.
+    Grant {
+        /// The mailbox's number.
+        mailbox: u32,
+        /// The account's number, all ones for `anyone`.
+        identifier: u32,
+    },
     /// An annotation.
     Annotation {
         /// The account's number.
@@ -105,6 +117,8 @@ pub enum Place {
         /// Its entry.
         entry: String,
     },
+    /// A certificate that somebody logs in with, by its fingerprint.
+    Certificate(String),
     /// A body that no message refers to.
     Body {
         /// Its number.
@@ -189,8 +203,10 @@ pub enum Damage {
     Unscheduled,
     /// There are recipients of a queued message that is not there.
     NoMessage,
-    /// What an annotation is about is not there.
+    /// What an annotation or a right is about is not there.
     AboutNothing,
+    /// It stands in one of two tables that should agree.
+    Onesided,
 }
 
 /// A counter that differs from a recount.
@@ -327,12 +343,20 @@ impl fmt::Display for Place {
             Self::Learned { learner, piece } => {
                 write!(out, "piece {piece} of what the spam filter learnt of account number {}", learner - 1)
             }
+            Self::Sheet { first } => write!(out, "the search index from body {first} on"),
+            Self::Grant { mailbox, identifier: u32::MAX } => {
+                write!(out, "rights of anyone on mailbox number {mailbox}")
+            }
+            Self::Grant { mailbox, identifier } => {
+                write!(out, "rights of account number {identifier} on mailbox number {mailbox}")
+            }
             Self::Annotation { account, mailbox: Some(mailbox), entry } => {
                 write!(out, "annotation {entry} of mailbox number {mailbox} of account number {account}")
             }
             Self::Annotation { account, mailbox: None, entry } => {
                 write!(out, "annotation {entry} of account number {account}")
             }
+            Self::Certificate(fingerprint) => write!(out, "certificate {fingerprint}"),
             Self::Body { id, subject: Some(subject) } => write!(out, "body {id} (\"{subject}\")"),
             Self::Body { id, subject: None } => write!(out, "body {id}"),
         }
@@ -387,6 +411,7 @@ impl fmt::Display for Damage {
             Self::LoneStructure => out.write_str("there is a structure of it and nothing else"),
             Self::Unscheduled => out.write_str("the schedule does not agree with its recipients"),
             Self::NoMessage => out.write_str("it has recipients and no record"),
+            Self::Onesided => out.write_str("one of two tables does not know of it"),
             Self::AboutNothing => out.write_str("what it is about is not there"),
             Self::Listed => out.write_str("it is listed for removal and should not be"),
         }

@@ -12,7 +12,7 @@ use crate::store::error::Trouble;
 use crate::store::queue::{QueuedRecord, RecipientRecord};
 use crate::store::record::Record;
 use crate::store::table::load;
-use crate::store::{learned, seal};
+use crate::store::{gram, learned, seal};
 
 impl Checkup<'_> {
     pub(super) fn queue(&mut self, view: &View, sums: &mut Sums) -> Step {
@@ -115,6 +115,20 @@ impl Checkup<'_> {
             let (learner, piece) = key.value();
             if seal::open(learned::NAME, key.value(), value.value()).is_err() {
                 self.find(Place::Learned { learner, piece }, Damage::Unreadable)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The gram index. What it says of bodies is not gone over: it is only ever a hint.
+    pub(super) fn grams(&mut self, view: &View) -> Step {
+        let mut told = None;
+        for entry in view.grams.iter().map_err(Trouble::from)? {
+            let (key, value) = entry.map_err(Trouble::from)?;
+            let (first, _) = key.value();
+            if told != Some(first) && seal::open(gram::NAME, key.value(), value.value()).is_err() {
+                told = Some(first);
+                self.find(Place::Sheet { first }, Damage::Unreadable)?;
             }
         }
         Ok(())

@@ -10,8 +10,9 @@ use crate::store::error::Trouble;
 use crate::store::queue::QueuedRecord;
 use crate::store::record::{AccountRecord, Bytes, MailboxRecord, MessageRecord, Record, StructureRecord};
 use crate::store::table::{
-    ACCOUNT, ADDRESS, ANNOTATION, BLOB, DOMAIN, LEARNED, MBOX, MBOXNAME, MSG, PIECE, QDEST, QRCPT, QSCHED, QUEUE,
-    STATE, STRUCTURE, SUBSCRIPTION, SWEEP, SWEEP_BODY, SWEEP_MAILBOX, SWEEP_STAGED, TAIL, VANISH, load,
+    ACCOUNT, ACL, ADDRESS, ANNOTATION, BLOB, CERTIFICATE, DOMAIN, GRAM, LEARNED, MBOX, MBOXNAME, MSG, PIECE, QDEST,
+    QRCPT, QSCHED, QUEUE, SHARED, STATE, STRUCTURE, SUBSCRIPTION, SWEEP, SWEEP_BODY, SWEEP_MAILBOX, SWEEP_STAGED, TAIL,
+    VANISH, load,
 };
 
 type Rows<K> = ReadOnlyTable<K, &'static [u8]>;
@@ -37,7 +38,11 @@ pub(super) struct View {
     pub(super) schedule: ReadOnlyTable<(u64, u64, u32), ()>,
     pub(super) destinations: ReadOnlyTable<(&'static str, u64, u64, u32), ()>,
     pub(super) learned: Rows<(u32, u16)>,
+    pub(super) grams: Rows<(u64, u32)>,
     pub(super) annotations: Rows<(u32, u32, &'static str)>,
+    pub(super) certificates: Rows<&'static str>,
+    pub(super) grants: Rows<(u32, u32)>,
+    pub(super) shared: ReadOnlyTable<(u32, u32), ()>,
 }
 
 /// What a row holds.
@@ -88,7 +93,11 @@ impl View {
             schedule: reader.table(QSCHED)?,
             destinations: reader.table(QDEST)?,
             learned: reader.table(LEARNED)?,
+            grams: reader.table(GRAM)?,
             annotations: reader.table(ANNOTATION)?,
+            certificates: reader.table(CERTIFICATE)?,
+            grants: reader.table(ACL)?,
+            shared: reader.table(SHARED)?,
         })
     }
 

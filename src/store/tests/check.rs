@@ -92,7 +92,7 @@ pub(super) fn body_of(rig: &Rig, inbox: MailboxId, number: u32) -> u64 {
 
 /// What a check finds is this; after a repair that says that, all is well and a second repair finds
 /// nothing to do.
-fn repairs(rig: &Rig, found: &[&str], repaired: &[&str]) {
+pub(super) fn repairs(rig: &Rig, found: &[&str], repaired: &[&str]) {
     let (report, findings) = examine(&rig.store, &FULL);
     assert_eq!(findings, found);
     assert_eq!((report.repairable, report.damaged), (found.len() as u64, 0), "{report:?}");
@@ -543,6 +543,21 @@ fn a_damaged_piece_of_what_was_learnt_goes() {
     repairs(&wrong, &[found], &[&format!("{found} -> it was removed")]);
     assert_eq!(wrong.reader().learned(None, 3).unwrap(), None);
     assert_eq!(wrong.reader().learned(None, 4).unwrap(), Some(vec![8; 100]));
+}
+
+#[test]
+fn a_damaged_sheet_of_the_search_index_goes() {
+    use crate::store::table::GRAM;
+    let (rig, ..) = post_office();
+    for first in [3, 9] {
+        let rows = (0..3).map(|index| (index, vec![7; 100])).collect();
+        rig.store.put_sheet(BlobId(first), rows).wait().unwrap();
+    }
+    let wrong = meddled(&rig, |transaction| flip(transaction, GRAM, (3, 2), 50));
+    assert!(!wrong.reader().grams().unwrap().block(BlobId(3), 1, &mut |_| ()).unwrap());
+    let found = "the search index from body 3 on: its record is damaged";
+    repairs(&wrong, &[found], &[&format!("{found} -> it was removed and is made again")]);
+    assert_eq!(wrong.reader().grams().unwrap().next_sheet(BlobId(0)).unwrap(), Some((BlobId(9), None)));
 }
 
 #[test]

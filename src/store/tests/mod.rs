@@ -3,7 +3,9 @@
 #![allow(clippy::cast_possible_truncation, reason = "sizes in tests are small")]
 
 mod accounts; //  accounts, aliases, domains, logins
+mod acl; //       rights of others on mailboxes
 mod annotations; // annotations of mailboxes and accounts
+mod certificates; // certificates that people log in with
 mod check; //     what a check finds, and what repair does about it
 mod check_course; // a check beside deliveries, killed, in slices
 mod clock; //     a clock that jumps
@@ -14,6 +16,7 @@ mod failure; //   kills, power cuts, failing and full disks
 mod faults; //    disks that fill, fail, turn read-only, at every operation
 mod faulty; //    a medium that goes wrong
 mod flips; //     one flipped bit in each region of each file
+mod gram; //      the gram index
 mod learned; //   the spam filter's learned state
 mod mailboxes; // create, rename, delete, subscribe
 mod medium; //    the two files: cut while they are made, failed syncs, flipped bits, a missing journal

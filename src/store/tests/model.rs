@@ -271,8 +271,11 @@ impl Pair {
             }
             Step::Claim { at } => {
                 let Some(id) = self.id(NAMES[at]) else { return };
+                // The mark goes past the journal: a compaction that ends now has the index of before it.
+                let settled = !store.compaction().running;
                 store.claim_recent(id).wait().unwrap();
-                assert_eq!(store.claim_recent(id).wait().unwrap(), self.rig.facts(id).uid_next);
+                let marked = store.claim_recent(id).wait().unwrap();
+                assert!(!settled || marked == self.rig.facts(id).uid_next, "{marked:?}");
             }
             // What comes next meets it half done, or done.
             Step::Compact { wait } => {

@@ -15,19 +15,13 @@ use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeIdIter};
 
 use super::LEVEL;
+use crate::mail::der::{Der, FIRST, INTEGER, OCTETS, OID, SEQUENCE, SET};
 
 /// Most bytes of a signature file.
 pub const FILE_MAX: usize = 256 << 10;
 
 /// Most certificates of one signature that are looked at.
 const CERTIFICATES_MAX: usize = 8;
-
-const SEQUENCE: u8 = 0x30;
-const SET: u8 = 0x31;
-const OID: u8 = 0x06;
-const OCTETS: u8 = 0x04;
-const INTEGER: u8 = 0x02;
-const FIRST: u8 = 0xA0;
 
 /// 1.2.840.113549.1.7.2
 const SIGNED_DATA: &[u8] = &[0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 1, 7, 2];
@@ -156,46 +150,6 @@ fn message_digest(attributes: &[u8]) -> Option<&[u8]> {
         }
     }
     None
-}
-
-/// What is left of some DER.
-struct Der<'d>(&'d [u8]);
-
-impl<'d> Der<'d> {
-    /// The next tag.
-    fn next(&self) -> Option<u8> {
-        self.0.first().copied()
-    }
-
-    /// Takes a value with its tag and length.
-    fn take_any(&mut self) -> Option<(&'d [u8], &'d [u8])> {
-        let (length, head) = match *self.0.get(1)? {
-            short @ 0..=0x7F => (usize::from(short), 2),
-            long @ 0x81..=0x84 => {
-                let count = usize::from(long & 0x7F);
-                let digits = self.0.get(2..2 + count)?;
-                (digits.iter().fold(0_usize, |length, digit| length << 8 | usize::from(*digit)), 2 + count)
-            }
-            _ => return None,
-        };
-        let whole = self.0.get(..head.checked_add(length)?)?;
-        self.0 = self.0.get(whole.len()..)?;
-        Some((whole, whole.get(head..)?))
-    }
-
-    /// Takes the content of a value with this tag.
-    fn take(&mut self, tag: u8) -> Option<&'d [u8]> {
-        if self.next() == Some(tag) { self.take_any().map(|(_, content)| content) } else { None }
-    }
-
-    /// The same with tag and length.
-    fn take_whole(&mut self, tag: u8) -> Option<&'d [u8]> {
-        if self.next() == Some(tag) { self.take_any().map(|(whole, _)| whole) } else { None }
-    }
-
-    fn skip(&mut self) -> Option<()> {
-        self.take_any().map(drop)
-    }
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use flate2::bufread::MultiGzDecoder;
 use super::kind::Kind;
 use super::tar::{BLOCK, TarEntry};
 use super::watch::limit_of;
-use super::{Inner, Item, Limit, Limits, Listed, Step, Unpacker, u32_at, u64_at};
+use super::{Drawn, Inner, Item, Limit, Limits, Listed, Step, Unpacker, u32_at, u64_at};
 use crate::filter::scan::Stretch;
 
 /// Most memory of a decoder of LZMA beside its dictionary, in KiB: its tables.
@@ -31,18 +31,34 @@ const FOLDER_BLOCKS_MAX: u64 = 512;
 
 impl Unpacker<'_> {
     pub(super) fn packed(&mut self, item: Item<'_>, kind: Kind) -> Step {
+        let name = inner_name(item.name);
+        let inner = item.inner(name, kind);
+        let before = self.files;
+        let Some(sheet) = self.draw_packed(item, kind, inner)? else { return Ok(()) };
+        if name != item.name {
+            self.name(name);
+        }
+        self.drawn(Some(sheet), inner)?;
+        if self.files == before && kind != Kind::Lzma && item.depth < self.limits.depth {
+            self.opaque(item.name);
+        }
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn draw_packed(&mut self, item: Item<'_>, kind: Kind, inner: Inner<'_>) -> Drawn {
         let from = self.source(&item, 0);
         let reader: Box<dyn Read + '_> = match kind {
             Kind::Gzip => Box::new(MultiGzDecoder::new(from)),
             Kind::Bzip2 if self.limits.dictionary < BZIP2_MEMORY => {
                 self.limit(Limit::Memory);
-                return Ok(());
+                return Ok(None);
             }
             Kind::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(from)),
             Kind::Xz => Box::new(lzma_rust2::XzReader::new_mem_limit(from, true, lzma_memory_kib(&self.limits))),
             Kind::Zstd => match zstd_reader(from, &self.limits) {
                 Some(reader) => reader,
-                None => return Ok(()),
+                None => return Ok(None),
             },
             _ => match lzma_rust2::LzmaReader::new_mem_limit(from, lzma_memory_kib(&self.limits), None) {
                 Ok(reader) => Box::new(reader),
@@ -52,20 +68,11 @@ impl Unpacker<'_> {
                     if limit_of(&error) == Some(Limit::Memory) && (size == u64::MAX || size < LZMA_SIZE_MAX) {
                         self.limit(Limit::Memory);
                     }
-                    return Ok(());
+                    return Ok(None);
                 }
             },
         };
-        let name = inner_name(item.name);
-        if name != item.name {
-            self.name(name);
-        }
-        let before = self.files;
-        self.unpacked(reader, item.object.size(), item.inner(name, kind))?;
-        if self.files == before && kind != Kind::Lzma && item.depth < self.limits.depth {
-            self.opaque(item.name);
-        }
-        Ok(())
+        self.draw(reader, item.object.size(), inner)
     }
 
     pub(super) fn tar(&mut self, item: Item<'_>) -> Step {
@@ -156,12 +163,6 @@ impl Unpacker<'_> {
             self.object(Item { object: &stretch, name, depth: item.depth + 1 }, Kind::Iso.clamav())?;
         }
         Ok(())
-    }
-
-    /// A stored or packed member whose decoder the container names.
-    pub(super) fn member(&mut self, from: impl Read, packed: u64, inner: Inner<'_>) -> Step {
-        self.time()?;
-        self.unpacked(from, packed, inner)
     }
 }
 

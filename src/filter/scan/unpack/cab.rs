@@ -1,12 +1,15 @@
-//! Windows cabinets (MS-CAB): stored and MSZIP folders; LZX and Quantum can't be unpacked here.
+//! Windows cabinets (MS-CAB): stored, MSZIP and LZX folders; Quantum can't be unpacked here.
 //!
 //! A folder is one stream in blocks of 32 KiB at most. An MSZIP block is deflate that refers back into
-//! the block before, so the decoder is handed a buffer that still holds it.
+//! the block before, so the decoder is handed a buffer that still holds it. LZX has a window of its own, of
+//! 2 MiB at most, and blocks that are made of many trees: the clock is looked at before each.
 
 use std::io::{self, Read};
 
+use lzxd::{Lzxd, WindowSize};
+
 use super::kind::Kind;
-use super::{Item, Limit, Listed, Sheet, Step, Stop, Unpacker, u16_at, u32_at};
+use super::{Drawn, Item, Limit, Limits, Listed, Sheet, Step, Stop, Unpacker, Workshop, u16_at, u32_at};
 use crate::filter::scan::Stretch;
 
 /// Most bytes of a block unpacked.
@@ -46,26 +49,30 @@ impl Unpacker<'_> {
             self.time()?;
             let folder = item.bytes(at, 8)?;
             at += 8 + folder_extra;
-            let fields = || Some((u32_at(&folder, 0)?, u16_at(&folder, 4)?, u16_at(&folder, 6)? & 15));
+            let fields = || Some((u32_at(&folder, 0)?, u16_at(&folder, 4)?, u16_at(&folder, 6)?));
             let Some((blocks_at, blocks, method)) = fields() else { return Ok(()) };
-            let sheet = match method {
-                0 | 1 => {
-                    let mut reader = Blocks {
-                        item,
-                        at: blocks_at.into(),
-                        left: blocks,
-                        extra: block_extra,
-                        zipped: method == 1,
-                        buffer: Vec::new(),
-                        start: 0,
-                    };
-                    Some(self.unpack(&mut reader, item.object.size())?)
-                }
-                _ => None,
-            };
+            let sheet = self.draw_cab(item, method, (blocks_at.into(), blocks, block_extra))?;
             self.cab_files(item, &entries, number, sheet.as_deref())?;
         }
         Ok(())
+    }
+
+    /// What comes out of a folder's blocks: where they are, how many, and what each has before it.
+    #[inline(never)]
+    fn draw_cab(&mut self, item: Item<'_>, method: u16, (at, left, extra): (u64, u16, u64)) -> Drawn {
+        match Packer::of(method, &self.limits) {
+            Ok(packer) => {
+                let workshop = self.workshop;
+                let mut reader = Blocks { item, at, left, extra, packer, workshop, buffer: Vec::new(), start: 0 };
+                self.unpack(&mut reader, item.object.size()).map(Some)
+            }
+            Err(limit) => {
+                if let Some(limit) = limit {
+                    self.limit(limit);
+                }
+                Ok(None)
+            }
+        }
     }
 
     /// Where each file is described; the descriptions are as long as the names in them.
@@ -115,14 +122,48 @@ impl Unpacker<'_> {
     }
 }
 
+/// What a folder is packed with.
+enum Packer {
+    Stored,
+    Zip,
+    Lzx(Box<Lzxd>),
+}
+
+impl Packer {
+    /// The packer of a folder; otherwise the limit that forbids it, or none where it is not known here.
+    fn of(method: u16, limits: &Limits) -> Result<Self, Option<Limit>> {
+        match method & 15 {
+            0 => Ok(Self::Stored),
+            1 => Ok(Self::Zip),
+            3 => {
+                // The logarithm of the window's bytes.
+                let window = match method >> 8 & 31 {
+                    15 => WindowSize::KB32,
+                    16 => WindowSize::KB64,
+                    17 => WindowSize::KB128,
+                    18 => WindowSize::KB256,
+                    19 => WindowSize::KB512,
+                    20 => WindowSize::MB1,
+                    21 => WindowSize::MB2,
+                    _ => return Err(None),
+                };
+                let fits = window as u32 <= limits.dictionary;
+                fits.then(|| Self::Lzx(Box::new(Lzxd::new(window)))).ok_or(Some(Limit::Memory))
+            }
+            _ => Err(None),
+        }
+    }
+}
+
 /// A folder's stream.
 struct Blocks<'i> {
     item: Item<'i>,
     at: u64,
     left: u16,
     extra: u64,
-    zipped: bool,
-    /// The block before and this one.
+    packer: Packer,
+    workshop: &'i dyn Workshop,
+    /// This block, and before it what MSZIP refers back to.
     buffer: Vec<u8>,
     /// Where in the buffer the next byte is.
     start: usize,
@@ -139,21 +180,37 @@ impl Blocks<'_> {
         let bytes = self.item.bytes(self.at + 8 + self.extra, packed.into())?;
         self.at += 8 + self.extra + u64::from(packed);
         let size = usize::from(size).min(BLOCK_MAX);
-        let before = self.buffer.len().saturating_sub(BLOCK_MAX);
-        self.buffer.drain(..before);
-        self.start = self.buffer.len();
-        if !self.zipped {
-            self.buffer.extend_from_slice(bytes.get(..size.min(bytes.len())).unwrap_or_default());
-            return Ok(true);
+        match &mut self.packer {
+            Packer::Stored => {
+                self.buffer.clear();
+                self.buffer.extend_from_slice(bytes.get(..size.min(bytes.len())).unwrap_or_default());
+                self.start = 0;
+                Ok(true)
+            }
+            Packer::Zip => {
+                let Some(deflated) = bytes.strip_prefix(b"CK") else { return Ok(false) };
+                let before = self.buffer.len().saturating_sub(BLOCK_MAX);
+                self.buffer.drain(..before);
+                self.start = self.buffer.len();
+                self.buffer.resize(self.start + size, 0);
+                let mut decoder = miniz_oxide::inflate::core::DecompressorOxide::new();
+                let flags = miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
+                let (_, _, written) =
+                    miniz_oxide::inflate::core::decompress(&mut decoder, deflated, &mut self.buffer, self.start, flags);
+                self.buffer.truncate(self.start + written);
+                Ok(written > 0)
+            }
+            Packer::Lzx(decoder) => {
+                if !self.workshop.goes_on() {
+                    return Err(io::ErrorKind::TimedOut.into());
+                }
+                let Ok(unpacked) = decoder.decompress_next(&bytes, size) else { return Ok(false) };
+                self.buffer.clear();
+                self.buffer.extend_from_slice(unpacked);
+                self.start = 0;
+                Ok(!unpacked.is_empty())
+            }
         }
-        let Some(deflated) = bytes.strip_prefix(b"CK") else { return Ok(false) };
-        self.buffer.resize(self.start + size, 0);
-        let mut decoder = miniz_oxide::inflate::core::DecompressorOxide::new();
-        let flags = miniz_oxide::inflate::core::inflate_flags::TINFL_FLAG_USING_NON_WRAPPING_OUTPUT_BUF;
-        let (_, _, written) =
-            miniz_oxide::inflate::core::decompress(&mut decoder, deflated, &mut self.buffer, self.start, flags);
-        self.buffer.truncate(self.start + written);
-        Ok(written > 0)
     }
 }
 

@@ -193,6 +193,9 @@ impl From<io::Error> for Stop {
 /// A step of unpacking.
 type Step = Result<(), Stop>;
 
+/// What came out of a decoder; none where it could not be made.
+type Drawn = Result<Option<Box<dyn Sheet>>, Stop>;
+
 /// An object with its name and how deep it is.
 #[derive(Clone, Copy)]
 struct Item<'i> {
@@ -283,7 +286,7 @@ impl<'u> Unpacker<'u> {
 
     /// What stands behind the last section of a Windows program, if it is an archive.
     fn overlay(&mut self, item: Item<'_>, pe: Option<&Pe>) -> Step {
-        let end = pe.and_then(|pe| pe.sections.iter().map(|section| section.offset + section.size).max()).unwrap_or(0);
+        let end = pe.and_then(|pe| pe.sections.iter().map(|section| section.end).max()).unwrap_or(0);
         if end == 0 || end >= item.object.size() {
             return Ok(());
         }
@@ -384,17 +387,20 @@ impl<'u> Unpacker<'u> {
         done
     }
 
-    /// Unpacks and examines what comes out. The decoder is gone by then: its memory is for one at a time.
-    fn unpacked(&mut self, mut from: impl Read, packed: u64, inner: Inner<'_>) -> Step {
+    /// Draws what comes out of a decoder, unless it would be too deep. Decoders are made in functions that
+    /// return before it is examined: their memory is for one at a time, and so is what their making takes
+    /// of the stack, which is much in a program built for size.
+    fn draw(&mut self, mut from: impl Read, packed: u64, inner: Inner<'_>) -> Drawn {
         if inner.depth > self.limits.depth {
             self.limit(Limit::Depth);
-            return Ok(());
+            return Ok(None);
         }
-        let sheet = self.unpack(&mut from, packed)?;
-        drop(from);
-        if sheet.size() == 0 {
-            return Ok(());
-        }
+        self.unpack(&mut from, packed).map(Some)
+    }
+
+    /// Examines what was drawn.
+    fn drawn(&mut self, sheet: Option<Box<dyn Sheet>>, inner: Inner<'_>) -> Step {
+        let Some(sheet) = sheet.filter(|sheet| sheet.size() > 0) else { return Ok(()) };
         self.object(Item { object: &*sheet, name: inner.name, depth: inner.depth }, inner.container)
     }
 

@@ -181,7 +181,9 @@ impl Unpacker<'_> {
         };
         self.macros(item.name);
         let from = self.source(&inner, start);
-        self.unpacked(Source::new(from), stream.size(), inner.inner(name, Kind::Ole))
+        let drawn = inner.inner(name, Kind::Ole);
+        let sheet = self.draw(Source::new(from), stream.size(), drawn)?;
+        self.drawn(sheet, drawn)
     }
 
     /// An embedded file: a length, a header with names, a length, the file.

@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use flate2::bufread::ZlibDecoder;
 
 use super::kind::Kind;
-use super::{Item, Step, Unpacker, find};
+use super::{Drawn, Inner, Item, Step, Unpacker, find};
 use crate::filter::scan::Stretch;
 
 /// Bytes before a stream in which its dictionary is looked for.
@@ -50,18 +50,24 @@ impl Unpacker<'_> {
         if filters.is_empty() {
             return self.object(inner, Kind::Pdf.clamav());
         }
-        let mut reader: Box<dyn Read + '_> = Box::new(self.source(&inner, 0));
+        let drawn = item.inner(item.name, Kind::Pdf);
+        let sheet = self.draw_pdf(&inner, stretch.size, filters, drawn)?;
+        self.drawn(sheet, drawn)
+    }
+
+    #[inline(never)]
+    fn draw_pdf(&mut self, whole: &Item<'_>, packed: u64, filters: &[String], inner: Inner<'_>) -> Drawn {
+        let mut reader: Box<dyn Read + '_> = Box::new(self.source(whole, 0));
         for filter in filters {
             reader = match filter.as_str() {
                 "FlateDecode" | "Fl" => Box::new(ZlibDecoder::new(self.between(reader))),
                 "ASCIIHexDecode" | "AHx" => Box::new(Ascii::new(self.between(reader), false)),
                 "ASCII85Decode" | "A85" => Box::new(Ascii::new(self.between(reader), true)),
                 // Pictures and what a reader needs a key for.
-                _ => return Ok(()),
+                _ => return Ok(None),
             };
         }
-        let packed = stretch.size;
-        self.unpacked(reader, packed, item.inner(item.name, Kind::Pdf))
+        self.draw(reader, packed, inner)
     }
 }
 

@@ -13,6 +13,14 @@ const IMPORTS_MAX: usize = 10_000;
 /// Most libraries of an import table.
 const LIBRARIES_MAX: usize = 500;
 
+/// What two libraries export under numbers, of which programs import much by number: number and name, a line
+/// each. Digests of imports are made of names.
+const WINSOCK: &str = include_str!("ordinals/ws2_32.txt");
+const OLE_AUTOMATION: &str = include_str!("ordinals/oleaut32.txt");
+
+/// Bytes to which places in a file are rounded down where a program's own measure does not fit.
+const BLOCK: u32 = 512;
+
 /// What is known of a Windows program.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pe {
@@ -23,17 +31,20 @@ pub struct Pe {
     wide: bool,
     /// Where the import table is in memory.
     imports: u32,
+    /// Bytes of the headers, which are in memory as they are in the file.
+    headers: u32,
 }
 
 /// A section of a Windows program.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PeSection {
-    /// Where it is in the file.
+    /// Where it is in the file, rounded as Windows' loader does.
     pub offset: u64,
-    /// Its bytes in the file.
+    /// Its bytes in the file, rounded in the same way.
     pub size: u64,
+    /// Where it ends in the file as it says itself.
+    pub end: u64,
     address: u32,
-    virtual_size: u32,
 }
 
 fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
@@ -65,34 +76,44 @@ impl Pe {
             let optional = u16_at(head, 20)?;
             let wide = u16_at(head, 24)? == 0x20B;
             let entry = u32_at(head, 40)?;
+            let (memory_step, file_step, headers) = (u32_at(head, 56)?, u32_at(head, 60)?, u32_at(head, 84)?);
             // The second of the data directories, which begin behind the optional header's fields.
             let imports = u32_at(head, 24 + if wide { 112 } else { 96 } + 8).unwrap_or(0);
-            head.starts_with(b"PE\0\0").then_some((count, optional, wide, entry, imports))
+            let headers = u32::try_from(up(headers, memory_step)).unwrap_or(u32::MAX);
+            let pe = Self { wide, imports, headers, ..Self::default() };
+            head.starts_with(b"PE\0\0").then_some((count, optional, entry, memory_step, file_step, pe))
         };
-        let Some((count, optional, wide, entry, imports)) = fields() else { return Ok(None) };
+        let Some((count, optional, entry, memory_step, mut file_step, mut pe)) = fields() else { return Ok(None) };
         let table = read_vec(object, at + 24 + u64::from(optional), count * 40)?;
+        let rows = || table.chunks_exact(40);
+        let is_off = |row: &[u8]| u32_at(row, 20).is_some_and(|at| down(at, file_step) != at && down(at, BLOCK) == at);
+        if rows().any(is_off) {
+            file_step = BLOCK;
+        }
         let section = |row: &[u8]| {
-            let offset = u64::from(u32_at(row, 20)?);
-            let size = u64::from(u32_at(row, 16)?).min(object.size().saturating_sub(offset));
-            Some(PeSection { offset, size, address: u32_at(row, 12)?, virtual_size: u32_at(row, 8)? })
+            let (address, length, start) = (u32_at(row, 12)?, u32_at(row, 16)?, u32_at(row, 20)?);
+            let offset = u64::from(down(start, file_step));
+            Some(PeSection {
+                offset,
+                size: up(length, file_step).min(object.size().saturating_sub(offset)),
+                end: object.size().min(u64::from(start) + u64::from(length)),
+                address: down(address, memory_step),
+            })
         };
-        let sections = table.chunks_exact(40).filter_map(section).collect();
-        let mut pe = Self { entry: None, sections, wide, imports };
+        pe.sections = rows().filter_map(section).collect();
         pe.entry = pe.place(entry);
         Ok(Some(pe))
     }
 
-    /// Where in the file an address in memory is.
+    /// Where in the file an address in memory is: of sections that overlap the last counts.
     fn place(&self, address: u32) -> Option<u64> {
-        let within = |section: &&PeSection| {
-            let size = u64::from(section.virtual_size).max(section.size);
-            (u64::from(section.address)..u64::from(section.address) + size).contains(&u64::from(address))
-        };
-        match self.sections.iter().find(within) {
-            Some(section) => Some(section.offset + u64::from(address - section.address)),
-            // The headers are in memory as they are in the file.
-            None => self.sections.iter().all(|section| address < section.address).then_some(address.into()),
+        if address < self.headers {
+            return Some(address.into());
         }
+        self.sections.iter().rev().find_map(|section| {
+            let within = u64::from(address.checked_sub(section.address)?);
+            (within < section.size).then_some(section.offset + within)
+        })
     }
 
     /// What it imports, as the digest of imports is made of it: `library.function` in lower case, with
@@ -117,7 +138,12 @@ impl Pe {
             let library = library.to_ascii_lowercase();
             let stem = match library.rsplit_once('.') {
                 Some((stem, "dll" | "ocx" | "sys")) => stem.to_owned(),
-                _ => library,
+                _ => library.clone(),
+            };
+            let known = match library.as_str() {
+                "ws2_32.dll" | "wsock32.dll" => WINSOCK,
+                "oleaut32.dll" => OLE_AUTOMATION,
+                _ => "",
             };
             let Some(mut entry) = self.place(if lookup == 0 { bound } else { lookup }) else { continue };
             let width = if self.wide { 8 } else { 4 };
@@ -131,7 +157,7 @@ impl Pe {
                 entry += width as u64;
                 let ordinal = if self.wide { high.unwrap_or(0) } else { low } >> 31 == 1;
                 let function = if ordinal {
-                    format!("ord{}", low & 0xFFFF)
+                    named(known, low & 0xFFFF)
                 } else {
                     let Some(function) = self.text(object, low.saturating_add(2))? else { continue };
                     function.to_ascii_lowercase()
@@ -148,5 +174,43 @@ impl Pe {
         let end = bytes.iter().position(|&byte| byte == 0);
         let text = end.and_then(|end| std::str::from_utf8(bytes.get(..end)?).ok());
         Ok(text.filter(|text| !text.is_empty()).map(str::to_owned))
+    }
+}
+
+/// The name of what a library exports under a number.
+fn named(known: &str, number: u32) -> String {
+    let wanted = number.to_string();
+    let name = known.lines().find_map(|line| line.strip_prefix(&wanted)?.strip_prefix(' '));
+    name.map_or_else(|| format!("ord{number}"), str::to_owned)
+}
+
+/// A number rounded down to a multiple of another.
+fn down(number: u32, to: u32) -> u32 {
+    number.checked_div(to).map_or(number, |whole| whole * to)
+}
+
+/// A number rounded up to a multiple of another.
+fn up(number: u32, to: u32) -> u64 {
+    let (number, to) = (u64::from(number), u64::from(to));
+    if to == 0 { number } else { number.div_ceil(to) * to }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_imported_by_number_has_its_name_where_it_is_known() {
+        assert_eq!(named(WINSOCK, 1), "accept");
+        assert_eq!(named(WINSOCK, 115), "wsastartup");
+        assert_eq!(named(WINSOCK, 9999), "ord9999");
+        assert_eq!(named(OLE_AUTOMATION, 2), "sysallocstring");
+        assert_eq!(named("", 2), "ord2");
+    }
+
+    #[test]
+    fn places_are_rounded_to_blocks_and_nothing_to_blocks_of_none() {
+        assert_eq!([down(513, 512), down(511, 512), down(7, 0)], [512, 0, 7]);
+        assert_eq!([up(513, 512), up(512, 512), up(u32::MAX, 512), up(7, 0)], [1024, 512, 1 << 32, 7]);
     }
 }

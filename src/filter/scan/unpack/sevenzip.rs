@@ -1,5 +1,5 @@
 //! 7z: the header, packed or not, and its folders with Copy, LZMA, LZMA2, Deflate, BZip2 and Zstandard, and
-//! the filters for programs. A folder is unpacked once and its files are stretches of what comes out.
+//! the filters for programs and for tables. A folder is unpacked once and its files are stretches of what comes out.
 //!
 //! Our own reader of the header: what it says of numbers and lengths is the attacker's, and each list
 //! here has a bound.
@@ -8,6 +8,7 @@ use std::io::{BufRead, Read};
 
 use flate2::bufread::DeflateDecoder;
 use lzma_rust2::filter::bcj::BcjReader;
+use lzma_rust2::filter::delta::DeltaReader;
 
 use super::archive::{BZIP2_MEMORY, lzma_memory_kib, zstd_reader};
 use super::kind::Kind;
@@ -22,7 +23,7 @@ const FOLDERS_MAX: u64 = 4096;
 const FILES_MAX: u64 = 16_384;
 
 /// Bytes of a list that are held for each folder and for each file, its name not counted.
-const FOLDER_HELD: usize = 200;
+const FOLDER_HELD: usize = 260;
 const FILE_HELD: usize = 40;
 
 /// Most coders of a folder.
@@ -44,11 +45,28 @@ struct Archive {
 #[derive(Clone, Default)]
 struct Folder {
     coders: Vec<Coder>,
+    /// The coders in a row, by number: the first is the one out of which the files come, and what comes out of each
+    /// goes into the one before. Archives list them in either order.
+    row: Vec<usize>,
     /// More than one stream goes into a coder, or out of one.
     tangled: bool,
     sizes: Vec<u64>,
     /// Sizes of the files in it.
     files: Vec<u64>,
+}
+
+impl Folder {
+    /// The bytes of its files together.
+    fn whole(&self) -> u64 {
+        let last = self.row.first().copied().unwrap_or(0);
+        self.sizes.get(last).copied().unwrap_or(0)
+    }
+
+    /// The coders in the order in which they are undone, each with how much comes out of it.
+    fn undone(&self) -> impl Iterator<Item = (&Coder, u64)> {
+        let each = |&number: &usize| Some((self.coders.get(number)?, *self.sizes.get(number)?));
+        self.row.iter().rev().filter_map(each)
+    }
 }
 
 #[derive(Clone, Default)]
@@ -175,11 +193,18 @@ impl Fields<'_> {
             folder.coders.push(Coder { id, properties });
         }
         let pairs = outputs.checked_sub(1)?;
-        for pair in 0..pairs {
+        let mut bound = Vec::new();
+        for _ in 0..pairs {
             let (input, output) = (self.number()?, self.number()?);
-            // Coders in a row: what goes into one comes out of the next.
-            folder.tangled |= (input, output) != (pair, pair + 1);
+            bound.push((usize::try_from(input).ok()?, usize::try_from(output).ok()?));
         }
+        let last = (0..folder.coders.len()).find(|number| bound.iter().all(|(_, output)| output != number));
+        let mut next = last;
+        while let Some(number) = next.filter(|_| folder.row.len() < folder.coders.len()) {
+            folder.row.push(number);
+            next = bound.iter().find(|(input, _)| *input == number).map(|(_, output)| *output);
+        }
+        folder.tangled |= next.is_some() || folder.row.len() != folder.coders.len();
         let packed = inputs.checked_sub(pairs)?;
         folder.tangled |= packed != 1;
         for _ in 0..if packed > 1 { packed } else { 0 } {
@@ -201,7 +226,7 @@ impl Fields<'_> {
             return None;
         }
         for (folder, &count) in archive.folders.iter_mut().zip(&counts) {
-            let whole = folder.sizes.first().copied().unwrap_or(0);
+            let whole = folder.whole();
             folder.files.clear();
             let mut left = whole;
             for number in 0..count {
@@ -332,7 +357,7 @@ impl Unpacker<'_> {
             let encrypted = folder.coders.iter().any(is_cipher);
             let sheet = if encrypted { None } else { self.folder(item, folder, at, size)? };
             at = at.saturating_add(size.unwrap_or(0));
-            let whole = [folder.sizes.first().copied().unwrap_or(0)];
+            let whole = [folder.whole()];
             let files = if folder.files.is_empty() { whole.as_slice() } else { &folder.files };
             let mut from = 0;
             for &size in files {
@@ -381,7 +406,7 @@ impl Unpacker<'_> {
         let stretch = Stretch::new(item.object, at, packed);
         let whole = Item { object: &stretch, ..item };
         let mut reader: Box<dyn Read + '_> = Box::new(self.source(&whole, 0));
-        for (coder, &size) in folder.coders.iter().zip(&folder.sizes).rev() {
+        for (coder, size) in folder.undone() {
             match decoder(coder, size, self.between(reader), &self.limits) {
                 Ok(next) => reader = next,
                 Err(limit) => {
@@ -392,8 +417,7 @@ impl Unpacker<'_> {
                 }
             }
         }
-        let most = folder.sizes.first().copied().unwrap_or(0);
-        self.unpack(&mut reader.take(most), packed).map(Some)
+        self.unpack(&mut reader.take(folder.whole()), packed).map(Some)
     }
 }
 
@@ -401,9 +425,9 @@ fn is_cipher(coder: &Coder) -> bool {
     coder.id.starts_with(&[6, 0xF1])
 }
 
-/// Tells whether a coder needs no memory to speak of: what is stored, and the filters for programs.
+/// Tells whether a coder needs no memory to speak of: what is stored, and the filters.
 fn is_light(coder: &Coder) -> bool {
-    matches!(coder.id.as_slice(), [0 | 4 | 7 | 10] | [3, 3, ..])
+    matches!(coder.id.as_slice(), [0 | 3 | 4 | 7 | 10] | [3, 3, ..])
 }
 
 /// Undoes a coder; otherwise the limit that forbids it, or none where it can't be undone here at all.
@@ -440,6 +464,8 @@ fn decoder<'r>(
         [4, 2, 2] if limits.dictionary < BZIP2_MEMORY => return Err(Some(Limit::Memory)),
         [4, 2, 2] => Box::new(bzip2::bufread::BzDecoder::new(from)),
         [4, 0xF7, 0x11, 1] => zstd_reader(from, limits).ok_or(None)?,
+        // Each byte is the difference to the one so many before.
+        [3] => Box::new(DeltaReader::new(from, usize::from(properties.first().copied().unwrap_or(0)) + 1)),
         [3, 3, 1, 3] | [4] => Box::new(BcjReader::new_x86(from, 0)),
         [3, 3, 5, 1] | [7] => Box::new(BcjReader::new_arm(from, 0)),
         [10] => Box::new(BcjReader::new_arm64(from, 0)),

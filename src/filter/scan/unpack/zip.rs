@@ -7,7 +7,7 @@ use flate2::bufread::DeflateDecoder;
 
 use super::archive::{BZIP2_MEMORY, lzma_memory_kib, zstd_reader};
 use super::kind::Kind;
-use super::{Item, Limit, Listed, Step, Unpacker, find, u16_at, u32_at, u64_at};
+use super::{Drawn, Inner, Item, Limit, Listed, Step, Unpacker, find, u16_at, u32_at, u64_at};
 use crate::filter::scan::Stretch;
 
 /// Bytes of the end record, and most of the comment behind it.
@@ -97,48 +97,56 @@ impl Unpacker<'_> {
         let data = Stretch::new(item.object, start, packed);
         let whole = Item { object: &data, name, depth: item.depth };
         let inner = item.inner(name, Kind::Zip);
-        let from = self.source(&whole, 0);
+        self.time()?;
+        if member.method == 0 {
+            let stored = Stretch::new(item.object, start, member.packed.max(member.size.min(packed)));
+            return self.object(Item { object: &stored, name, depth: item.depth + 1 }, Kind::Zip.clamav());
+        }
+        let sheet = self.draw_zip(&whole, member, packed, inner)?;
+        self.drawn(sheet, inner)
+    }
+
+    /// What a member's decoder makes of its bytes.
+    #[inline(never)]
+    fn draw_zip(&mut self, whole: &Item<'_>, member: &Member, packed: u64, inner: Inner<'_>) -> Drawn {
+        let from = self.source(whole, 0);
         match member.method {
-            0 => {
-                let stored = Stretch::new(item.object, start, member.packed.max(member.size.min(packed)));
-                self.object(Item { object: &stored, name, depth: item.depth + 1 }, Kind::Zip.clamav())
-            }
-            8 => self.member(DeflateDecoder::new(from), packed, inner),
-            9 => self.member(deflate64::Deflate64Decoder::with_buffer(from), packed, inner),
+            8 => self.draw(DeflateDecoder::new(from), packed, inner),
+            9 => self.draw(deflate64::Deflate64Decoder::with_buffer(from), packed, inner),
             12 if self.limits.dictionary < BZIP2_MEMORY => {
                 self.limit(Limit::Memory);
-                Ok(())
+                Ok(None)
             }
-            12 => self.member(bzip2::bufread::BzDecoder::new(from), packed, inner),
+            12 => self.draw(bzip2::bufread::BzDecoder::new(from), packed, inner),
             14 => {
                 // Version (2), length of the properties (2), properties: a byte and the dictionary.
                 let head = whole.bytes(0, 9)?;
-                let (Some(&props), Some(dictionary)) = (head.get(4), u32_at(&head, 5)) else { return Ok(()) };
+                let (Some(&props), Some(dictionary)) = (head.get(4), u32_at(&head, 5)) else { return Ok(None) };
                 // A dictionary need not be larger than what comes out.
                 let dictionary = u64::from(dictionary).min(member.size.max(4096));
                 let dictionary = u32::try_from(dictionary).ok().filter(|size| *size <= self.limits.dictionary);
                 let Some(dictionary) = dictionary else {
                     self.limit(Limit::Memory);
-                    return Ok(());
+                    return Ok(None);
                 };
-                let from = self.source(&whole, 9);
+                let from = self.source(whole, 9);
                 let size = if member.flags & 2 != 0 { u64::MAX } else { member.size };
                 match lzma_rust2::LzmaReader::new_with_props(from, size, props, dictionary, None) {
-                    Ok(reader) => self.member(reader, packed, inner),
-                    Err(_) => Ok(()),
+                    Ok(reader) => self.draw(reader, packed, inner),
+                    Err(_) => Ok(None),
                 }
             }
             20 | 93 => match zstd_reader(from, &self.limits) {
-                Some(reader) => self.member(reader, packed, inner),
-                None => Ok(()),
+                Some(reader) => self.draw(reader, packed, inner),
+                None => Ok(None),
             },
             95 => {
                 let reader = lzma_rust2::XzReader::new_mem_limit(from, false, lzma_memory_kib(&self.limits));
-                self.member(reader, packed, inner)
+                self.draw(reader, packed, inner)
             }
             _ => {
-                self.opaque(name);
-                Ok(())
+                self.opaque(&member.name);
+                Ok(None)
             }
         }
     }

@@ -27,7 +27,7 @@ impl Errand for Delete {
         match (answer, &desk.view) {
             (Some(Answer::Done), Some(view)) if !self.deleted => {
                 self.deleted = true;
-                Turn::Ask(Request::Changes { mailbox: view.mailbox, since: view.modseq, uid_next: view.uid_next })
+                Turn::Ask(view.ask_changes())
             }
             (Some(Answer::Mailbox(None)), Some(_)) => {
                 desk.view = None;

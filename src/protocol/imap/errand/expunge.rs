@@ -2,7 +2,7 @@
 
 use crate::mail::message::UidSet;
 use crate::protocol::imap::desk::{Begun, Desk, End, Turn, unexpected};
-use crate::protocol::imap::request::{Answer, Request};
+use crate::protocol::imap::request::{Answer, Refused, Request};
 
 use super::single::Single;
 
@@ -33,6 +33,8 @@ pub(crate) fn close(desk: &mut Desk) -> Begun {
     }
     let request = Request::Expunge { mailbox: view.mailbox, uids: None };
     Begun::errand(Single::new(request, move |_, answer| match answer {
+        // Without the right to remove messages the mailbox is closed all the same (RFC 4314 section 4).
+        Answer::Refused(Refused::NoRight) => Turn::Done(end()),
         Answer::Refused(refused) => Turn::Done(End::refused(refused)),
         _ => Turn::Done(end()),
     }))

@@ -11,7 +11,8 @@ use std::vec::IntoIter;
 use crate::mail::date::ZonedTime;
 use crate::mail::mailbox::{MailboxId, ModSeq, Uid};
 use crate::mail::message::{FlagMode, FlagNames, Message, SystemFlags, UidSet};
-use crate::mail::structure::Structure;
+use crate::mail::rights::Rights;
+use crate::mail::structure::{Structure, Wanted};
 use crate::protocol::imap::command::FetchCommand;
 use crate::protocol::imap::desk::{Begun, Desk, End, Errand, Turn, unexpected};
 use crate::protocol::imap::fetch::{FetchItem, SectionKind};
@@ -77,14 +78,16 @@ struct Open {
     structure: Option<Structure>,
     /// Its first bytes, as far as they came along.
     ahead: Vec<u8>,
+    /// What the section wants next of those, when what was made before is sent.
+    next: Option<Request>,
 }
 
 impl Open {
     /// Bytes of the body that are at hand.
-    fn bytes(&self, request: &Request) -> Option<Answer> {
+    fn bytes(&self, request: &Request) -> Option<&[u8]> {
         let Request::Body { offset, max, .. } = request else { return None };
         let rest = self.ahead.get(usize::try_from(*offset).ok()?..).filter(|rest| !rest.is_empty())?;
-        Some(Answer::Bytes(rest.get(..*max).unwrap_or(rest).to_vec()))
+        Some(rest.get(..*max).unwrap_or(rest))
     }
 }
 
@@ -106,8 +109,8 @@ impl Fetch {
         }
         let Some(view) = desk.view.as_deref() else { return End::bad("no mailbox is selected").into() };
         let needs_structure = items.iter().any(needs_structure);
-        let ahead = items.iter().map(ahead).max().unwrap_or(Ahead::Nothing);
-        let marks_seen = !view.read_only && items.iter().any(marks_seen);
+        let ahead = items.iter().map(ahead).fold(Ahead::Nothing, Ahead::and);
+        let marks_seen = !view.read_only && view.rights.has(Rights::SEEN) && items.iter().any(marks_seen);
         let last = Uid::new(view.uid_next.get().saturating_sub(1));
         let state = if vanished { State::Vanish(set.uids(last, &view.saved)) } else { State::Batch };
         let uids = match page {
@@ -234,7 +237,8 @@ impl Fetch {
             self.state = State::Row;
             return;
         }
-        self.state = State::Item { message: Box::new(Open { row, structure, ahead }), index: 0, section: None };
+        self.state =
+            State::Item { message: Box::new(Open { row, structure, ahead, next: None }), index: 0, section: None };
     }
 }
 
@@ -259,10 +263,7 @@ impl Errand for Fetch {
                 }
                 State::Batch => return self.next_batch(desk),
                 State::Rows => {
-                    let Some(Answer::Rows(rows)) = answer else {
-                        self.failed = true;
-                        return self.end(desk);
-                    };
+                    let Some(Answer::Rows(rows)) = answer else { return unexpected(answer) };
                     if let Some(turn) = self.take_rows(rows) {
                         return turn;
                     }
@@ -290,28 +291,41 @@ impl Errand for Fetch {
                         self.open_letter(desk, row, letter);
                     }
                 }
-                State::Item { message, index, section: Some(mut section) } => {
-                    let mut progress = section.go(&mut desk.out, answer);
-                    while let Progress::Ask(request) = &progress
-                        && let Some(bytes) = message.bytes(request)
-                    {
-                        progress = section.go(&mut desk.out, Some(bytes));
+                State::Item { mut message, index, section: Some(mut section) } => {
+                    let mut progress = match (message.next.take(), answer) {
+                        (Some(request), _) => Progress::Ask(request),
+                        (None, Some(Answer::Bytes(bytes))) => section.go(&mut desk.out, &bytes),
+                        // Nothing where there should be something: the body is gone, or can't be read.
+                        _ => section.go(&mut desk.out, &[]),
+                    };
+                    loop {
+                        match progress {
+                            Progress::Ask(request) => {
+                                let bytes = message.bytes(&request);
+                                if let Some(bytes) = bytes.filter(|_| !desk.is_full()) {
+                                    progress = section.go(&mut desk.out, bytes);
+                                    continue;
+                                }
+                                let turn = if bytes.is_some() {
+                                    message.next = Some(request);
+                                    Turn::Flush
+                                } else {
+                                    Turn::Ask(request)
+                                };
+                                self.state = State::Item { message, index, section: Some(section) };
+                                return turn;
+                            }
+                            Progress::Lost => {
+                                let uid = message.row.uid.get();
+                                tracing::warn!(uid, "a body ended early, the connection is closed");
+                                return Turn::Done(End::abort());
+                            }
+                            Progress::Undecodable => self.undecodable = true,
+                            Progress::Done => {}
+                        }
+                        break;
                     }
-                    match progress {
-                        Progress::Done => self.state = State::Item { message, index: index + 1, section: None },
-                        Progress::Undecodable => {
-                            self.undecodable = true;
-                            self.state = State::Item { message, index: index + 1, section: None };
-                        }
-                        Progress::Ask(request) => {
-                            self.state = State::Item { message, index, section: Some(section) };
-                            return Turn::Ask(request);
-                        }
-                        Progress::Lost => {
-                            tracing::warn!(uid = message.row.uid.get(), "a body ended early, the connection is closed");
-                            return Turn::Done(End::abort());
-                        }
-                    }
+                    self.state = State::Item { message, index: index + 1, section: None };
                 }
                 // Structures need no question between them, and a client may name them many times.
                 State::Item { message, index, section: None } if desk.is_full() => {
@@ -451,6 +465,9 @@ fn ahead(item: &FetchItem) -> Ahead {
         FetchItem::Rfc822Header => Ahead::Header,
         FetchItem::Rfc822 | FetchItem::Rfc822Text | FetchItem::Preview => Ahead::Whole,
         FetchItem::Section(section) => match section.kind {
+            SectionKind::HeaderFields(ref names, false) if section.path.is_empty() => {
+                Wanted::of(names).map_or(Ahead::Header, Ahead::Fields)
+            }
             SectionKind::Header | SectionKind::HeaderFields(..) if section.path.is_empty() => Ahead::Header,
             _ => Ahead::Whole,
         },

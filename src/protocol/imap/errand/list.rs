@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::vec::IntoIter;
 
 use crate::mail::mailbox::{Mailbox, MailboxName, SpecialUse};
+use crate::mail::rights::Rights;
 use crate::protocol::imap::command::{ListCommand, StatusItem};
 use crate::protocol::imap::desk::{Desk, End, Errand, Turn, unexpected};
 use crate::protocol::imap::metadata::MetadataQuery;
 use crate::protocol::imap::name::Pattern;
-use crate::protocol::imap::request::{Answer, Request};
+use crate::protocol::imap::request::{Answer, Refused, Request};
 use crate::protocol::imap::response::write_mailbox;
 
-use super::metadata;
 use super::status::{count_recent, write_items};
+use super::{acl, metadata};
 
 /// A LIST or LSUB on its way.
 #[derive(Debug)]
@@ -84,6 +85,8 @@ impl List {
             name,
             mailbox,
         };
+        let shared = mailboxes.iter().filter(|mailbox| mailbox.name.is_others());
+        let levels: HashSet<MailboxName> = shared.flat_map(|mailbox| ancestors(&mailbox.name)).collect();
         let known: HashSet<MailboxName> = mailboxes.iter().map(|mailbox| mailbox.name.clone()).collect();
         let mut entries: Vec<Entry> = mailboxes
             .into_iter()
@@ -94,6 +97,13 @@ impl List {
         if command.select_subscribed && !command.select_special_use {
             let gone = subscriptions.iter().filter(|name| !known.contains(*name) && fits(name));
             entries.extend(gone.map(|name| entry(name.clone(), None)));
+        }
+        if !self.lsub && !command.select_special_use {
+            // Levels above others' mailboxes that are none themselves, or may not be seen.
+            let levels = levels.into_iter().filter(|name| !known.contains(name) && fits(name));
+            let levels = levels.filter(|name| !(command.select_subscribed && subscribed.contains(name)));
+            let levels = levels.map(|name| entry(name, None));
+            entries.extend(levels.filter(|level| !command.select_subscribed || self.tells_below(level)));
         }
         if self.lsub {
             // `%` shows the levels above a subscribed name that it does not reach (RFC 3501 section 6.3.9).
@@ -124,7 +134,9 @@ impl List {
             Some(mailbox) => {
                 attributes.push(if entry.children { "\\HasChildren" } else { "\\HasNoChildren" });
                 attributes.extend(mailbox.special_use.map(SpecialUse::attribute));
+                attributes.extend((!mailbox.rights.has(Rights::READ)).then_some("\\Noselect"));
             }
+            None if !self.lsub && !self.command.extended => attributes.extend(["\\Noselect", "\\HasChildren"]),
             None if self.lsub => attributes.push("\\Noselect"),
             None => {
                 attributes.push("\\NonExistent");
@@ -153,9 +165,12 @@ impl List {
     /// Tells what is asked of a mailbox beside its line; `None` when all is told.
     fn tell(&mut self, desk: &mut Desk, mut answer: Option<Answer>) -> Option<Turn> {
         let mailbox = self.telling.take()?;
+        let may_read = mailbox.rights.has(Rights::READ);
         loop {
             match (&mut self.told, answer.take()) {
-                (Told::Status, None) if self.command.return_status.is_empty() => self.told = Told::Metadata,
+                (Told::Status, None) if self.command.return_status.is_empty() || !may_read => {
+                    self.told = Told::Metadata;
+                }
                 (Told::Status, None) => {
                     if let Some(request) = count_recent(&mailbox, &self.command.return_status) {
                         (self.telling, self.told) = (Some(mailbox), Told::Counting);
@@ -169,6 +184,10 @@ impl List {
                     self.told = Told::Metadata;
                 }
                 (Told::Metadata, None) if self.command.return_metadata.is_empty() => return None,
+                // It has gone meanwhile; and what is said of it is for who may do something with it.
+                (Told::Counting | Told::Reading, Some(Answer::Refused(Refused::NoRight | Refused::NoSuchMailbox))) => {
+                    return None;
+                }
                 (Told::Metadata, None) => {
                     let request = Request::Annotations { mailbox: Some(mailbox.id), query: self.query() };
                     (self.telling, self.told) = (Some(mailbox), Told::Reading);
@@ -218,10 +237,13 @@ impl Errand for List {
             if self.command.return_status.contains(&StatusItem::HighestModSeq) {
                 desk.enable_condstore();
             }
-            return Turn::Ask(Request::Mailboxes);
+            return Turn::Ask(Request::Mailboxes { watched: false });
         }
         while let Some(entry) = self.entries.as_mut().and_then(Iterator::next) {
             self.write(desk, &entry);
+            if let Some(mailbox) = entry.mailbox.as_ref().filter(|_| self.command.return_my_rights) {
+                acl::write_mine(desk, mailbox);
+            }
             (self.telling, self.told) = (entry.mailbox, Told::Status);
             if let Some(turn) = self.tell(desk, None) {
                 return turn;

@@ -3,6 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
+use crate::protocol::Channel;
 use crate::protocol::imap::any::capabilities;
 use crate::protocol::imap::desk::{Desk, End, Errand, Stage, Then, Turn};
 use crate::protocol::imap::intake::Intake;
@@ -27,8 +28,8 @@ impl Login {
     }
 
     /// AUTHENTICATE.
-    pub(crate) fn exchange(mechanism: Mechanism, initial: Option<&[u8]>) -> Self {
-        let (exchange, due) = Exchange::start(mechanism, initial);
+    pub(crate) fn exchange(mechanism: Mechanism, initial: Option<&[u8]>, channel: Option<&Channel>) -> Self {
+        let (exchange, due) = Exchange::start(mechanism, initial, channel);
         Self { exchange: Some(exchange), due: Some(due) }
     }
 
@@ -78,9 +79,11 @@ impl Errand for Login {
 /// The tagged response (codes: RFC 5530).
 fn conclude(desk: &mut Desk, outcome: &Result<Identity, Refusal>) -> End {
     let refusal = match outcome {
-        Ok(_) => {
+        Ok(identity) => {
+            desk.user = Some(identity.address.to_string().into());
             desk.stage = Stage::Authenticated;
             desk.failed_logins = 0;
+            desk.channel = desk.channel.take().filter(|channel| channel.certificate.is_some());
             return End::ok(format!("[CAPABILITY {}] logged in", capabilities(desk)));
         }
         Err(refusal) => *refusal,

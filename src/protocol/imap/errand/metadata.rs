@@ -5,6 +5,7 @@ use std::vec::IntoIter;
 
 use crate::mail::annotation::{Annotation, EntryName};
 use crate::mail::mailbox::{MailboxId, MailboxName};
+use crate::mail::rights::Rights;
 use crate::protocol::imap::desk::{Begun, Desk, End, Errand, Turn, unexpected};
 use crate::protocol::imap::metadata::{Depth, MetadataQuery, SPECIAL_USE_ENTRY};
 use crate::protocol::imap::request::{Answer, Refused, Request};
@@ -44,7 +45,7 @@ impl Errand for GetMetadata {
         match (&self.state, answer) {
             (State::Begin, _) => match &self.mailbox {
                 Some(name) => {
-                    let request = Request::Mailbox(name.clone());
+                    let request = Request::Mailbox { name: name.clone(), wanted: Rights::LOOKUP };
                     self.state = State::Finding;
                     return Turn::Ask(request);
                 }
@@ -154,7 +155,7 @@ struct SetMetadata {
 impl Errand for SetMetadata {
     fn go(&mut self, _desk: &mut Desk, answer: Option<Answer>) -> Turn {
         if let Some(name) = self.name.take() {
-            return Turn::Ask(Request::Mailbox(name));
+            return Turn::Ask(Request::Mailbox { name, wanted: Rights::LOOKUP });
         }
         let mailbox = match answer {
             Some(Answer::Mailbox(Some(mailbox))) => Some(mailbox.id),

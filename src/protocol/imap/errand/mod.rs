@@ -1,5 +1,6 @@
 //! Commands that take more than one step, each a small state machine in a file of its own.
 
+pub(crate) mod acl; //      GETACL, SETACL, DELETEACL, LISTRIGHTS, MYRIGHTS
 pub(crate) mod append; //   APPEND: a message streams by
 pub(crate) mod batches; //  UIDBATCHES
 pub(crate) mod context; //  kept searches: ADDTO, REMOVEFROM, CANCELUPDATE
@@ -23,3 +24,4 @@ pub(crate) mod store; //    STORE
 pub(crate) mod sync; //     what other sessions changed
 pub(crate) mod telling; //  all that is told unasked
 pub(crate) mod transfer; // COPY, MOVE
+pub(crate) mod urlauth; //  GENURLAUTH, URLFETCH, RESETKEY

@@ -8,7 +8,7 @@ use crate::mail::mailbox::{Mailbox, MailboxId, MailboxName, ModSeq};
 use crate::mail::message::UidSet;
 use crate::protocol::imap::desk::{Begun, Desk, End, Errand, Turn, unexpected};
 use crate::protocol::imap::filter::MailboxFilter;
-use crate::protocol::imap::request::{Answer, Opened, Request, Search};
+use crate::protocol::imap::request::{Answer, Opened, Refused, Request, Search};
 use crate::protocol::imap::search::{SearchKey, SearchProgram, SearchReturns, SetKind};
 use crate::protocol::imap::sequence::SequenceSet;
 use crate::protocol::imap::view::NoSuchMessage;
@@ -160,15 +160,15 @@ impl Errand for MultiSearch {
             match (std::mem::replace(&mut self.stage, Stage::Next), answer.take()) {
                 (Stage::Next, Some(Answer::Mailboxes { mailboxes, .. })) => self.choose(desk, mailboxes),
                 (Stage::Next, None) => match self.mailboxes.as_mut().map(Iterator::next) {
-                    None => return Turn::Ask(Request::Mailboxes),
+                    None => return Turn::Ask(Request::Mailboxes { watched: false }),
                     Some(Some((_, name))) => {
                         self.stage = Stage::Opening(name.clone());
                         return Turn::Ask(Request::Open(name));
                     }
                     Some(None) => return Turn::Done(End::ok("ESEARCH completed")),
                 },
-                // It was deleted meanwhile.
-                (Stage::Opening(_), Some(Answer::Opened(None))) => {}
+                // It was deleted meanwhile, or may not be read (RFC 7377 section 2.2).
+                (Stage::Opening(_), Some(Answer::Opened(None) | Answer::Refused(Refused::NoRight))) => {}
                 (Stage::Opening(name), Some(Answer::Opened(Some(opened)))) => match self.open(desk, name, &opened) {
                     Ok(looking) => self.stage = Stage::Looking(Box::new(looking)),
                     Err(NoSuchMessage) => return Turn::Done(End::bad("there is no message of that number")),

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 use crate::mail::mailbox::{Mailbox, MailboxName, SpecialUse};
 use crate::protocol::imap::command::StatusItem;
 use crate::protocol::imap::desk::{Begun, Desk, End, Errand, Turn, unexpected};
-use crate::protocol::imap::notify::{Events, Known, Notify, NotifyProgram, WATCHED_MAX};
+use crate::protocol::imap::notify::{Events, Known, Notify, NotifyProgram, WATCHED_MAX, watchable, watches_others};
 use crate::protocol::imap::request::{Answer, Request};
 use crate::protocol::imap::response::write_mailbox;
 
@@ -32,14 +32,22 @@ struct Set {
     program: Option<NotifyProgram>,
 }
 
+impl Set {
+    /// Tells whether mailboxes of other accounts are asked about.
+    fn watches(&self) -> bool {
+        self.program.as_ref().is_some_and(|program| watches_others(&program.groups))
+    }
+}
+
 impl Errand for Set {
     fn go(&mut self, desk: &mut Desk, answer: Option<Answer>) -> Turn {
-        let mailboxes = match answer {
-            None => return Turn::Ask(Request::Mailboxes),
+        let mut mailboxes = match answer {
+            None => return Turn::Ask(Request::Mailboxes { watched: self.watches() }),
             Some(Answer::Mailboxes { mailboxes, .. }) => mailboxes,
             other => return unexpected(other),
         };
         let Some(NotifyProgram { status, selected, groups }) = self.program.take() else { return unexpected(None) };
+        watchable(&groups, &mut mailboxes);
         if mailboxes.len() > WATCHED_MAX && !groups.is_empty() {
             return Turn::Done(End::no("[NOTIFICATIONOVERFLOW] there are too many mailboxes to watch them"));
         }
@@ -49,7 +57,7 @@ impl Errand for Set {
         }
         let current = desk.view.as_deref().map(|view| view.mailbox);
         for mailbox in mailboxes.iter().filter(|mailbox| status && Some(mailbox.id) != current) {
-            let events = notify.events(&mailbox.name, mailbox.subscribed, mailbox.special_use);
+            let events = notify.events_of(mailbox);
             if events.messages {
                 write_status(desk, mailbox, events);
             }
@@ -60,8 +68,10 @@ impl Errand for Set {
 }
 
 /// Tells what happened in mailboxes that are not selected.
-pub(crate) fn survey(desk: &mut Desk, mailboxes: &[Mailbox]) {
+pub(crate) fn survey(desk: &mut Desk, mut mailboxes: Vec<Mailbox>) {
     let Some(mut notify) = desk.notify.take() else { return };
+    watchable(&notify.groups, &mut mailboxes);
+    let mailboxes = mailboxes.as_slice();
     if mailboxes.len() > WATCHED_MAX {
         desk.put(format_args!("* OK [NOTIFICATIONOVERFLOW] there are too many mailboxes to watch them\r\n"));
         desk.notify = Some(Box::default());
@@ -71,7 +81,7 @@ pub(crate) fn survey(desk: &mut Desk, mailboxes: &[Mailbox]) {
     let parents: HashSet<MailboxName> = mailboxes.iter().flat_map(|mailbox| ancestors(&mailbox.name)).collect();
     let mut before = std::mem::take(&mut notify.known);
     for mailbox in mailboxes {
-        let events = notify.events(&mailbox.name, mailbox.subscribed, mailbox.special_use);
+        let events = notify.events_of(mailbox);
         let known = before.remove(&mailbox.id);
         tell(desk, &notify, (mailbox, events), known.as_ref(), &parents);
         if Some(mailbox.id) != current && known.as_ref().is_some_and(|known| known.differs(mailbox, events)) {

@@ -1,6 +1,7 @@
 //! GETQUOTA and GETQUOTAROOT (RFC 9208). An account is one quota root, named with the empty string.
 
 use crate::mail::mailbox::{MailboxName, Quota, Usage};
+use crate::mail::rights::Rights;
 use crate::protocol::imap::desk::{Begun, Desk, End, Errand, Turn, unexpected};
 use crate::protocol::imap::request::{Answer, Refused, Request};
 use crate::protocol::imap::response::write_mailbox;
@@ -40,13 +41,18 @@ struct OfMailbox {
 impl Errand for OfMailbox {
     fn go(&mut self, desk: &mut Desk, answer: Option<Answer>) -> Turn {
         if let Some(name) = self.name.take() {
-            return Turn::Ask(Request::Mailbox(name));
+            return Turn::Ask(Request::Mailbox { name, wanted: Rights::READ });
         }
         match answer {
             Some(Answer::Mailbox(Some(mailbox))) if !self.found => {
                 self.found = true;
                 desk.put(format_args!("* QUOTAROOT "));
                 write_mailbox(&mut desk.out, &mailbox.name, desk.enabled.utf8_names());
+                if mailbox.name.is_others() {
+                    // How much its owner keeps is not for others to know.
+                    desk.put(format_args!("\r\n"));
+                    return Turn::Done(End::ok("GETQUOTAROOT completed"));
+                }
                 desk.put(format_args!(" \"\"\r\n"));
                 Turn::Ask(Request::Quota)
             }

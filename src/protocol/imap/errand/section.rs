@@ -7,10 +7,10 @@
 
 use crate::mail::header::HeaderFilter;
 use crate::mail::message::{BlobId, Message};
-use crate::mail::structure::{self, Extent, Structure, TextPart, TransferEncoding};
+use crate::mail::structure::{self, Extent, Structure, TextPart, TransferEncoding, Wanted};
 use crate::mail::text::{CharsetDecoder, TransferDecoder, preview};
 use crate::protocol::imap::fetch::{FetchItem, SectionItem, SectionKind};
-use crate::protocol::imap::request::{Answer, BODY_CHUNK, Request};
+use crate::protocol::imap::request::{BODY_CHUNK, Request};
 use crate::protocol::imap::response::{write_astring, write_literal_header, write_number, write_string};
 
 /// Most bytes of a filtered header or decoded part that are held before they are sent.
@@ -132,6 +132,10 @@ impl Section {
         structure: Option<&Structure>,
     ) -> Option<Self> {
         write_name(out, item);
+        if let Some(fields) = spelled(item, structure) {
+            write_part(out, &fields, item.partial, false);
+            return None;
+        }
         let kind = match item.kind {
             SectionKind::Mime => structure::Section::Mime,
             SectionKind::Header | SectionKind::HeaderFields(..) => structure::Section::Header,
@@ -190,24 +194,22 @@ impl Section {
         Some(Self { blob: row.blob, extent, read: 0, partial, recipe, phase: Phase::Begin })
     }
 
-    /// Goes on; `answer` is the answer to the last [`Progress::Ask`].
-    pub(crate) fn go(&mut self, out: &mut Vec<u8>, answer: Option<Answer>) -> Progress {
-        // Nothing where there should be something: the body is gone, or can't be read.
-        let bytes = if let Some(Answer::Bytes(bytes)) = answer { bytes } else { Vec::new() };
+    /// Goes on; `bytes` are the answer to the last [`Progress::Ask`], none the first time.
+    pub(crate) fn go(&mut self, out: &mut Vec<u8>, bytes: &[u8]) -> Progress {
         self.read += bytes.len() as u64;
         if let (Recipe::Preview(part), true) = (&self.recipe, self.read > 0) {
             let mut text = String::new();
             let (mut transfer, mut decoded) = (TransferDecoder::new(part.encoding), Vec::new());
-            transfer.decode(&bytes, &mut decoded);
+            transfer.decode(bytes, &mut decoded);
             CharsetDecoder::new(part.charset.as_deref()).decode(&decoded, false, &mut text);
             write_preview(out, &preview(&text, part.html));
             return Progress::Done;
         }
         match std::mem::replace(&mut self.phase, Phase::Begin) {
             Phase::Begin => self.begin_reading(out),
-            Phase::Copy { left, promised } => self.copy(out, &bytes, left, promised),
-            Phase::Gather { maker, kept, length } => self.gather(out, &bytes, maker, kept, length),
-            Phase::Emit { maker, skip, left } => self.emit(out, &bytes, maker, skip, left),
+            Phase::Copy { left, promised } => self.copy(out, bytes, left, promised),
+            Phase::Gather { maker, kept, length } => self.gather(out, bytes, maker, kept, length),
+            Phase::Emit { maker, skip, left } => self.emit(out, bytes, maker, skip, left),
         }
     }
 
@@ -289,17 +291,16 @@ impl Section {
             write_number(out, length);
             return Progress::Done;
         }
+        if let Some(made) = kept {
+            write_part(out, &made, self.partial, self.is_binary());
+            return Progress::Done;
+        }
         let (skip, left) = clip(length, self.partial);
         if left == 0 {
             out.extend_from_slice(b"\"\"");
             return Progress::Done;
         }
         write_literal_header(out, left, self.is_binary());
-        if let Some(made) = kept {
-            let (skip, left) = (index(skip), index(left));
-            out.extend_from_slice(made.get(skip..skip + left).unwrap_or_default());
-            return Progress::Done;
-        }
         self.read = 0;
         let maker = Maker::new(&self.recipe);
         self.phase = Phase::Emit { maker, skip, left };
@@ -345,6 +346,26 @@ impl Section {
     fn is_binary(&self) -> bool {
         matches!(self.recipe, Recipe::Decoded(_))
     }
+}
+
+/// The bytes of HEADER.FIELDS, where the structure tells them and the message need not be read.
+fn spelled(item: &SectionItem, structure: Option<&Structure>) -> Option<Vec<u8>> {
+    let SectionKind::HeaderFields(names, false) = &item.kind else { return None };
+    let mut fields = Vec::new();
+    structure.filter(|_| item.path.is_empty())?.spell(Wanted::of(names)?, &mut fields)?;
+    Some(fields)
+}
+
+/// Writes as much of a section as a partial FETCH sends.
+fn write_part(out: &mut Vec<u8>, made: &[u8], partial: Option<(u32, u32)>, binary: bool) {
+    let (skip, left) = clip(made.len() as u64, partial);
+    if left == 0 {
+        out.extend_from_slice(b"\"\"");
+        return;
+    }
+    write_literal_header(out, left, binary);
+    let (skip, left) = (index(skip), index(left));
+    out.extend_from_slice(made.get(skip..skip + left).unwrap_or_default());
 }
 
 /// Writes a preview: UTF-8 in a literal (RFC 8970 section 4).
@@ -454,13 +475,13 @@ mod tests {
         let Some(mut section) = Section::begin(&mut out, &item, &row, Some(&structure)) else {
             return (String::from_utf8(out).unwrap(), Progress::Done);
         };
-        let mut answer = None;
+        let mut bytes: &[u8] = &[];
         let end = loop {
-            match section.go(&mut out, answer.take()) {
+            match section.go(&mut out, bytes) {
                 Progress::Ask(Request::Body { offset, max, .. }) => {
                     assert!(max <= BODY_CHUNK);
                     let from = usize::try_from(offset).unwrap().min(there);
-                    answer = Some(Answer::Bytes(text[from..there.min(from + max)].to_vec()));
+                    bytes = &text[from..there.min(from + max)];
                 }
                 end => break end,
             }
@@ -501,11 +522,25 @@ mod tests {
     #[test]
     fn a_body_that_is_gone_is_nil_before_its_length_is_promised() {
         let text = b"Subject: one\r\n\r\nbody";
-        for kind in [SectionKind::Body, SectionKind::Header, fields("subject")] {
+        for kind in [SectionKind::Body, SectionKind::Header, fields("received")] {
             let (out, end) = fetch(text, 0, kind, &[], None);
             assert!(matches!(end, Progress::Done));
             assert!(out.ends_with(" NIL"), "{out}");
         }
+    }
+
+    #[test]
+    fn fields_that_the_structure_tells_are_sent_without_the_body() {
+        let text = b"Received: x\r\nSUBJECT: one\r\n two\r\n\r\nbody";
+        assert_eq!(
+            fetch(text, 0, fields("subject"), &[], None).0,
+            "BODY[HEADER.FIELDS (subject)] {22}\r\nSUBJECT: one\r\n two\r\n\r\n"
+        );
+        assert_eq!(
+            fetch(text, 0, fields("subject"), &[], Some((9, 3))).0,
+            "BODY[HEADER.FIELDS (subject)]<9> {3}\r\none"
+        );
+        assert_eq!(fetch(text, 0, fields("subject"), &[], Some((99, 3))).0, "BODY[HEADER.FIELDS (subject)]<99> \"\"");
     }
 
     #[test]

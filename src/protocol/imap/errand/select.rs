@@ -4,11 +4,12 @@
 //! batch at a time, and then SELECT is over.
 
 use crate::mail::mailbox::{MailboxId, MailboxName, ModSeq, Uid};
-use crate::mail::message::{KEYWORDS_MAX, UidSet};
+use crate::mail::message::UidSet;
+use crate::mail::rights::Rights;
 use crate::protocol::imap::command::Resync;
 use crate::protocol::imap::desk::{Desk, End, Errand, Turn, unexpected};
 use crate::protocol::imap::request::{Answer, Opened, Refused, Request, SCAN_BATCH};
-use crate::protocol::imap::response::{write_mailbox, write_mailbox_flags};
+use crate::protocol::imap::response::{write_mailbox, write_mailbox_flags, write_permanent_flags};
 use crate::protocol::imap::view::View;
 
 use super::sync::{RANGES_BATCH, write_flags_response, write_vanished};
@@ -18,6 +19,8 @@ use super::sync::{RANGES_BATCH, write_flags_response, write_vanished};
 pub(crate) struct Select {
     name: Option<MailboxName>,
     read_only: bool,
+    /// Somebody's own mailbox, or rights to change something of it.
+    may_write: bool,
     condstore: bool,
     resync: Option<Resync>,
     /// The client knows all changes up to here.
@@ -41,15 +44,29 @@ enum State {
 impl Select {
     pub(crate) fn new(name: MailboxName, read_only: bool, condstore: bool, resync: Option<Resync>) -> Self {
         let condstore = condstore || resync.is_some();
-        Self { name: Some(name), read_only, condstore, resync, since: ModSeq(0), state: State::Opening, opened: None }
+        Self {
+            name: Some(name),
+            read_only,
+            may_write: false,
+            condstore,
+            resync,
+            since: ModSeq(0),
+            state: State::Opening,
+            opened: None,
+        }
     }
 
     fn end(&self) -> Turn {
-        let text = if self.read_only { "[READ-ONLY] EXAMINE completed" } else { "[READ-WRITE] SELECT completed" };
+        let text = match (self.read_only, self.may_write) {
+            (true, _) => "[READ-ONLY] EXAMINE completed",
+            (false, true) => "[READ-WRITE] SELECT completed",
+            (false, false) => "[READ-ONLY] SELECT completed",
+        };
         Turn::Done(End::ok(text).quiet())
     }
 
     fn finish(&mut self, desk: &mut Desk, opened: &Opened, recent_from: Uid) -> Turn {
+        self.may_write = opened.mailbox.rights.may_write();
         self.tell(desk, opened, recent_from);
         let valid = opened.mailbox.uid_validity.0.get();
         let Some(resync) = self.resync.take().filter(|resync| resync.uid_validity == valid) else { return self.end() };
@@ -166,12 +183,9 @@ pub(crate) fn leave(desk: &mut Desk) {
 /// Writes FLAGS and PERMANENTFLAGS (RFC 9051 sections 7.3.5 and 7.1).
 pub(crate) fn write_keywords(out: &mut Vec<u8>, view: &View) {
     out.extend_from_slice(b"* FLAGS ");
-    write_mailbox_flags(out, &view.keywords, false);
+    write_mailbox_flags(out, &view.keywords);
     out.extend_from_slice(b"\r\n* OK [PERMANENTFLAGS ");
-    if view.read_only {
-        out.extend_from_slice(b"()");
-    } else {
-        write_mailbox_flags(out, &view.keywords, view.keywords.0.len() < KEYWORDS_MAX);
-    }
+    let rights = if view.read_only { Rights::NONE } else { view.rights };
+    write_permanent_flags(out, &view.keywords, rights);
     out.extend_from_slice(b"] flags that are kept\r\n");
 }

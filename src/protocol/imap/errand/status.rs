@@ -1,6 +1,7 @@
 //! STATUS (RFC 9051 section 6.3.11, RFC 7162, RFC 7889, RFC 8438, RFC 8474, RFC 9208).
 
 use crate::mail::mailbox::{Mailbox, MailboxName};
+use crate::mail::rights::Rights;
 use crate::protocol::imap::command::StatusItem;
 use crate::protocol::imap::desk::{Desk, End, Errand, Turn, unexpected};
 use crate::protocol::imap::request::{Answer, Refused, Request};
@@ -27,7 +28,7 @@ impl Errand for Status {
             if self.items.contains(&StatusItem::HighestModSeq) {
                 desk.enable_condstore();
             }
-            return Turn::Ask(Request::Mailbox(name));
+            return Turn::Ask(Request::Mailbox { name, wanted: Rights::READ });
         }
         let (mailbox, recent) = match (answer, self.found.take()) {
             (Some(Answer::Mailbox(Some(mailbox))), None) => match count_recent(&mailbox, &self.items) {

@@ -1,7 +1,8 @@
 //! STORE (RFC 9051 section 6.4.6, RFC 7162 section 3.1.3).
 
 use crate::mail::mailbox::ModSeq;
-use crate::mail::message::UidSet;
+use crate::mail::message::{FlagMode, UidSet};
+use crate::mail::rights::Rights;
 use crate::protocol::imap::command::StoreCommand;
 use crate::protocol::imap::desk::{Begun, Desk, End, Errand, Turn, unexpected};
 use crate::protocol::imap::request::{Answer, ROWS_BATCH, Request};
@@ -41,7 +42,20 @@ impl Store {
     }
 
     fn names_unknown_keyword(&self, view: &View) -> bool {
-        !self.uids.is_empty() && self.command.flags.keywords.iter().any(|name| view.keywords.bit(name).is_none())
+        !self.uids.is_empty()
+            && view.rights.has(Rights::WRITE)
+            && self.command.flags.keywords.iter().any(|name| view.keywords.bit(name).is_none())
+    }
+
+    /// Tells whether the client knows what its command did: `.SILENT` says so, where all of it could be
+    /// done. What rights kept from being done is told (RFC 4314 section 4).
+    fn is_silent(&self, desk: &Desk) -> bool {
+        let rights = desk.view.as_deref().map_or(Rights::ALL, |view| view.rights);
+        let whole = match self.command.mode {
+            FlagMode::Replace => rights.has(Rights::flags()),
+            FlagMode::Add | FlagMode::Remove => rights.permitted(self.command.flags.clone()) == self.command.flags,
+        };
+        self.command.silent && whole
     }
 
     fn end(&self, desk: &Desk) -> End {
@@ -81,7 +95,7 @@ impl Errand for Store {
                 if let Some(view) = &mut desk.view {
                     view.flagged(&flagged);
                 }
-                if !self.command.silent {
+                if !self.is_silent(desk) {
                     self.uids.subtract(&flagged.modified);
                 } else if desk.enabled.condstore {
                     // The client must learn the new MODSEQ all the same.
@@ -94,8 +108,7 @@ impl Errand for Store {
                 match desk.view.as_deref() {
                     Some(view) if self.names_unknown_keyword(view) => {
                         self.state = State::Keywords;
-                        let (mailbox, since, uid_next) = (view.mailbox, view.modseq, view.uid_next);
-                        Turn::Ask(Request::Changes { mailbox, since, uid_next })
+                        Turn::Ask(view.ask_changes())
                     }
                     _ => self.go(desk, None),
                 }
@@ -110,10 +123,11 @@ impl Errand for Store {
                 self.go(desk, None)
             }
             (State::Tell, answer) => {
+                let silent = self.is_silent(desk);
                 let Desk { view: Some(view), out, enabled, .. } = desk else { return Turn::Done(self.end(desk)) };
                 if let Some(Answer::Rows(rows)) = answer {
                     for row in &rows {
-                        write_flags_response(out, view, *enabled, row, !self.command.silent);
+                        write_flags_response(out, view, *enabled, row, !silent);
                     }
                 }
                 if self.uids.is_empty() {

@@ -69,10 +69,11 @@ impl Sync {
     fn asked(&mut self, desk: &mut Desk, answer: Option<Answer>) -> Option<Turn> {
         let changes = match answer {
             Some(Answer::Changes(changes)) => Some(changes),
-            // The mailbox was deleted; RFC 2180 section 3 leaves little else to say.
+            // The mailbox was deleted, or may not be read any more: which of the two is not told. RFC 2180
+            // section 3 leaves little else to say.
             Some(Answer::Mailbox(None)) => {
                 desk.view = None;
-                desk.put(format_args!("* BYE the selected mailbox was deleted\r\n"));
+                desk.put(format_args!("* BYE the selected mailbox was deleted, or is shared no more\r\n"));
                 return Some(Turn::Done(End::abort()));
             }
             // Nothing changed, or nobody knows now. What is gone is told all the same.
@@ -105,7 +106,8 @@ impl Sync {
         }
         view.modseq = view.modseq.max(mailbox.highest_modseq);
         view.uid_next = view.uid_next.max(mailbox.uid_next);
-        if view.keywords != mailbox.keywords {
+        if view.keywords != mailbox.keywords || view.rights != mailbox.rights {
+            view.rights = mailbox.rights;
             view.keywords.clone_from(&mailbox.keywords);
             write_keywords(out, view);
         }
@@ -129,9 +131,8 @@ impl Errand for Sync {
             match &mut self.state {
                 State::Begin => {
                     let Some(view) = desk.view.as_deref() else { return done() };
-                    let (mailbox, since, uid_next) = (view.mailbox, view.modseq, view.uid_next);
                     self.state = State::Asked;
-                    return Turn::Ask(Request::Changes { mailbox, since, uid_next });
+                    return Turn::Ask(view.ask_changes());
                 }
                 State::Asked => {
                     if let Some(turn) = self.asked(desk, answer) {

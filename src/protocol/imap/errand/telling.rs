@@ -5,6 +5,7 @@ use crate::mail::mailbox::ModSeq;
 use crate::mail::message::UidSet;
 use crate::protocol::imap::command::FetchCommand;
 use crate::protocol::imap::desk::{Begun, Desk, End, Errand, Then, Turn};
+use crate::protocol::imap::notify::watches_others;
 use crate::protocol::imap::request::{Answer, Request};
 use crate::protocol::imap::sequence::SequenceSet;
 
@@ -79,12 +80,13 @@ impl Errand for Telling {
                 Stage::Survey if !self.surveys => return Turn::Done(End::ok("")),
                 Stage::Survey => {
                     self.stage = Stage::Surveying;
-                    return Turn::Ask(Request::Mailboxes);
+                    let watched = desk.notify.as_deref().is_some_and(|notify| watches_others(&notify.groups));
+                    return Turn::Ask(Request::Mailboxes { watched });
                 }
                 Stage::Surveying => {
                     // Where they could not be read, the next change tells.
                     if let Some(Answer::Mailboxes { mailboxes, .. }) = answer {
-                        survey(desk, &mailboxes);
+                        survey(desk, mailboxes);
                     }
                     self.stage = Stage::Over;
                     return Turn::Flush;

@@ -2,6 +2,7 @@
 
 use crate::mail::mailbox::{MailboxId, MailboxName};
 use crate::mail::message::{Placed, UidSet};
+use crate::mail::rights::Rights;
 use crate::protocol::imap::desk::{Begun, Desk, End, Errand, Turn, unexpected};
 use crate::protocol::imap::request::{Answer, Request};
 use crate::protocol::imap::response::write_uids;
@@ -36,7 +37,7 @@ impl Transfer {
 impl Errand for Transfer {
     fn go(&mut self, desk: &mut Desk, answer: Option<Answer>) -> Turn {
         if let Some(name) = self.to.take() {
-            return Turn::Ask(Request::Mailbox(name));
+            return Turn::Ask(Request::Mailbox { name, wanted: Rights::INSERT });
         }
         match answer {
             Some(Answer::Mailbox(None)) => Turn::Done(End::no("[TRYCREATE] there is no such mailbox")),

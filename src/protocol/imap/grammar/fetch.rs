@@ -9,7 +9,7 @@ pub(super) fn items(cursor: &mut Cursor) -> Parsed<Vec<FetchItem>> {
     if cursor.peek() == Some(b'(') {
         cursor.list(|cursor| {
             if items.len() >= FETCH_ITEMS_MAX {
-                return Err(Refusal::Bad("too many FETCH items"));
+                return Err(Refusal::No("[LIMIT] too many FETCH items"));
             }
             items.push(item(cursor)?);
             Ok(())
@@ -82,6 +82,13 @@ fn preview(cursor: &mut Cursor) -> Parsed<FetchItem> {
 
 /// Behind `BODY[`: `section-spec`, `]`, `<origin.count>`.
 fn body_section(cursor: &mut Cursor, peek: bool) -> Parsed<SectionItem> {
+    let (path, kind) = section_spec(cursor)?;
+    cursor.need(b']')?;
+    Ok(SectionItem { peek, kind, path, partial: partial(cursor)? })
+}
+
+/// RFC 9051 `section-spec`: a path and what of the part.
+pub(super) fn section_spec(cursor: &mut Cursor) -> Parsed<(Vec<u32>, SectionKind)> {
     let (path, text_follows) = part_numbers(cursor)?;
     let kind = match cursor.word().as_str() {
         "" if !text_follows => SectionKind::Body,
@@ -92,8 +99,7 @@ fn body_section(cursor: &mut Cursor, peek: bool) -> Parsed<SectionItem> {
         "TEXT" => SectionKind::Text,
         _ => return Err(Refusal::Bad("unknown section in FETCH")),
     };
-    cursor.need(b']')?;
-    Ok(SectionItem { peek, kind, path, partial: partial(cursor)? })
+    Ok((path, kind))
 }
 
 /// Behind `BINARY[` and the like: part numbers and `]`; a size has no range (RFC 3516 section 4.3).

@@ -77,6 +77,6 @@ fn names(cursor: &mut Cursor, utf8: bool, left: &mut usize) -> Parsed<Vec<Mailbo
 }
 
 fn count(left: &mut usize) -> Parsed<()> {
-    *left = left.checked_sub(1).ok_or(Refusal::Bad("the command names too many mailboxes"))?;
+    *left = left.checked_sub(1).ok_or(Refusal::No("[LIMIT] the command names too many mailboxes"))?;
     Ok(())
 }

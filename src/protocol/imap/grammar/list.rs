@@ -30,7 +30,7 @@ impl Grammar<'_> {
             let utf8 = self.utf8;
             self.cursor.list(|cursor| {
                 if list.patterns.len() >= PATTERNS_MAX {
-                    return Err(Refusal::Bad("too many patterns"));
+                    return Err(Refusal::No("[LIMIT] too many patterns"));
                 }
                 list.patterns.push(decoded(&cursor.list_mailbox()?, utf8)?);
                 Ok(())
@@ -86,6 +86,7 @@ fn returned(cursor: &mut Cursor, list: &mut ListCommand) -> Parsed<()> {
         "SUBSCRIBED" => list.return_subscribed = true,
         "CHILDREN" => list.return_children = true,
         "SPECIAL-USE" => list.return_special_use = true,
+        "MYRIGHTS" => list.return_my_rights = true,
         "STATUS" => {
             cursor.space()?;
             list.return_status = status_items(cursor)?;

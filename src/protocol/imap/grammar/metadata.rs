@@ -46,7 +46,7 @@ impl Grammar<'_> {
             let value = if cursor.eat_word("NIL") { None } else { Some(cursor.string()?.into_owned()) };
             too_large |= value.as_ref().is_some_and(|value| value.len() > ANNOTATION_MAX);
             if changes.len() >= ENTRIES_MAX {
-                return Err(Refusal::Bad("the command names too many entries"));
+                return Err(Refusal::No("[LIMIT] the command names too many entries"));
             }
             changes.retain(|(known, _)| *known != name);
             changes.push((name, value));
@@ -109,7 +109,7 @@ pub(super) fn entries(cursor: &mut Cursor) -> Parsed<Vec<EntryName>> {
     cursor.list(|cursor| {
         let name = entry(cursor)?;
         if entries.len() >= ENTRIES_MAX {
-            return Err(Refusal::Bad("the command names too many entries"));
+            return Err(Refusal::No("[LIMIT] the command names too many entries"));
         }
         if !entries.contains(&name) {
             entries.push(name);

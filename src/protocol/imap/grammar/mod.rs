@@ -4,6 +4,7 @@
 //! file each. A command that breaks the grammar is answered with its usage, so that a person who
 //! types one learns what it needs. Whether a command may come now is the session's business.
 
+mod append;
 mod fetch;
 mod filter;
 mod flags;
@@ -15,14 +16,16 @@ mod search;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::mail::date::ZonedTime;
 use crate::mail::mailbox::{MailboxName, ModSeq, SpecialUse};
+use crate::mail::rights::{Rights, RightsMode};
 use crate::mail::secret::Password;
 
-use super::command::{AppendHead, AppendMessage, Command, FetchCommand, Resync, StoreCommand, Tagged};
+use super::command::{Command, FetchCommand, Resync, StoreCommand, Tagged};
+use super::fetch::SectionKind;
 use super::name;
-use super::sequence::{SeqNumber, SequenceSet};
+use super::sequence::SequenceSet;
 use super::token::{Cursor, Parsed, Refusal};
+pub(super) use append::{AppendLine, AppendStart, OpenMessage, append_rest, append_start};
 
 /// Most fields of an ID that are kept (RFC 2971 section 3.3).
 const ID_FIELDS_MAX: usize = 30;
@@ -32,20 +35,6 @@ const ID_FIELDS_MAX: usize = 30;
 pub(super) struct Rejected {
     pub(super) tag: Option<String>,
     pub(super) refusal: Refusal,
-}
-
-/// What the literal is that an APPEND has come to.
-#[derive(Debug)]
-pub(super) enum AppendStart {
-    /// The mailbox's name: the command goes on behind it.
-    Name,
-    /// The message.
-    Message {
-        /// The command.
-        command: Tagged,
-        /// The message stands in `UTF8 (...)` (RFC 6855 section 4).
-        in_parens: bool,
-    },
 }
 
 /// Reads a whole command, without its last line end.
@@ -65,47 +54,12 @@ pub(super) fn rejected(text: &[u8], refusal: Refusal) -> Rejected {
     Rejected { tag: Cursor::new(text).tag().ok().map(str::to_owned), refusal }
 }
 
-/// Reads a command up to the literal header it ends with, if it is an APPEND or REPLACE.
-pub(super) fn append_start(text: &[u8], utf8: bool) -> Option<Result<AppendStart, Rejected>> {
-    let mut cursor = Cursor::new(text);
-    let tag = cursor.tag().ok()?;
-    cursor.space().ok()?;
-    let uid = cursor.eat_word("UID");
-    if uid {
-        cursor.space().ok()?;
-    }
-    let replaces = cursor.eat_word("REPLACE");
-    if !replaces && (uid || !cursor.eat_word("APPEND")) {
-        return None;
-    }
-    let mut grammar = Grammar { cursor, utf8 };
-    let start = if replaces {
-        grammar.replace(uid)
-    } else {
-        grammar.append().map(|found| found.map(|(head, in_parens)| (Command::Append(head), in_parens)))
-    };
-    Some(match start {
-        Ok(None) => Ok(AppendStart::Name),
-        Ok(Some((command, in_parens))) => {
-            Ok(AppendStart::Message { command: Tagged { tag: tag.to_owned(), command }, in_parens })
-        }
-        Err(refusal) => {
-            let name = if replaces { "REPLACE" } else { "APPEND" };
-            let refusal = if refusal == Refusal::Usage { Refusal::Bad(usage(name)) } else { refusal };
-            Err(Rejected { tag: Some(tag.to_owned()), refusal })
-        }
-    })
-}
-
-/// Reads what stands between two messages of one APPEND, the next one's literal header at its end
-/// (RFC 3502). The flag tells that the message stands in `UTF8 (...)`.
-pub(super) fn append_more(text: &[u8], utf8: bool) -> Result<(AppendMessage, bool), Refusal> {
-    // imapclient writes a space behind a message and one before the next.
-    let text = text.strip_prefix(b" ").filter(|rest| rest.starts_with(b" ")).unwrap_or(text);
-    let mut grammar = Grammar { cursor: Cursor::new(text), utf8 };
-    grammar.append_message().map_err(|refusal| match refusal {
-        Refusal::Usage => Refusal::Bad(usage("APPEND")),
-        refusal => refusal,
+/// Reads the section of a URL, which is spelled as in FETCH (RFC 5092 section 11).
+pub(super) fn section_spec(text: &str) -> Option<(Vec<u32>, SectionKind)> {
+    let mut cursor = Cursor::new(text.as_bytes());
+    fetch::section_spec(&mut cursor).ok().filter(|(path, kind)| {
+        let whole = path.is_empty() && *kind == SectionKind::Body;
+        cursor.is_at_end() && !whole
     })
 }
 
@@ -177,8 +131,19 @@ impl Grammar<'_> {
                 self.cursor.space()?;
                 Command::Status { mailbox, items: list::status_items(&mut self.cursor)? }
             }
-            // A whole APPEND has a literal and never comes here.
-            ("APPEND", false) | ("REPLACE", _) => return Err(Refusal::Usage),
+            // Those whose messages have literals never come here.
+            ("APPEND", false) | ("REPLACE", _) => self.whole_append(name == "REPLACE", uid)?,
+            ("GETACL", false) => Command::GetAcl(self.mailbox(Wanted::Existing)?),
+            ("MYRIGHTS", false) => Command::MyRights(self.mailbox(Wanted::Existing)?),
+            ("DELETEACL", false) => {
+                let mailbox = self.mailbox(Wanted::Existing)?;
+                Command::DeleteAcl { mailbox, identifier: self.text()? }
+            }
+            ("LISTRIGHTS", false) => {
+                let mailbox = self.mailbox(Wanted::Existing)?;
+                Command::ListRights { mailbox, identifier: self.text()? }
+            }
+            ("SETACL", false) => self.set_acl()?,
             ("GETQUOTA", false) => Command::GetQuota(self.text()?),
             ("GETQUOTAROOT", false) => Command::GetQuotaRoot(self.mailbox(Wanted::Existing)?),
             ("SETQUOTA", false) => self.set_quota()?,
@@ -201,6 +166,15 @@ impl Grammar<'_> {
                 let (threading, program) = search::thread(&mut self.cursor)?;
                 Command::Thread { uid, threading, program }
             }
+            ("GENURLAUTH", false) => self.gen_url_auth()?,
+            ("URLFETCH", false) => {
+                let mut urls = vec![self.text()?];
+                while self.cursor.end().is_err() {
+                    urls.push(self.text()?);
+                }
+                Command::UrlFetch(urls)
+            }
+            ("RESETKEY", false) => self.reset_key()?,
             ("UIDBATCHES", false) => self.uid_batches()?,
             ("FETCH", _) => self.fetch(uid)?,
             ("STORE", _) => Command::Store(self.store(uid)?),
@@ -372,6 +346,22 @@ impl Grammar<'_> {
         }
     }
 
+    /// RFC 4314 section 3.1: `+` adds rights, `-` takes them away, neither puts them in place of others.
+    fn set_acl(&mut self) -> Parsed<Command> {
+        let mailbox = self.mailbox(Wanted::Existing)?;
+        let identifier = self.text()?;
+        let spelled = self.text()?;
+        let (mode, letters) = match spelled.split_at_checked(1) {
+            Some(("+", letters)) => (RightsMode::Add, letters),
+            Some(("-", letters)) => (RightsMode::Remove, letters),
+            _ => (RightsMode::Replace, spelled.as_str()),
+        };
+        let rights = Rights::parse(letters);
+        self.cursor.end()?;
+        let rights = rights.ok_or(Refusal::Bad("the rights are l r s w i p k x t e a, and c and d"))?;
+        Ok(Command::SetAcl { mailbox, identifier, mode, rights })
+    }
+
     /// RFC 9208 section 4.1.3. The limits are read and dropped: nobody may set them here.
     fn set_quota(&mut self) -> Parsed<Command> {
         let root = self.text()?;
@@ -384,49 +374,30 @@ impl Grammar<'_> {
         Ok(Command::SetQuota(root))
     }
 
-    /// What stands between `APPEND` and the message; `None` when the literal is the name.
-    fn append(&mut self) -> Parsed<Option<(AppendHead, bool)>> {
-        let mut ahead = self.cursor;
-        if ahead.space().is_ok() && ahead.is_at_open_literal() {
-            return Ok(None);
+    /// RFC 4467 section 9.
+    fn gen_url_auth(&mut self) -> Parsed<Command> {
+        let mut pairs = Vec::new();
+        loop {
+            let url = self.text()?;
+            self.cursor.space()?;
+            pairs.push((url, self.cursor.atom()?.to_ascii_uppercase()));
+            if self.cursor.end().is_ok() {
+                return Ok(Command::GenUrlAuth(pairs));
+            }
         }
-        let mailbox = self.mailbox(Wanted::New)?;
-        let (message, in_parens) = self.append_message()?;
-        Ok(Some((AppendHead { mailbox, message }, in_parens)))
     }
 
-    /// A space, flags, date and the literal's header of a message, which ends the line.
-    fn append_message(&mut self) -> Parsed<(AppendMessage, bool)> {
-        self.cursor.space()?;
-        let mut flags = crate::mail::message::FlagNames::default();
-        if self.cursor.peek() == Some(b'(') {
-            flags = flags::list(&mut self.cursor)?;
-            self.cursor.space()?;
+    /// RFC 4467 section 9.
+    fn reset_key(&mut self) -> Parsed<Command> {
+        let (mut mailbox, mut mechanisms) = (None, Vec::new());
+        if self.cursor.end().is_err() {
+            mailbox = Some(self.mailbox(Wanted::Existing)?);
         }
-        let mut date = None;
-        if self.cursor.peek() == Some(b'"') {
-            let spelled = self.cursor.quoted()?;
-            date = std::str::from_utf8(&spelled).ok().and_then(ZonedTime::parse_imap);
-            date.ok_or(Refusal::Bad("APPEND's date is not like \"17-Jul-1996 02:44:25 -0700\""))?;
+        while self.cursor.end().is_err() {
             self.cursor.space()?;
+            mechanisms.push(self.cursor.atom()?.to_ascii_uppercase());
         }
-        let in_parens = self.cursor.eat_word("UTF8");
-        if in_parens {
-            self.cursor.space()?;
-            self.cursor.need(b'(')?;
-        }
-        let literal = self.cursor.literal_header()?;
-        self.cursor.is_at_end().then_some(()).ok_or(Refusal::Usage)?;
-        let (size, synchronizing) = (literal.size, literal.synchronizing);
-        Ok((AppendMessage { flags, date, size, synchronizing }, in_parens))
-    }
-
-    /// What stands between `REPLACE` and the message (RFC 8508 section 3); `None` as for APPEND.
-    fn replace(&mut self, uid: bool) -> Parsed<Option<(Command, bool)>> {
-        self.cursor.space()?;
-        let number = if self.cursor.eat(b'*') { SeqNumber::Star } else { SeqNumber::Number(self.cursor.nz_number()?) };
-        let number = SequenceSet::Ranges(vec![(number, number)]);
-        Ok(self.append()?.map(|(head, in_parens)| (Command::Replace { uid, number, head }, in_parens)))
+        Ok(Command::ResetKey { mailbox, mechanisms })
     }
 
     /// RFC 10022.
@@ -530,31 +501,42 @@ const UID_USAGE: &str = "UID goes before COPY, EXPUNGE, FETCH, MOVE, REPLACE, SE
 /// What a command needs, for who got it wrong.
 fn usage(name: &str) -> &'static str {
     match name {
-        "APPEND" => "APPEND needs a mailbox, maybe flags and a date, and the message as a literal",
+        "APPEND" => {
+            "APPEND needs a mailbox, maybe flags and a date, and the message as a literal or CATENATE and its parts"
+        }
         "AUTHENTICATE" => "AUTHENTICATE needs a mechanism",
         "CANCELUPDATE" => "CANCELUPDATE needs the tags of searches, in quotes",
         "COMPRESS" => "COMPRESS needs a mechanism",
         "COPY" => "COPY needs a sequence set and a mailbox",
         "CREATE" => "CREATE needs a mailbox",
         "DELETE" => "DELETE needs a mailbox",
+        "DELETEACL" => "DELETEACL needs a mailbox and an identifier",
         "ENABLE" => "ENABLE needs capabilities",
         "ESEARCH" => "ESEARCH needs maybe IN and a list of mailboxes, maybe RETURN and a list, and search keys",
         "EXAMINE" => "EXAMINE needs a mailbox",
         "EXPUNGE" => "EXPUNGE needs nothing, UID EXPUNGE a sequence set",
         "FETCH" => "FETCH needs a sequence set and items",
+        "GENURLAUTH" => "GENURLAUTH needs URLs that end with URLAUTH= and an access, each with a mechanism",
+        "GETACL" => "GETACL needs a mailbox",
         "GETMETADATA" => "GETMETADATA needs maybe options in parentheses, a mailbox or \"\", and entries",
         "GETQUOTA" => "GETQUOTA needs a quota root",
         "GETQUOTAROOT" => "GETQUOTAROOT needs a mailbox",
         "ID" => "ID needs NIL or a list of fields and values",
         "LIST" => "LIST needs a reference and a mailbox pattern",
+        "LISTRIGHTS" => "LISTRIGHTS needs a mailbox and an identifier",
         "LOGIN" => "LOGIN needs a user and a password",
         "LSUB" => "LSUB needs a reference and a mailbox pattern",
         "MOVE" => "MOVE needs a sequence set and a mailbox",
+        "MYRIGHTS" => "MYRIGHTS needs a mailbox",
         "NOTIFY" => "NOTIFY needs NONE, or SET, maybe STATUS, and lists of mailboxes with their events",
         "RENAME" => "RENAME needs the old and the new mailbox",
-        "REPLACE" => "REPLACE needs a message, a mailbox, maybe flags and a date, and the message as a literal",
+        "REPLACE" => {
+            "REPLACE needs a message, a mailbox, maybe flags and a date, and the message as a literal or CATENATE and its parts"
+        }
+        "RESETKEY" => "RESETKEY needs nothing, or a mailbox and maybe mechanisms",
         "SEARCH" => "SEARCH needs search keys",
         "SELECT" => "SELECT needs a mailbox",
+        "SETACL" => "SETACL needs a mailbox, an identifier and rights",
         "SETMETADATA" => "SETMETADATA needs a mailbox or \"\" and a list of entries, each with a string or NIL",
         "SETQUOTA" => "SETQUOTA needs a quota root and a list of limits",
         "SORT" => "SORT needs criteria in parentheses, a charset and search keys",
@@ -564,6 +546,7 @@ fn usage(name: &str) -> &'static str {
         "THREAD" => "THREAD needs an algorithm, a charset and search keys",
         "UIDBATCHES" => "UIDBATCHES needs the size of a batch and maybe a range of batches",
         "UNSUBSCRIBE" => "UNSUBSCRIBE needs a mailbox",
+        "URLFETCH" => "URLFETCH needs URLs",
         _ => "this command takes no arguments",
     }
 }

@@ -57,7 +57,7 @@ pub(super) fn sort(cursor: &mut Cursor) -> Parsed<(Vec<SortKey>, SearchProgram)>
             _ => return Err(Refusal::Bad("unknown SORT criterion")),
         };
         if order.len() >= SORT_KEYS_MAX {
-            return Err(Refusal::Bad("the SORT has too many criteria"));
+            return Err(Refusal::No("[LIMIT] the SORT has too many criteria"));
         }
         order.push(SortKey { by, reverse: std::mem::take(&mut reverse) });
         Ok(())
@@ -163,9 +163,9 @@ struct Keys {
 
 impl Keys {
     fn key(&mut self, cursor: &mut Cursor, depth: usize) -> Parsed<SearchKey> {
-        self.left = self.left.checked_sub(1).ok_or(Refusal::Bad("the search has too many keys"))?;
+        self.left = self.left.checked_sub(1).ok_or(Refusal::No("[LIMIT] the search has too many keys"))?;
         if depth > SEARCH_DEPTH_MAX {
-            return Err(Refusal::Bad("the search is nested too deeply"));
+            return Err(Refusal::No("[LIMIT] the search is nested too deeply"));
         }
         match cursor.peek() {
             Some(b'(') => return self.group(cursor, depth),

@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::mail::date::{Timestamp, ZonedTime};
-use crate::mail::message::{FlagMode, Keyword, SystemFlags};
-use crate::protocol::imap::command::{ListCommand, StatusItem};
+use crate::mail::message::{FlagMode, FlagNames, Keyword, SystemFlags};
+use crate::protocol::imap::command::{AppendHead, AppendPiece, ListCommand, StatusItem};
 use crate::protocol::imap::fetch::{FetchItem, SectionItem, SectionKind};
 use crate::protocol::imap::search::{SearchKey, SearchProgram, SearchReturns};
 use crate::protocol::imap::sequence::SeqNumber;
@@ -67,8 +67,13 @@ fn every_command_that_lacks_an_argument_tells_its_usage() {
         "ENABLE",
         "EXAMINE",
         "FETCH",
+        "DELETEACL",
+        "GETACL",
         "GETQUOTA",
         "GETQUOTAROOT",
+        "LISTRIGHTS",
+        "MYRIGHTS",
+        "SETACL",
         "ID",
         "LIST",
         "LOGIN",
@@ -82,13 +87,15 @@ fn every_command_that_lacks_an_argument_tells_its_usage() {
         "STORE",
         "SUBSCRIBE",
         "UNSUBSCRIBE",
-        "APPEND",
     ] {
         for text in [name.to_owned(), format!("{name} "), format!("{name} ("), format!("{name} \"x\" \"y\" \"z\" w")] {
             let answer = shown(&text);
             let wanted = format!("BAD {name} needs");
             assert!(answer.starts_with(&wanted) || answer.starts_with("BAD unknown"), "{text}: {answer}");
         }
+    }
+    for text in ["APPEND", "APPEND ", "APPEND (", "APPEND x", "APPEND x y", "REPLACE 1 x CATENATE"] {
+        assert!(shown(text).contains(" needs a m"), "{text}");
     }
     assert_eq!(shown("UID"), format!("BAD {UID_USAGE}"));
     assert_eq!(shown("UID NOOP"), format!("BAD {UID_USAGE}"));
@@ -176,7 +183,7 @@ fn list_in_all_its_forms() {
     assert_eq!(shown("LIST (PURPLE) \"\" *"), "BAD unknown LIST selection option");
     assert_eq!(shown("LIST \"\" * RETURN (PURPLE)"), "BAD unknown LIST return option");
     assert_eq!(shown("LIST \"\" * RETURN (STATUS (PURPLE))"), "BAD unknown STATUS item");
-    assert_eq!(shown(&format!("LIST \"\" ({})", vec!["a"; 65].join(" "))), "BAD too many patterns");
+    assert_eq!(shown(&format!("LIST \"\" ({})", vec!["a"; 65].join(" "))), "NO [LIMIT] too many patterns");
     assert!(shown("LIST \"\" ()").starts_with("BAD LIST needs"));
     assert_eq!(shown(r##"LSUB "#news." comp.mail.*"##), r##"Lsub { reference: "#news.", pattern: "comp.mail.*" }"##);
 }
@@ -199,31 +206,59 @@ fn quota_commands_are_read() {
     assert!(shown(r#"SETQUOTA "" (STORAGE)"#).starts_with("BAD SETQUOTA needs"));
 }
 
-fn append(text: &str) -> Result<Option<(AppendHead, bool)>, Refusal> {
+#[test]
+fn rights_are_read_letter_by_letter() {
+    assert_eq!(shown("GETACL INBOX"), "GetAcl(MailboxName(\"INBOX\"))");
+    assert_eq!(shown("MYRIGHTS \"Other Users/ann@x.test/a\""), "MyRights(MailboxName(\"Other Users/ann@x.test/a\"))");
+    let set = |rights: &str| shown(&format!("SETACL INBOX bob@x.test {rights}"));
+    assert!(set("lr").contains("identifier: \"bob@x.test\", mode: Replace, rights: Rights(3)"), "{}", set("lr"));
+    assert!(set("+c").contains("mode: Add, rights: Rights(192)"), "{}", set("+c"));
+    assert!(set("-d").contains("mode: Remove, rights: Rights(768)"), "{}", set("-d"));
+    assert!(set("\"\"").contains("mode: Replace, rights: Rights(0)"));
+    for wrong in ["lrz", "+", "++l", "l+"] {
+        let said = set(wrong);
+        assert_eq!(said.starts_with("BAD the rights are"), wrong != "+", "{wrong}: {said}");
+    }
+    assert!(shown("DELETEACL INBOX -bob").contains("identifier: \"-bob\""));
+    assert!(shown("LISTRIGHTS INBOX anyone").contains("identifier: \"anyone\""));
+    assert!(shown("LIST \"\" * RETURN (MYRIGHTS CHILDREN)").contains("return_my_rights: true"));
+}
+
+fn append(text: &str) -> Result<Option<AppendHead>, Refusal> {
     match append_start(format!("A003 {text}").as_bytes(), false).unwrap() {
-        Ok(AppendStart::Name) => Ok(None),
-        Ok(AppendStart::Message { command: Tagged { command: Command::Append(head), .. }, in_parens }) => {
-            Ok(Some((head, in_parens)))
-        }
+        Ok(AppendStart::Held) => Ok(None),
+        Ok(AppendStart::Message { command: Tagged { command: Command::Append(head), .. }, .. }) => Ok(Some(head)),
         Ok(other) => panic!("{other:?}"),
         Err(rejected) => Err(rejected.refusal),
     }
 }
 
+/// Flags, date, size and whether the client waits, of an APPEND of one message.
+fn one(head: &AppendHead) -> (&FlagNames, Option<ZonedTime>, u64, bool) {
+    match head.pieces.as_slice() {
+        [AppendPiece::Message { flags, date }, AppendPiece::Literal { size, synchronizing }] => {
+            (flags, *date, *size, *synchronizing)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn append_is_read_up_to_its_message() {
-    let (head, _) = append("APPEND saved-messages (\\Seen $Later) {326}\r\n").unwrap().unwrap();
-    assert_eq!((head.mailbox.as_str(), head.message.size, head.message.synchronizing), ("saved-messages", 326, true));
-    assert_eq!(
-        (head.message.flags.system, head.message.flags.keywords.len(), head.message.date),
-        (SystemFlags::SEEN, 1, None)
-    );
-    let (head, _) = append("append {3}\r\na b \"17-Jul-1996 02:44:25 -0700\" {5+}\r\n").unwrap().unwrap();
-    assert_eq!((head.mailbox.as_str(), head.message.synchronizing), ("a b", false));
-    assert_eq!(head.message.date, Some(ZonedTime { at: Timestamp(837_596_665), offset_mins: -420 }));
-    let (head, in_parens) = append("APPEND x () \" 7-Jul-1996 02:44:25 +0000\" UTF8 (~{7}\r\n").unwrap().unwrap();
-    assert!(in_parens && head.message.synchronizing && head.message.size == 7);
+    let head = append("APPEND saved-messages (\\Seen $Later) {326}\r\n").unwrap().unwrap();
+    let (flags, date, size, synchronizing) = one(&head);
+    assert_eq!((head.mailbox.as_str(), size, synchronizing), ("saved-messages", 326, true));
+    assert_eq!((flags.system, flags.keywords.len(), date), (SystemFlags::SEEN, 1, None));
+    let head = append("append {3}\r\na b \"17-Jul-1996 02:44:25 -0700\" {5+}\r\n").unwrap().unwrap();
+    let (_, date, _, synchronizing) = one(&head);
+    assert_eq!((head.mailbox.as_str(), synchronizing), ("a b", false));
+    assert_eq!(date, Some(ZonedTime { at: Timestamp(837_596_665), offset_mins: -420 }));
+    let head = append("APPEND x () \" 7-Jul-1996 02:44:25 +0000\" UTF8 (~{7}\r\n").unwrap().unwrap();
+    assert!(matches!(one(&head), (_, _, 7, true)));
     assert!(append("APPEND {5}\r\n").unwrap().is_none());
+    assert!(append("APPEND x CATENATE (URL /x/;UID=1 URL {5}\r\n").unwrap().is_none());
+    let head = append("APPEND x CATENATE (URL /x/;UID=1 TEXT {5}\r\n").unwrap().unwrap();
+    assert_eq!(head.pieces.len(), 3);
 }
 
 #[test]
@@ -231,7 +266,9 @@ fn an_append_that_is_wrong_says_what() {
     let usage = Refusal::Bad(usage("APPEND"));
     assert_eq!(append("APPEND x y {5}\r\n").unwrap_err(), usage);
     assert_eq!(append("APPEND x (\\Seen){5}\r\n").unwrap_err(), usage);
-    assert_eq!(append("APPEND x CATENATE (TEXT {5}\r\n").unwrap_err(), usage);
+    assert!(
+        matches!(append("APPEND x CATENATE (FILE {5}\r\n").unwrap_err(), Refusal::Bad(text) if text.contains("URL"))
+    );
     assert!(
         matches!(append("APPEND x \"yesterday\" {5}\r\n").unwrap_err(), Refusal::Bad(text) if text.contains("date"))
     );
@@ -315,7 +352,7 @@ fn a_fetch_that_is_wrong_says_what() {
         assert!(shown(&format!("FETCH 1 {text}")).starts_with("BAD "), "{text}");
     }
     assert_eq!(shown("FETCH 0 FLAGS"), "BAD FETCH needs a sequence set and items");
-    assert_eq!(shown(&format!("FETCH 1 ({})", vec!["UID"; 257].join(" "))), "BAD too many FETCH items");
+    assert_eq!(shown(&format!("FETCH 1 ({})", vec!["UID"; 257].join(" "))), "NO [LIMIT] too many FETCH items");
 }
 
 #[test]
@@ -446,11 +483,11 @@ fn a_search_that_is_wrong_says_what() {
 #[test]
 fn a_search_has_bounds_of_depth_and_number() {
     let nested = |depth: usize| format!("SEARCH {}ALL{}", "(".repeat(depth), ")".repeat(depth));
-    assert_eq!(shown(&nested(17)), "BAD the search is nested too deeply");
+    assert_eq!(shown(&nested(17)), "NO [LIMIT] the search is nested too deeply");
     assert!(read(&nested(16)).is_ok());
-    assert_eq!(shown(&format!("SEARCH {}ALL", "NOT ".repeat(17))), "BAD the search is nested too deeply");
-    assert_eq!(shown(&format!("SEARCH {}ALL ALL", "OR ALL ".repeat(300))), "BAD the search has too many keys");
-    assert_eq!(shown(&format!("SEARCH{}", " ALL".repeat(257))), "BAD the search has too many keys");
+    assert_eq!(shown(&format!("SEARCH {}ALL", "NOT ".repeat(17))), "NO [LIMIT] the search is nested too deeply");
+    assert_eq!(shown(&format!("SEARCH {}ALL ALL", "OR ALL ".repeat(300))), "NO [LIMIT] the search has too many keys");
+    assert_eq!(shown(&format!("SEARCH{}", " ALL".repeat(257))), "NO [LIMIT] the search has too many keys");
     assert!(read(&format!("SEARCH {}ALL", "OR ALL ".repeat(127))).is_ok());
 }
 

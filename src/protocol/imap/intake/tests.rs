@@ -30,16 +30,21 @@ fn run(bytes: &[u8], size: usize) -> Vec<String> {
                 Taken::Command(tagged) => {
                     assert!(intake.held.capacity() == 0, "memory is held between commands");
                     if let Command::Append(head) = &tagged.command {
-                        literal = usize::try_from(head.message.size).unwrap();
-                        if literal == 0 {
+                        literal = streamed(&head.pieces).unwrap_or(0);
+                        if literal == 0 && streamed(&head.pieces).is_some() {
                             intake.after_literal();
                         }
                     }
                     events.push(format!("{} {:?}", tagged.tag, tagged.command));
                 }
-                Taken::AppendMore(message) => {
-                    literal = usize::try_from(message.size).unwrap();
-                    events.push(format!("more of {literal}"));
+                Taken::AppendLine(pieces) => {
+                    assert!(intake.held.capacity() == 0, "memory is held behind a message");
+                    literal = streamed(&pieces).unwrap_or(0);
+                    events.push(pieces.iter().map(spelled).collect::<Vec<_>>().join(", "));
+                    if streamed(&pieces) == Some(0) {
+                        events.push("message".to_owned());
+                        intake.after_literal();
+                    }
                 }
                 Taken::Refused { tag, text, fatal } => {
                     events.push(format!("{} BAD {text}", tag.as_deref().unwrap_or("*")));
@@ -49,7 +54,7 @@ fn run(bytes: &[u8], size: usize) -> Vec<String> {
                     }
                 }
                 Taken::Declined { tag, text } => events.push(format!("{tag} NO {text}")),
-                other => events.push(format!("{other:?}")),
+                other @ Taken::Continue => events.push(format!("{other:?}")),
             }
         }
     }
@@ -57,6 +62,23 @@ fn run(bytes: &[u8], size: usize) -> Vec<String> {
         events.push("midway".to_owned());
     }
     events
+}
+
+/// The size of the literal that is the last of these pieces.
+fn streamed(pieces: &[AppendPiece]) -> Option<usize> {
+    match pieces.last() {
+        Some(AppendPiece::Literal { size, .. }) => usize::try_from(*size).ok(),
+        _ => None,
+    }
+}
+
+fn spelled(piece: &AppendPiece) -> String {
+    match piece {
+        AppendPiece::Message { .. } => "message".to_owned(),
+        AppendPiece::Literal { size, .. } => format!("literal {size}"),
+        AppendPiece::Url(url) => format!("url {url}"),
+        AppendPiece::End => "end".to_owned(),
+    }
 }
 
 fn whole(text: &str) -> Vec<String> {
@@ -90,19 +112,46 @@ fn a_brace_in_quotes_is_no_literal() {
 }
 
 #[test]
+fn the_parts_of_catenate_come_line_by_line() {
+    let text = "a APPEND x CATENATE (URL \"/x/;UID=1\" TEXT {2+}\r\nhi URL /x/;UID=2 TEXT {0+}\r\n TEXT {2+}\r\nho)\r\nb NOOP\r\n";
+    let events = whole(text);
+    assert!(events[0].contains("Url(\"/x/;UID=1\"), Literal { size: 2, synchronizing: false }]"), "{events:?}");
+    let wanted = ["message", "url /x/;UID=2, literal 0", "message", "literal 2", "message", "end", "b Noop"];
+    assert_eq!(&events[1..], wanted);
+    for cut in [1, 7] {
+        assert_eq!(run(text.as_bytes(), cut), events);
+    }
+    // No literal at all; URLs as literals, before a message's literal and behind it.
+    let events = whole("a APPEND x CATENATE (URL /x/;UID=1) CATENATE (URL /x/;UID=2)\r\nb NOOP\r\n");
+    assert!(events[0].contains("Url(\"/x/;UID=1\"), End, Message") && events[1] == "b Noop", "{events:?}");
+    let events = whole("a APPEND x CATENATE (URL {8}\r\n/x/;UID1 TEXT {1}\r\n- URL {3}\r\nab\r)\r\nb NOOP\r\n");
+    assert_eq!(events[0], "Continue");
+    assert_eq!(&events[2..], ["message", "Continue", "url ab\r, end", "b Noop"], "{events:?}");
+    let events = whole("a APPEND x CATENATE (UTF8 (~{2+}\r\nhi) URL /x/;UID=1) {1+}\r\n-\r\nb NOOP\r\n");
+    assert_eq!(&events[1..], ["message", "url /x/;UID=1, end, message, literal 1", "message", "end", "b Noop"]);
+    let long = format!("a APPEND x CATENATE (TEXT {{1+}}\r\n- URL {{20000+}}\r\n{})\r\nb NOOP\r\n", "x".repeat(20_000));
+    assert_eq!(&whole(&long)[1..], ["message", "a BAD [TOOBIG] the URL is too long", "b Noop"]);
+    for bad in ["CATENATE ()", "CATENATE (FILE /x)", "CATENATE (URL)", "CATENATE (URL /x/;UID=1", "CATENATE (URL /x)x"]
+    {
+        let events = whole(&format!("a APPEND x {bad}\r\nb NOOP\r\n"));
+        assert!(events[0].starts_with("a BAD ") && events[1] == "b Noop", "{bad} {events:?}");
+    }
+}
+
+#[test]
 fn an_append_is_handed_out_at_its_message() {
     let events = whole("a APPEND Sent (\\Seen) {5}\r\nhello\r\nb NOOP\r\n");
     assert!(events[0].starts_with("a Append(AppendHead { mailbox: MailboxName(\"Sent\")"), "{events:?}");
     assert!(events[0].contains("size: 5, synchronizing: true"));
-    assert_eq!(&events[1..], ["message", "LiteralEnd", "b Noop"]);
+    assert_eq!(&events[1..], ["message", "end", "b Noop"]);
     let named = whole("a APPEND {4}\r\nSent {5+}\r\nhello\r\nb NOOP\r\n");
     assert_eq!(named[0], "Continue");
     assert!(named[1].contains("size: 5, synchronizing: false"));
-    assert_eq!(&named[2..], ["message", "LiteralEnd", "b Noop"]);
+    assert_eq!(&named[2..], ["message", "end", "b Noop"]);
     let utf8 = whole("a APPEND x UTF8 (~{5+}\r\nhello)\r\nb NOOP\r\n");
-    assert_eq!(&utf8[1..], ["message", "LiteralEnd", "b Noop"]);
+    assert_eq!(&utf8[1..], ["message", "end", "b Noop"]);
     let more = whole("a APPEND x {2+}\r\nhi (\\Seen) UTF8 (~{5+}\r\nhello)\r\nb NOOP\r\n");
-    assert_eq!(&more[1..], ["message", "more of 5", "message", "LiteralEnd", "b Noop"]);
+    assert_eq!(&more[1..], ["message", "end, message, literal 5", "message", "end", "b Noop"]);
     let huge = whole("a APPEND x {99999999999}\r\nb NOOP\r\n");
     assert!(huge[0].contains("size: 99999999999"));
 }
@@ -128,7 +177,8 @@ fn more_after_the_message_refuses_the_append() {
     }
     assert_eq!(whole("a APPEND x UTF8 ({2+}\r\nhi\r\nc NOOP\r\n")[2..], [bad, "c Noop"]);
     // A literal that stands wrong is passed over, and a synchronising one is not asked for.
-    let usage = "a BAD APPEND needs a mailbox, maybe flags and a date, and the message as a literal";
+    let usage =
+        "a BAD APPEND needs a mailbox, maybe flags and a date, and the message as a literal or CATENATE and its parts";
     assert_eq!(whole("a APPEND x {2+}\r\nhi x {3+}\r\nb C\r\nc NOOP\r\n")[2..], [usage, "c Noop"]);
     assert_eq!(whole("a APPEND x {2+}\r\nhi x {3}\r\nc NOOP\r\n")[2..], [usage, "c Noop"]);
 }

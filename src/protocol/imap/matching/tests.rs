@@ -33,16 +33,22 @@ struct Memory {
     structures: u32,
     bytes: u64,
     piece: usize,
+    /// The looks that it is known to lack.
+    lacking: Vec<usize>,
 }
 
 impl Memory {
     fn new(letter: &str) -> Self {
-        Self { letter: letter.as_bytes().to_vec(), structures: 0, bytes: 0, piece: 7 }
+        Self { letter: letter.as_bytes().to_vec(), structures: 0, bytes: 0, piece: 7, lacking: Vec::new() }
     }
 }
 
 impl Source for Memory {
     type Error = ();
+
+    fn lacks(&mut self, _: &Message, look: usize) -> Result<bool, ()> {
+        Ok(self.lacking.contains(&look))
+    }
 
     fn structure(&mut self, _: &Message) -> Result<Option<Structure>, ()> {
         self.structures += 1;
@@ -104,6 +110,26 @@ fn ask(text: &str, source: &mut Memory) -> bool {
 /// Whether `LETTER` is it.
 fn is(text: &str) -> bool {
     ask(text, &mut Memory::new(LETTER))
+}
+
+#[test]
+fn what_a_message_surely_lacks_is_not_read() {
+    for (text, lacking, holds, opened) in [
+        ("BODY nowhere", vec![0], false, false),
+        ("NOT TEXT nowhere", vec![0], true, false),
+        ("HEADER X-Mood gloomy", vec![0], false, false),
+        ("OR BODY nowhere TEXT sunny", vec![0], true, true),
+        ("BODY nowhere TEXT sunny", vec![0], false, false),
+        ("OR BODY nowhere HEADER X-Mood gloomy", vec![0, 1], false, false),
+        // The walker keeps the subject, and two letters have no gram.
+        ("SUBJECT nowhere", vec![0], false, true),
+        ("BODY no", vec![0], false, true),
+        ("BODY nowhere", vec![], false, true),
+    ] {
+        let mut source = Memory { lacking, ..Memory::new(LETTER) };
+        assert_eq!(ask(text, &mut source), holds, "{text}");
+        assert_eq!(source.structures > 0, opened, "{text}");
+    }
 }
 
 #[test]

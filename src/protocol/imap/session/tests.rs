@@ -8,6 +8,7 @@ use crate::mail::annotation::{Annotation, EntryName};
 use crate::mail::date::{Timestamp, ZonedTime};
 use crate::mail::mailbox::{AccountId, ModSeq, Uid};
 use crate::mail::message::{BlobId, Flagged, Flags, Message, Placed, UidSet};
+use crate::mail::rights::Rights;
 use crate::mail::structure::{Structure, Walker};
 use crate::protocol::imap::request::{Changes, Letter, Refused};
 use crate::protocol::imap::threading::Twig;
@@ -15,7 +16,7 @@ use crate::protocol::imap::view::tests::opened;
 use crate::protocol::sasl::{self, Identity};
 
 fn session() -> Session {
-    let site = Site { host: "pillarbox.test".into(), starttls: true, clear_login: true };
+    let site = Site { host: "pillarbox.test".into(), starttls: true, clear_login: true, names: Arc::default() };
     Session::new(Arc::new(ImapConfig::default()), site)
 }
 
@@ -92,7 +93,7 @@ fn an_idling_session_holds_a_few_hundred_bytes() {
     assert!(output.ends_with("+ idling\r\n"), "{output}");
     assert!(session.wants_changes());
     assert_eq!(session.desk.out.capacity(), 0);
-    assert!(size_of::<Session>() <= 384, "{}", size_of::<Session>());
+    assert!(size_of::<Session>() <= 416, "{}", size_of::<Session>());
     let view = size_of_val(session.desk.view.as_deref().unwrap());
     assert!(view <= 256, "{view}");
     assert!(size_of::<super::super::idle::Idle>() <= 32);
@@ -231,7 +232,7 @@ fn many_structures_of_one_message_are_sent_in_pieces() {
 }
 
 fn any_answer() -> impl Strategy<Value = u32> {
-    0_u32..18
+    0_u32..20
 }
 
 /// An answer, fit or unfit, to any question.
@@ -261,6 +262,8 @@ fn some_answer(kind: u32, request: Request) -> Answer {
             entry: EntryName::new("/private/x").unwrap(),
             value: b"a\0b".to_vec(),
         }]),
+        16 => Answer::Acl(vec![("ann\"x".to_owned(), Rights::ALL)]),
+        17 => Answer::ListRights(false),
         13 => Answer::Sorted(uids(5).iter().collect()),
         14 => Answer::Threads(vec![Twig { number: 1, depth: 0, branches: true }]),
         _ => answers(9)(request),
@@ -275,7 +278,13 @@ fn an_answer_to_another_question_ends_a_status() {
     assert!(said.starts_with("t NO "), "{said}");
 }
 
-const COMMANDS: [&str; 47] = [
+const COMMANDS: [&str; 53] = [
+    "GETACL INBOX",
+    "SETACL INBOX bob +lr",
+    "DELETEACL INBOX bob",
+    "LISTRIGHTS INBOX bob",
+    "MYRIGHTS INBOX",
+    "LIST \"\" * RETURN (MYRIGHTS)",
     "SELECT INBOX",
     "SELECT INBOX (CONDSTORE)",
     "EXAMINE INBOX",

@@ -12,7 +12,12 @@ impl Session {
         self.say("+OK capabilities follow");
         self.out.extend_from_slice(b"TOP\r\nUIDL\r\n");
         if self.may_log_in() {
-            self.out.extend_from_slice(b"USER\r\nSASL PLAIN SCRAM-SHA-256\r\n");
+            self.out.extend_from_slice(b"USER\r\nSASL");
+            for mechanism in self.mechanisms() {
+                self.out.push(b' ');
+                self.out.extend_from_slice(mechanism.name().as_bytes());
+            }
+            self.out.extend_from_slice(b"\r\n");
         }
         if !self.tls && matches!(self.state, State::Authorization { .. }) {
             self.out.extend_from_slice(b"STLS\r\n");
@@ -20,6 +25,13 @@ impl Session {
         self.out.extend_from_slice(
             b"PIPELINING\r\nRESP-CODES\r\nAUTH-RESP-CODE\r\nEXPIRE NEVER\r\nUTF8 USER\r\nIMPLEMENTATION Pillarbox\r\n.\r\n",
         );
+    }
+
+    /// The mechanisms that are offered here: LOGIN is younger than USER and PASS and no better.
+    fn mechanisms(&self) -> impl Iterator<Item = Mechanism> + use<> {
+        let channel = self.channel.as_deref().copied();
+        let all = [Mechanism::Plain, Mechanism::ScramSha256, Mechanism::ScramSha256Plus, Mechanism::External];
+        all.into_iter().filter(move |mechanism| mechanism.is_had(channel.as_ref()))
     }
 
     /// The commands of the AUTHORIZATION state (RFC 1939 section 4).
@@ -55,14 +67,18 @@ impl Session {
             },
             Command::AuthList => {
                 self.say("+OK mechanisms follow");
-                for mechanism in [Mechanism::Plain, Mechanism::ScramSha256].into_iter().filter(|_| may_log_in) {
+                for mechanism in self.mechanisms().filter(|_| may_log_in) {
                     self.say(mechanism.name());
                 }
                 self.say(".");
             }
+            Command::Auth(mechanism, _) if !mechanism.is_had(self.channel.as_deref()) => {
+                self.bad("no such mechanism");
+            }
             Command::Auth(mechanism, initial) => {
                 *user = None;
-                let (exchange, next) = Exchange::start(mechanism, initial.as_ref().map(|initial| initial.0.as_slice()));
+                let initial = initial.as_ref().map(|initial| initial.0.as_slice());
+                let (exchange, next) = Exchange::start(mechanism, initial, self.channel.as_deref());
                 self.go_on(Box::new(exchange), next);
             }
             _ => self.say("-ERR log in first"),
@@ -86,6 +102,7 @@ impl Session {
     }
 
     pub(super) fn open(&mut self, account: AccountId) {
+        self.channel = None;
         self.ask(Inquiry::Open { account }, Task::Opening);
     }
 

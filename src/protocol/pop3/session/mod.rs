@@ -15,7 +15,7 @@ use super::maildrop::{Cursor, NumberError, View};
 use super::{Answer, COMMAND_LINE_MAX, Finding, Inquiry, OpenError, Pop3Config, Request, SIZES_MAX};
 use crate::mail::mailbox::Uid;
 use crate::protocol::sasl::{self, Exchange, RESPONSE_LINE_MAX, Refusal};
-use crate::protocol::{Notice, Step, TlsFacts};
+use crate::protocol::{Channel, Notice, Step, TlsFacts};
 
 mod authorization;
 mod transaction;
@@ -28,6 +28,8 @@ const LISTING_CHUNK: usize = 8 << 10;
 pub struct Session {
     config: Arc<Pop3Config>,
     tls: bool,
+    /// What a login can be bound to, until there is one.
+    channel: Option<Box<Channel>>,
     /// Logging in without TLS is allowed here.
     clear_login: bool,
     state: State,
@@ -118,6 +120,7 @@ impl Session {
         Self {
             config,
             tls: false,
+            channel: None,
             clear_login,
             state: State::Authorization { user: None, utf8: false },
             task: Task::Command,
@@ -379,8 +382,9 @@ impl crate::protocol::Session for Session {
         }
     }
 
-    fn tls_started(&mut self, _tls: TlsFacts) {
+    fn tls_started(&mut self, tls: TlsFacts) {
         self.tls = true;
+        self.channel = tls.channel.kept();
         self.line.clear();
         self.overlong = false;
         if matches!(self.task, Task::StartingTls) {
@@ -442,6 +446,9 @@ mod tests {
                     let verifier = ScramVerifier::derive(&password("secret"), [1; 16], 2);
                     return Answer::Sasl(sasl::Answer::Verifier { verifier, nonce: [2; 18] });
                 }
+                Request::Sasl(sasl::Request::Certificate { .. }) => {
+                    return Answer::Sasl(sasl::Answer::Login(Ok(identity)));
+                }
                 Request::Sasl(sasl::Request::Concluded { .. }) => {
                     return Answer::Sasl(sasl::Answer::Login(Err(Refusal::LockedOut {
                         retry: Duration::from_secs(9),
@@ -497,7 +504,7 @@ mod tests {
                     assert!(taken > 0);
                     input = &input[taken..];
                 }
-                Step::StartTls => session.tls_started(TlsFacts { description: String::new(), verified: false }),
+                Step::StartTls => session.tls_started(TlsFacts::default()),
                 Step::Close => return (String::from_utf8(said).unwrap(), true),
             }
             if let Some(request) = asked.take() {

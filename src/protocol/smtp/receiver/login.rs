@@ -1,8 +1,8 @@
 //! STARTTLS (RFC 3207) and AUTH (RFC 4954): how a connection becomes safe, and whose it is.
 
 use super::{Receiver, State, out_of_order};
-use crate::protocol::sasl::{self, Exchange, Move, Refusal};
-use crate::protocol::smtp::{Reply, Request, Role, extension};
+use crate::protocol::sasl::{self, Exchange, Mechanism, Move, Refusal};
+use crate::protocol::smtp::{Reply, Request, Role};
 
 impl Receiver {
     /// RFC 3207 section 4.
@@ -35,12 +35,13 @@ impl Receiver {
         if let Some(reply) = refusal {
             return self.refuse(&reply);
         }
-        let Some(mechanism) = extension::mechanism(mechanism) else {
+        let Some(mechanism) = Mechanism::offered(mechanism, self.channel.as_deref()) else {
             return self.refuse(&Reply::new(504, "5.5.4", "mechanism unknown"));
         };
         match initial.map(|word| sasl::decode_initial(word.as_bytes())).transpose() {
             Ok(initial) => {
-                let (exchange, next) = Exchange::start(mechanism, initial.as_deref().map(Vec::as_slice));
+                let initial = initial.as_deref().map(Vec::as_slice);
+                let (exchange, next) = Exchange::start(mechanism, initial, self.channel.as_deref());
                 self.exchange(exchange, next);
             }
             Err(refusal) => self.refuse(&login_refused(refusal)),
@@ -83,6 +84,7 @@ impl Receiver {
             }
             Move::Done(Ok(identity)) => {
                 self.login = Some(identity);
+                self.channel = None;
                 self.state = State::Ready;
                 self.say(&Reply::new(235, "2.7.0", "logged in"));
             }

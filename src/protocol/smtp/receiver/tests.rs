@@ -4,7 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::mail::envelope::ReversePath;
-use crate::protocol::smtp::content::PIECE_MAX;
+use crate::mail::mailbox::AccountId;
+use crate::protocol::smtp::content::{FETCH_MAX, PIECE_MAX};
 
 /// A world that knows everybody but `n...`, and keeps what it is given.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -12,6 +13,8 @@ struct World {
     said: Vec<u8>,
     letter: Vec<u8>,
     kept: Vec<Vec<u8>>,
+    /// Pieces that are left of what a URL names, and how many were fetched.
+    fetched: (usize, usize),
     tls_asked: bool,
     closed: bool,
 }
@@ -26,6 +29,18 @@ impl World {
                 }
             }
             Request::Begin(_) | Request::Discard(_) => self.letter.clear(),
+            Request::Fetch(pieces) => {
+                let Ok(pieces) = pieces.parse() else {
+                    return Answer::Refused(Reply::new(554, "5.6.6", "no such URL"));
+                };
+                self.fetched.0 = pieces;
+                return self.answer(Request::FetchMore);
+            }
+            Request::FetchMore if self.fetched.0 == 0 => return Answer::Fetched(Vec::new()),
+            Request::FetchMore => {
+                self.fetched = (self.fetched.0 - 1, self.fetched.1 + 1);
+                return Answer::Fetched("fetched\n".repeat(FETCH_MAX / 8).into_bytes());
+            }
             Request::Body(piece) => {
                 assert!(!piece.is_empty() && piece.len() <= PIECE_MAX, "{} bytes", piece.len());
                 self.letter.extend(piece);
@@ -52,7 +67,11 @@ fn receiver(role: Role) -> Receiver {
 
 /// Plays a client that sends `input` in pieces of `cut` bytes.
 fn play(role: Role, input: &[u8], cut: usize) -> World {
-    let (mut receiver, mut world, mut rest) = (receiver(role), World::default(), input);
+    play_with(receiver(role), input, cut)
+}
+
+fn play_with(mut receiver: Receiver, input: &[u8], cut: usize) -> World {
+    let (mut world, mut rest) = (World::default(), input);
     loop {
         match receiver.next() {
             Step::Write(bytes) => world.said.extend_from_slice(bytes),
@@ -101,6 +120,32 @@ fn a_message_in_more_chunks_than_commands_are_allowed_is_kept() {
     // Chunks without content lead nowhere and are counted.
     let input = "EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<b@c>\r\n".to_owned() + &"BDAT 0\r\n".repeat(300);
     assert!(said(&play(Role::Exchange, input.as_bytes(), 99)).last().unwrap().starts_with("421 4.7.0"));
+}
+
+/// What becomes of a message that somebody who has logged in sends by these commands.
+fn submitted(commands: &str) -> World {
+    let mut receiver = receiver(Role::Submission);
+    receiver.login = Some(sasl::Identity { account: AccountId(1), address: Address::parse("a@b").unwrap() });
+    let input = format!("EHLO c\r\nMAIL FROM:<a@b>\r\nRCPT TO:<b@c>\r\n{commands}QUIT\r\n");
+    play_with(receiver, input.as_bytes(), 1_000_000)
+}
+
+#[test]
+fn what_a_url_names_passes_in_bounded_pieces_and_its_line_ends_are_repaired() {
+    let world = submitted("BURL 2\r\nBDAT 3\r\nx\r\nBURL 0\r\nBURL 1 LAST\r\n");
+    let lines = |pieces: usize| "fetched\r\n".repeat(pieces * FETCH_MAX / 8);
+    assert_eq!(world.kept, [format!("{}x\r\n{}", lines(2), lines(1)).into_bytes()]);
+}
+
+#[test]
+fn a_url_larger_than_a_message_may_be_is_fetched_no_further() {
+    let world = submitted("BURL 1000 LAST\r\nNOOP\r\n");
+    assert!(world.kept.is_empty() && world.letter.is_empty());
+    assert!(world.fetched.1 <= 100_000 / FETCH_MAX + 1, "{} pieces", world.fetched.1);
+    let said = said(&world);
+    assert_eq!(said[said.len() - 3..said.len() - 1], ["552 5.3.4 message too big", "250 2.0.0 ok"]);
+    let world = submitted("BURL 1\r\nBURL none LAST\r\nBDAT 1 LAST\r\nx");
+    assert!(world.kept.is_empty() && world.letter.is_empty());
 }
 
 #[test]
@@ -197,6 +242,8 @@ fn words() -> impl Strategy<Value = Vec<u8>> {
         b"BDAT 7 LAST\r\n",
         b"BDAT 0 LAST\r\n",
         b"BDAT 999999999\r\n",
+        b"BURL 1\r\n",
+        b"BURL 1 LAST\r\n",
         b"RSET\r\n",
         b"AUTH LOGIN\r\n",
         b"AUTH PLAIN AHUAcA==\r\n",

@@ -88,6 +88,8 @@ impl Login {
                 (State::Told, Zeroizing::new(format!("AUTH PLAIN {}", *encoded(&secret))))
             }
             Mechanism::Login => (State::User, Zeroizing::new("AUTH LOGIN".to_owned())),
+            // Not among those wanted.
+            Mechanism::ScramSha256Plus | Mechanism::External => return None,
         };
         Some((Self { credentials, state }, line))
     }

@@ -104,7 +104,7 @@ fn hear(sender: &mut Sender, world: &mut World, input: &[u8], cut: Option<usize>
                 let taken = sender.receive(next_piece(rest, cut));
                 rest = &rest[taken..];
             }
-            Step::StartTls => sender.tls_started(TlsFacts { description: "TLSv1.3".into(), verified: false }),
+            Step::StartTls => sender.tls_started(TlsFacts { description: "TLSv1.3".into(), ..TlsFacts::default() }),
             Step::Close => return said,
         }
     }
@@ -161,7 +161,7 @@ fn to_ourselves(world: &mut World, cut: usize) -> Vec<Vec<u8>> {
             }
             Step::StartTls => {
                 up.clear();
-                receiver.tls_started(TlsFacts { description: "TLSv1.3".into(), verified: false });
+                receiver.tls_started(TlsFacts { description: "TLSv1.3".into(), ..TlsFacts::default() });
                 true
             }
             _ => false,
@@ -183,7 +183,7 @@ fn to_ourselves(world: &mut World, cut: usize) -> Vec<Vec<u8>> {
                 true
             }
             Step::StartTls => {
-                sender.tls_started(TlsFacts { description: "TLSv1.3".into(), verified: false });
+                sender.tls_started(TlsFacts { description: "TLSv1.3".into(), ..TlsFacts::default() });
                 true
             }
             Step::Close => {

@@ -16,6 +16,7 @@ pub(super) use body::{hashes, recover, structure};
 use super::finding::{Counter, Damage, Finding, Miscount, Place, Remedy};
 use super::view::row;
 use super::{Checkup, Step};
+use crate::store::acl;
 use crate::store::blob::BlobRecord;
 use crate::store::change::Op;
 use crate::store::engine::Engine;
@@ -82,9 +83,22 @@ impl Checkup<'_> {
                 let (learner, piece) = (*learner, *piece);
                 self.plan(move |_| did("it was removed", vec![Op::ForgetLearnedPiece { learner, piece }]))
             }
+            (Place::Sheet { first }, _) => {
+                let first = *first;
+                self.plan(move |_| did("it was removed and is made again", vec![Op::ForgetSheet { first }]))
+            }
+            (Place::Grant { mailbox, identifier }, _) => {
+                let (mailbox, identifier) = (*mailbox, *identifier);
+                self.plan(move |tables| did("it was set right", vec![acl::mended(tables, mailbox, identifier)?]))
+            }
             (Place::Annotation { account, mailbox, entry }, _) => {
                 let (account, mailbox, entry) = (*account, mailbox.unwrap_or(OF_ACCOUNT), entry.clone());
                 self.plan(move |_| did("it was removed", vec![Op::Annotate { account, mailbox, entry, value: None }]))
+            }
+            (Place::Certificate(fingerprint), _) => {
+                let fingerprint = fingerprint.clone();
+                let what = "it was removed; whoever logged in with it needs another";
+                self.plan(move |_| did(what, vec![Op::Certify { fingerprint, record: None }]))
             }
             (Place::Body { id, .. }, Damage::Unreferenced) => self.recover(*id, finding),
             (Place::Body { id, .. }, Damage::Miscounted(counts)) => {
