@@ -6,8 +6,8 @@
 # BOARD is the name of a file in board/ (pi-3), TARGET a triple that one of them names. The binary is then
 # target/board/bin/TARGET/pillarbox (PILLARBOX_BUILD changes target/board).
 #
-# The compiler and the library's source are Debian's rustc-web and rust-web-src, the linker and the C library are
-# zig's from PyPI, cargo is yours: nothing is installed, everything lies in target/board. With --cross the build is
+# The compiler and the library's source are Debian's rustc-web and rust-web-src, the linker is Debian's lld, the C library
+# is zig's from PyPI, cargo is yours: nothing is installed, everything lies in target/board. With --cross the build is
 # done by `cross` in a container instead (needs Docker or Podman and rustup).
 . "$(dirname "$0")/../image/debian.sh"
 
@@ -50,7 +50,7 @@ if [ "$CROSS" = yes ]; then
   COMMAND=(cross build --locked)
 else
   debian_unpack "$BUILD/rust" bookworm "$HOST_ARCH" \
-    rustc-web libstd-rust-web-dev libstd-rust-web-1.96 rust-web-src libllvm22
+    rustc-web libstd-rust-web-dev libstd-rust-web-1.96 rust-web-src libllvm22 lld-22
   # With musl on 32 bits std asks for the time by the call whose seconds have 32 bits, and ends the program when they
   # are full, in 2038. musl has the other one under the name that std uses with glibc (std 1.96).
   clock="$BUILD/rust/usr/lib/rustlib/src/rust/library/std/src/sys/pal/unix/time.rs"
@@ -70,7 +70,20 @@ LD_LIBRARY_PATH=$BUILD/rust/usr/lib/$(uname -m)-linux-gnu exec $BUILD/rust/usr/b
 END
   chmod 755 "$TOOLS/bin/rustc-web"
   export RUSTC="$TOOLS/bin/rustc-web" RUSTC_BOOTSTRAP=1
-  export CARGO_ZIGBUILD_ZIG_PATH="$BUILD/python/ziglang/zig"
+  # zig links by an lld of its own and lets it fold nothing; Debian's links the same once more, functions of the same code
+  # as one. What the store writes out for each table is a tenth of the program, and much of it is alike.
+  cat > "$TOOLS/bin/zig" <<END
+#!/bin/bash
+zig=$BUILD/python/ziglang/zig
+for word; do case \$word in -c | -S | -E | ar | ranlib | lib) exec "\$zig" "\$@" ;; esac; done
+[ "\${1:-}" = cc ] || exec "\$zig" "\$@"
+said=\$("\$zig" "\$@" -v 2>&1) || { status=\$?; printf '%s\n' "\$said" >&2; exit \$status; }
+link=\$(printf '%s\n' "\$said" | sed -n 's/^ld\.lld //p' | tail -n 1)
+[ -n "\$link" ] || exit 0
+LD_LIBRARY_PATH=$BUILD/rust/usr/lib/$(uname -m)-linux-gnu exec $BUILD/rust/usr/lib/llvm-22/bin/ld.lld \$link --icf=all -O2
+END
+  chmod 755 "$TOOLS/bin/zig"
+  export CARGO_ZIGBUILD_ZIG_PATH="$TOOLS/bin/zig"
   CARGO_HOME=${CARGO_HOME:-$HOME/.cargo}
   # No path of this machine gets into the binary, so it is the same wherever it is built.
   remap="--remap-path-prefix=$CARGO_HOME=/cargo --remap-path-prefix=$BUILD=/build --remap-path-prefix=$ROOT_DIR=/pillarbox"

@@ -19,7 +19,7 @@ done
 [ ${#WANTED[@]} -gt 0 ] || die "name a board or a target"
 # shellcheck disable=SC2086
 debian_root "$BUILD/qemu-user" "$DEBIAN_TOOLS" "$HOST_ARCH" $EMULATORS
-debian_tool "$BUILD/qemu-user" qemu-aarch64 qemu-arm
+debian_tool "$BUILD/qemu-user" qemu-aarch64 qemu-arm qemu-x86_64
 faketime=$(find "$BUILD/qemu-user" -name libfaketime.so.1)
 cd "$ROOT_DIR"
 for name in "${WANTED[@]}"; do
@@ -30,6 +30,7 @@ for name in "${WANTED[@]}"; do
     aarch64-*) emulator="qemu-aarch64-static -cpu cortex-a53" ;;
     armv7-*) emulator="qemu-arm-static -cpu cortex-a7" ;;
     arm-*) emulator="qemu-arm-static -cpu arm1176" ;;
+    x86_64-*) emulator="qemu-x86_64-static -cpu qemu64" ;;
     *) die "no emulator is known for $target" ;;
   esac
   binary="$BUILD/bin/$target/pillarbox"

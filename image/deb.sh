@@ -3,8 +3,8 @@
 #
 #   image/deb.sh amd64|arm64|armhf...
 #
-# amd64 takes target/dist/pillarbox (cargo build --profile dist), the others the static binary of board/build.sh. armhf is
-# built for ARMv6, so that it runs on a Pi Zero with Raspberry Pi OS as well. PILLARBOX_BINARY takes another one.
+# They hold the static binaries of board/build.sh; that of armhf is built for ARMv6, so that it runs on a Pi Zero with
+# Raspberry Pi OS as well. PILLARBOX_BINARY takes another one.
 . "$(dirname "$0")/debian.sh"
 [ $# -gt 0 ] || die "name an architecture: amd64, arm64, armhf"
 VERSION=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$ROOT_DIR/Cargo.toml" | head -n 1)
@@ -15,7 +15,7 @@ OUT="$BUILD/out"
 mkdir -p "$OUT"
 for arch in "$@"; do
   case $arch in
-    amd64) binary="${CARGO_TARGET_DIR:-$ROOT_DIR/target}/dist/pillarbox" ;;
+    amd64) binary="$BUILD/bin/x86_64-unknown-linux-musl/pillarbox" ;;
     arm64) binary="$BUILD/bin/aarch64-unknown-linux-musl/pillarbox" ;;
     armhf) binary="$BUILD/bin/arm-unknown-linux-musleabihf/pillarbox" ;;
     *) die "there is no package for $arch" ;;
